@@ -1,0 +1,49 @@
+"""What one run of a program returns, whichever interpreter ran it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Counters", "Run"]
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the memories of the machine did during a run (sums over all of them).
+
+    `dram_busy_ps` is data-bus time summed over channels, `cache_busy_ps` the time of the cache's port.
+    """
+
+    bytes_requested: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    block_hits: int = 0
+    block_misses: int = 0
+    row_hits: int = 0
+    row_misses: int = 0
+    cache_busy_ps: int = 0
+    dram_busy_ps: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Times of every step of a program, and how busy each resource was with it.
+
+    `start_ps` is when the first resource of a step's route took it up (a memory does so on arrival; a join starts
+    and finishes at once). `busy_ps` of a memory is its mean over channels of data-bus time, rounded down.
+    """
+
+    begin_ps: int
+    end_ps: int
+    start_ps: NDArray[np.int64]
+    finish_ps: NDArray[np.int64]
+    busy_ps: NDArray[np.int64]
+    counters: Counters
+
+    @property
+    def elapsed_ps(self) -> int:
+        """From the launch of the program to the finish of its last step."""
+        return self.end_ps - self.begin_ps
