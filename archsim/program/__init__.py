@@ -36,7 +36,7 @@ from archsim.program.machine import (
     service_ps,
 )
 from archsim.program.program import MAX_PRIORITY, NO_REGION, Program, Region
-from archsim.program.run import Counters, Run
+from archsim.program.run import Counters, Run, check_launch
 
 __all__ = [
     "MAX_PRIORITY",
@@ -55,5 +55,6 @@ __all__ = [
     "Run",
     "Unit",
     "attoseconds_per_byte",
+    "check_launch",
     "service_ps",
 ]

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Counters", "Run"]
+from archsim.errors import InputError
+from archsim.program.machine import Machine
+from archsim.program.program import Program
+
+__all__ = ["Counters", "Run", "check_launch"]
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,17 @@ class Run:
     def elapsed_ps(self) -> int:
         """From the launch of the program to the finish of its last step."""
         return self.end_ps - self.begin_ps
+
+
+def check_launch(machine: Machine, program: Program, start_ps: int, now_ps: int) -> None:
+    """Refuse a program that cannot be launched on `machine` at `start_ps`."""
+    if program.machine is not machine and program.machine != machine:
+        raise InputError(
+            f"program {program.name}: it was written for another machine than the one it runs on."
+        )
+    if len(program) == 0:
+        raise InputError(f"program {program.name}: it has no steps.")
+    if start_ps < now_ps:
+        raise InputError(
+            f"program {program.name}: it starts at {start_ps} ps, but the machine is at {now_ps} ps already."
+        )

@@ -1,0 +1,117 @@
+"""The chip as its host sees it: streams of launches, each issued in order by a command processor."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from simpy import Environment, Event
+
+from archsim.engine.compiled import CompiledEngine
+from archsim.engine.interpreter import Bases, Engine
+from archsim.engine.reference import SimpyInterpreter
+from archsim.errors import InputError
+from archsim.kernels.interpreter import MAX_ORDER
+from archsim.program import Machine, Program, Run
+
+__all__ = ["Launch", "LaunchRecord", "Session"]
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """One operator on one stream: a program with the addresses of its regions, or just a duration.
+
+    `after` are positions of earlier launches of the same `Session.run`; `launch_ps` is the gap that the device sees
+    between "everything it waits for is done" and its first step.
+    """
+
+    name: str
+    stream: str
+    after: tuple[int, ...] = ()
+    launch_ps: int = 0
+    program: Program | None = None
+    bases: Bases = ()
+    duration_ps: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LaunchRecord:
+    """When a launch was ready to go, when its work started (`launch_ps` later) and ended; `run` if it was a program."""
+
+    name: str
+    stream: str
+    ready_ps: int
+    start_ps: int
+    end_ps: int
+    run: Run | None
+
+
+class Session:
+    """A chip that is switched on: its time and the state of its resources go on from one `run` to the next."""
+
+    def __init__(self, machine: Machine, engine: Literal["compiled", "simpy"] = "compiled") -> None:
+        self.env = Environment()
+        self.engine: Engine
+        if engine == "compiled":
+            self.engine = CompiledEngine(machine, self.env)
+        elif engine == "simpy":
+            self.engine = SimpyInterpreter(machine, self.env)
+        else:
+            raise InputError(f"engine '{engine}' is neither 'compiled' nor 'simpy'.")
+
+    @property
+    def now_ps(self) -> int:
+        """The present time of the chip."""
+        return int(self.env.now)
+
+    def skip(self, ps: int) -> None:
+        """Let time pass with nothing going on, as when a settled repetition is carried forward."""
+        if ps < 0:
+            raise InputError(f"time cannot be skipped by {ps} ps.")
+        if ps:
+            self.env.run(until=self.now_ps + ps)
+
+    def run(self, launches: Sequence[Launch]) -> tuple[LaunchRecord, ...]:
+        """Run launches to the end of the last one; the records come in the order of the launches."""
+        _check(launches)
+        done = [self.env.event() for _ in launches]
+        streams: dict[str, list[int]] = {}
+        for index, launch in enumerate(launches):
+            streams.setdefault(launch.stream, []).append(index)
+        processors = [self._command_processor(launches, mine, done) for mine in streams.values()]
+        self.env.run(until=self.env.all_of([self.env.process(processor) for processor in processors]))
+        return tuple(cast(LaunchRecord, event.value) for event in done)
+
+    def _command_processor(
+        self, launches: Sequence[Launch], mine: list[int], done: list[Event]
+    ) -> Generator[Event, Any, None]:
+        """Issue the launches of one stream, one after the other."""
+        env = self.env
+        for index in mine:
+            launch = launches[index]
+            yield env.all_of([done[before] for before in launch.after])
+            ready = self.now_ps
+            yield env.timeout(launch.launch_ps)
+            start = self.now_ps
+            run: Run | None = None
+            if launch.program is not None:
+                run = yield self.engine.launch(launch.program, launch.bases, order=index)
+            else:
+                yield env.timeout(launch.duration_ps or 0)
+            done[index].succeed(LaunchRecord(launch.name, launch.stream, ready, start, self.now_ps, run))
+
+
+def _check(launches: Sequence[Launch]) -> None:
+    if len(launches) > MAX_ORDER:
+        raise InputError(f"{len(launches)} launches at once are more than {MAX_ORDER}.")
+    for index, launch in enumerate(launches):
+        if (launch.program is None) == (launch.duration_ps is None):
+            raise InputError(f"launch {index} ({launch.name}) needs either a program or a duration.")
+        if launch.launch_ps < 0 or (launch.duration_ps or 0) < 0:
+            raise InputError(f"launch {index} ({launch.name}) has a negative time.")
+        for before in launch.after:
+            if not 0 <= before < index:
+                raise InputError(
+                    f"launch {index} ({launch.name}) waits for launch {before}, which is not before it."
+                )

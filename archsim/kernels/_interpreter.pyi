@@ -1,0 +1,40 @@
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim.kernels._memory import MemoryKernel
+
+class InterpreterKernel:
+    now_ps: int
+    next_ps: int
+    def __init__(
+        self,
+        kind: NDArray[np.int8],
+        latency_ps: NDArray[np.int64],
+        as_per_byte: NDArray[np.int64],
+        memories: list[MemoryKernel | None],
+    ) -> None: ...
+    def reset(self) -> None: ...
+    def submit(
+        self,
+        order: int,
+        start_ps: int,
+        route_start: NDArray[np.int32],
+        route_resources: NDArray[np.int32],
+        route: NDArray[np.int32],
+        work_ps: NDArray[np.int64],
+        nbytes: NDArray[np.int64],
+        address: NDArray[np.int64],
+        write: NDArray[np.uint8],
+        priority: NDArray[np.int32],
+        succ_start: NDArray[np.int64],
+        succs: NDArray[np.int32],
+        pending: NDArray[np.int32],
+        position: NDArray[np.int32],
+        prev_done: NDArray[np.int64],
+        out_start: NDArray[np.int64],
+        out_finish: NDArray[np.int64],
+        busy_ps: NDArray[np.int64],
+    ) -> None: ...
+    def settle(self, time: int) -> int: ...
+    def advance(self, until: int) -> int: ...
+    def collect(self) -> list[tuple[int, int, dict[str, int]]]: ...

@@ -1,0 +1,319 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The event loop: a binary heap of (time, key) and C structs; `archsim.kernels.interpreter` documents the machine."""
+
+from libc.stdint cimport INT64_MAX, int8_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memset
+
+from archsim.kernels._memory cimport Counters, Memory, MemoryKernel, memory_access
+
+# The key orders the events of one instant: phase (1 bit), priority (12), job's order (20), step (31).
+cdef uint64_t ARRIVAL = <uint64_t>1 << 63
+cdef int PRIORITY_SHIFT = 51
+cdef int ORDER_SHIFT = 31
+cdef uint64_t ORDER_MASK = (<uint64_t>1 << 20) - 1
+cdef uint64_t STEP_MASK = (<uint64_t>1 << 31) - 1
+
+cdef int64_t AS_PER_PS = 1000000
+
+
+cdef enum:  # archsim.program.machine.Kind
+    UNIT = 0
+    LINK = 1
+    MEMORY = 2
+
+
+cdef struct Event:
+    int64_t time
+    uint64_t key
+
+
+cdef struct Resource:
+    int kind
+    int64_t latency_ps
+    int64_t as_per_byte
+    int64_t free_at
+    Memory *memory
+
+
+cdef struct Job:  # a program that runs; the arrays belong to the Python objects in Interpreter.kept
+    uint64_t order
+    int64_t steps, unfinished, end_ps
+    const int32_t *route_start
+    const int32_t *route_resources
+    const int32_t *route
+    const int64_t *work_ps
+    const int64_t *nbytes
+    const int64_t *address
+    const uint8_t *write
+    const int32_t *priority
+    const int64_t *succ_start
+    const int32_t *succs
+    int32_t *pending    # predecessors still to finish
+    int32_t *position   # where in route_resources the step stands
+    int64_t *prev_done  # when the last byte left the stage before
+    int64_t *start_ps
+    int64_t *finish_ps
+    int64_t *busy_ps
+    Counters counters
+
+
+cdef inline bint before(Event a, Event b) noexcept nogil:
+    return a.time < b.time or (a.time == b.time and a.key < b.key)
+
+
+cdef inline const int32_t *ints(const int32_t[::1] array):
+    return &array[0] if array.shape[0] else NULL
+
+
+cdef class InterpreterKernel:
+    """Resources, the jobs in flight, and the heap of what happens next."""
+
+    cdef Resource *resources
+    cdef int resource_count
+    cdef Event *heap
+    cdef int64_t heap_size, heap_room
+    cdef Job *jobs
+    cdef int job_count, job_room
+    cdef int completed  # jobs in flight whose last step has finished
+    cdef int64_t now
+    cdef list memories
+    cdef list kept
+
+    def __cinit__(self, const int8_t[::1] kind, const int64_t[::1] latency_ps, const int64_t[::1] as_per_byte, list memories):
+        cdef int i
+        self.resource_count = kind.shape[0]
+        self.memories = memories  # one entry a resource, None where it is no memory
+        self.kept = []
+        self.resources = <Resource *>malloc(max(1, self.resource_count) * sizeof(Resource))
+        if self.resources == NULL:
+            raise MemoryError
+        for i in range(self.resource_count):
+            self.resources[i].kind = kind[i]
+            self.resources[i].latency_ps = latency_ps[i]
+            self.resources[i].as_per_byte = as_per_byte[i]
+            self.resources[i].memory = NULL
+            if kind[i] == MEMORY:
+                self.resources[i].memory = &(<MemoryKernel>memories[i]).memory
+        self.reset()
+
+    def __dealloc__(self):
+        free(self.resources)
+        free(self.heap)
+        free(self.jobs)
+
+    def reset(self):
+        """Forget all jobs and all state of the resources; time starts at zero again."""
+        cdef int i
+        for i in range(self.resource_count):
+            self.resources[i].free_at = 0
+            if self.memories[i] is not None:
+                self.memories[i].reset()
+        self.heap_size = self.job_count = self.completed = 0
+        self.now = 0
+        self.kept.clear()
+
+    @property
+    def now_ps(self):
+        """The time of the last event that was handled."""
+        return self.now
+
+    @property
+    def next_ps(self):
+        """The time of the next event, or INT64_MAX when nothing is under way."""
+        return self.heap[0].time if self.heap_size else INT64_MAX
+
+    def submit(self, uint64_t order, int64_t start_ps,
+               const int32_t[::1] route_start, const int32_t[::1] route_resources, const int32_t[::1] route,
+               const int64_t[::1] work_ps, const int64_t[::1] nbytes, const int64_t[::1] address,
+               const uint8_t[::1] write, const int32_t[::1] priority,
+               const int64_t[::1] succ_start, const int32_t[::1] succs,
+               int32_t[::1] pending, int32_t[::1] position, int64_t[::1] prev_done,
+               int64_t[::1] out_start, int64_t[::1] out_finish, int64_t[::1] busy_ps):
+        """Take a program of at least one step into the heap; its steps without predecessors arrive at `start_ps`."""
+        cdef Job *job
+        cdef int64_t room = self.heap_size + route.shape[0]
+        cdef int i
+        cdef int64_t step
+        cdef void *grown
+        for i in range(self.job_count):
+            room += self.jobs[i].steps
+        if room > self.heap_room:
+            grown = realloc(self.heap, room * sizeof(Event))
+            if grown == NULL:
+                raise MemoryError
+            self.heap, self.heap_room = <Event *>grown, room
+        if self.job_count == self.job_room:
+            grown = realloc(self.jobs, (2 * self.job_room + 1) * sizeof(Job))
+            if grown == NULL:
+                raise MemoryError
+            self.jobs, self.job_room = <Job *>grown, 2 * self.job_room + 1
+        self.kept.append((route_start, route_resources, route, work_ps, nbytes, address, write, priority,
+                          succ_start, succs, pending, position, prev_done, out_start, out_finish, busy_ps))
+        job = &self.jobs[self.job_count]
+        self.job_count += 1
+        memset(&job.counters, 0, sizeof(Counters))
+        job.order = order
+        job.steps = job.unfinished = route.shape[0]
+        job.end_ps = start_ps
+        job.route_start, job.route_resources, job.route = &route_start[0], ints(route_resources), &route[0]
+        job.work_ps, job.nbytes, job.address, job.write = &work_ps[0], &nbytes[0], &address[0], &write[0]
+        job.priority, job.succ_start, job.succs = &priority[0], &succ_start[0], ints(succs)
+        job.pending, job.position, job.prev_done = &pending[0], &position[0], &prev_done[0]
+        job.start_ps, job.finish_ps, job.busy_ps = &out_start[0], &out_finish[0], &busy_ps[0] if busy_ps.shape[0] else NULL
+        with nogil:
+            for step in range(job.steps):
+                if job.pending[step] == 0:
+                    self.arrive(job, step, start_ps)
+
+    def settle(self, int64_t time):
+        """Let finish what finishes at `time` (with the joins that it releases); return the number of completed jobs."""
+        with nogil:
+            self.finish_all(time)
+        return self.completed
+
+    def advance(self, int64_t until):
+        """Handle all events before `until`, but stop where a job completes, ahead of that instant's arrivals."""
+        cdef int64_t now
+        with nogil:
+            while self.heap_size and self.completed == 0 and self.heap[0].time < until:
+                now = self.heap[0].time
+                self.finish_all(now)
+                if self.completed == 0:
+                    self.grant_all(now)
+        return self.completed
+
+    def collect(self):
+        """Take out the completed jobs: a list of (order, end_ps, counters), first submitted first."""
+        cdef int i = 0
+        cdef int j
+        taken = []
+        while i < self.job_count:
+            if self.jobs[i].unfinished:
+                i += 1
+                continue
+            taken.append((self.jobs[i].order, self.jobs[i].end_ps, self.jobs[i].counters))
+            for j in range(i, self.job_count - 1):
+                self.jobs[j] = self.jobs[j + 1]
+            self.job_count -= 1
+            del self.kept[i]
+        self.completed = 0
+        return taken
+
+    # --- one instant ------------------------------------------------------------------------------------------
+
+    cdef void finish_all(self, int64_t now) noexcept nogil:
+        cdef Job *job
+        cdef int64_t step, edge, waiting
+        while self.heap_size and self.heap[0].time == now and self.heap[0].key < ARRIVAL:
+            job = self.job_of(self.heap[0].key)
+            step = <int64_t>(self.heap[0].key & STEP_MASK)
+            self.pop()
+            self.now = job.end_ps = now
+            job.unfinished -= 1
+            if job.unfinished == 0:
+                self.completed += 1
+            for edge in range(job.succ_start[step], job.succ_start[step + 1]):
+                waiting = job.succs[edge]
+                job.pending[waiting] -= 1
+                if job.pending[waiting] == 0:
+                    self.arrive(job, waiting, now)
+
+    cdef void grant_all(self, int64_t now) noexcept nogil:
+        """Serve the arrivals of this instant in the order of their keys; whatever follows from them is later."""
+        cdef Job *job
+        cdef int64_t step
+        while self.heap_size and self.heap[0].time == now:
+            job = self.job_of(self.heap[0].key)
+            step = <int64_t>(self.heap[0].key & STEP_MASK)
+            self.replace_top(self.serve(job, step, self.heap[0].key, now))
+        self.now = now
+
+    cdef inline void arrive(self, Job *job, int64_t step, int64_t now) noexcept nogil:
+        """A step is ready: it arrives at its first resource, or (a join) finishes where it stands."""
+        cdef uint64_t key = (<uint64_t>job.order << ORDER_SHIFT) | <uint64_t>step
+        cdef Event event
+        event.time = now
+        event.key = key
+        job.position[step] = job.route_start[job.route[step]]
+        job.prev_done[step] = now
+        job.start_ps[step] = job.finish_ps[step] = now
+        if job.position[step] < job.route_start[job.route[step] + 1]:
+            event.key |= ARRIVAL | (<uint64_t>job.priority[step] << PRIORITY_SHIFT)
+        self.push(event)
+
+    cdef inline Event serve(self, Job *job, int64_t step, uint64_t key, int64_t now) noexcept nogil:
+        """Grant the resource that `step` has reached; return its next arrival, or its finish."""
+        cdef int32_t position = job.position[step]
+        cdef int32_t number = job.route_resources[position]
+        cdef Resource *resource = &self.resources[number]
+        cdef int64_t start, service, head, done
+        cdef Event event
+        if resource.kind == MEMORY:
+            start = now
+            service = job.counters.dram_busy_ps
+            memory_access(resource.memory, &job.counters, now, job.address[step], job.nbytes[step], job.write[step],
+                          &head, &done)
+            service = job.counters.dram_busy_ps - service
+            head += resource.latency_ps
+        else:
+            if resource.kind == UNIT:
+                service = job.work_ps[step]
+            else:
+                service = max(1, (job.nbytes[step] * resource.as_per_byte + AS_PER_PS - 1) // AS_PER_PS)
+            start = max(now, resource.free_at)
+            resource.free_at = done = start + service
+            head = start + resource.latency_ps
+        done = max(done, job.prev_done[step]) + resource.latency_ps
+        job.busy_ps[number] += service
+        if position == job.route_start[job.route[step]]:
+            job.start_ps[step] = start
+        position += 1
+        if position == job.route_start[job.route[step] + 1]:
+            event.time = job.finish_ps[step] = max(done, now + 1)
+            event.key = key & (ORDER_MASK << ORDER_SHIFT | STEP_MASK)
+        else:
+            event.time = max(head, now + 1)
+            event.key = key
+            job.position[step] = position
+            job.prev_done[step] = done
+        return event
+
+    cdef inline Job *job_of(self, uint64_t key) noexcept nogil:
+        cdef uint64_t order = (key >> ORDER_SHIFT) & ORDER_MASK
+        cdef Job *job = self.jobs
+        while job.order != order:
+            job += 1
+        return job
+
+    # --- binary heap ------------------------------------------------------------------------------------------
+
+    cdef inline void push(self, Event event) noexcept nogil:
+        cdef int64_t at = self.heap_size
+        cdef int64_t parent
+        self.heap_size += 1
+        while at > 0:
+            parent = (at - 1) >> 1
+            if not before(event, self.heap[parent]):
+                break
+            self.heap[at] = self.heap[parent]
+            at = parent
+        self.heap[at] = event
+
+    cdef inline void pop(self) noexcept nogil:
+        self.heap_size -= 1
+        if self.heap_size:
+            self.replace_top(self.heap[self.heap_size])
+
+    cdef inline void replace_top(self, Event event) noexcept nogil:
+        cdef int64_t at = 0
+        cdef int64_t child = 1
+        while child < self.heap_size:
+            if child + 1 < self.heap_size and before(self.heap[child + 1], self.heap[child]):
+                child += 1
+            if not before(self.heap[child], event):
+                break
+            self.heap[at] = self.heap[child]
+            at = child
+            child = 2 * at + 1
+        self.heap[at] = event

@@ -1,0 +1,103 @@
+"""A block cache in front of DRAM channels, stateful and integer, one access at a time.
+
+An access of `nbytes` at `address` arrives at `t` and returns `head` (first data) and `done` (last data), in ps.
+
+Cache (if there is one), with s = service_ps(nbytes, cache rate):
+
+    start = max(t, port_free);  port_free = start + s;  t1 = start + hit_latency;  done = t1 + s
+    each block touched, in address order:
+      present: becomes the most recent; done = max(done, block.ready)       (a hit under a pending miss waits for it)
+      absent:  the least recent blocks leave until it fits; a dirty one is written back at t1, done = max(done, its end)
+               read:  block.ready = end of the fetch of the whole block, begun at t1; done = max(done, block.ready)
+               write: block.ready = t1; the block is allocated dirty, without a fetch
+    head = t1, or, if all blocks of a read were absent, the earliest head of their fetches
+
+DRAM: chunk c = address // interleave is on channel c % channels, at local address (c // channels) * interleave +
+address % interleave; row = local // row_bytes; bank = row % banks. The range is cut at chunks and at rows. Each piece,
+in address order, with data = ceil(bytes / burst_bytes) * burst and skip(x) = x moved past a refresh it falls into:
+
+    slot = skip(max(bus_free, t) + (turn if the direction changes))
+    ready = when the open row was ready, or else, after an activate at
+            act = skip(max(t, act_free, bank_next_act)):  ready = act + (rp if another row was open) + rcd,
+            act_free = act + act_ps,  bank_next_act = act + rc
+    bus_free = slot + data
+    read:  head = max(slot, ready) + cl;  done = head + data
+    write: head = slot;  done = slot + data                                (posted: nobody waits for the cells)
+
+The bus works on while a bank waits: that stands for a controller that reorders its queue (FR-FCFS), without a queue.
+Times of JEDEC names as in JESD235/JESD238; all-bank refresh only.
+
+Valid when many requests are in flight, so that a real controller would find other work for the bus. Not modelled:
+reordering itself and its finite queue, bank groups, the row-command bus, per-bank refresh, rows closed by a refresh,
+sub-block sectors and finite miss registers of the cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from archsim.errors import InputError
+from archsim.kernels._memory import MemoryKernel
+from archsim.program import Counters, Memory
+
+__all__ = ["MemoryModel", "memory_kernel"]
+
+
+def memory_kernel(memory: Memory) -> MemoryKernel:
+    """The compiled state of a memory, for the model below and for the interpreter."""
+    cache = memory.cache
+    blocks = cache.capacity_bytes // cache.block_bytes if cache else 0
+    return MemoryKernel(asdict(memory.dram), blocks, asdict(cache) if cache else {})
+
+
+class MemoryModel:
+    """One memory driven on its own, outside of any program.
+
+    >>> from archsim.program import Dram
+    >>> dram = Dram(channels=1, interleave_bytes=256, banks=4, row_bytes=1024, burst_bytes=32, burst_ps=1000,
+    ...             cl_ps=10_000, rcd_ps=12_000, rp_ps=15_000, rc_ps=40_000)
+    >>> model = MemoryModel(Memory("hbm", "memory", dram))
+    >>> model.access(0, address=0, nbytes=64)          # closed bank: rcd + cl, then two bursts
+    (22000, 24000)
+    >>> model.access(100_000, address=64, nbytes=64)   # row hit: cl
+    (110000, 112000)
+    >>> model.access(200_000, address=4096, nbytes=64) # conflict in bank 0: rp + rcd + cl
+    (237000, 239000)
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self._kernel = memory_kernel(memory)
+
+    def access(self, t_ps: int, address: int, nbytes: int, write: bool = False) -> tuple[int, int]:
+        """Serve one access and return (head, done) in ps."""
+        head, done = self.access_many([t_ps], [address], [nbytes], [write])
+        return int(head[0]), int(done[0])
+
+    def access_many(
+        self, t_ps: ArrayLike, address: ArrayLike, nbytes: ArrayLike, write: ArrayLike = False
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Serve accesses in the order given (arrays, or one value for all) and return arrays (head, done) in ps."""
+        columns = np.broadcast_arrays(np.atleast_1d(t_ps), address, nbytes, write)
+        t, where, size = (np.ascontiguousarray(column, np.int64) for column in columns[:3])
+        for what, column, least in (("time", t, 0), ("address", where, 0), ("size", size, 1)):
+            if (column < least).any():
+                raise InputError(f"{self.memory.name}: the {what} of an access must be at least {least}.")
+        head, done = np.empty_like(t), np.empty_like(t)
+        self._kernel.access(
+            t, where, size, np.ascontiguousarray(columns[3], np.bool_).view(np.uint8), head, done
+        )
+        latency = self.memory.latency_ps
+        return head + latency, done + latency
+
+    @property
+    def counters(self) -> Counters:
+        """What the memory has done since it was made or reset."""
+        return Counters(**self._kernel.read_counters())
+
+    def reset(self) -> None:
+        """Forget everything: rows closed, cache empty, counters at zero."""
+        self._kernel.reset()

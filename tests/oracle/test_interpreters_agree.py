@@ -1,0 +1,167 @@
+"""Is the compiled interpreter the machine that the SimPy one defines? On any program, to the picosecond."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from archsim.engine import CompiledInterpreter, Launch, Session, SimpyInterpreter
+from archsim.engine.reference_memory import ReferenceMemory
+from archsim.kernels import MemoryModel
+from archsim.program import Cache, Dram, Link, Machine, Memory, Program, ProgramBuilder, Run, Unit
+
+REGION_BYTES = 6000
+EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@st.composite
+def memories(draw: st.DrawFn, name: str = "memory") -> Memory:
+    """Small numbers make ties, evictions, conflicts and refreshes frequent."""
+    refi = draw(st.sampled_from([0, 40, 97]))
+    dram = Dram(
+        channels=draw(st.integers(1, 4)),
+        interleave_bytes=draw(st.sampled_from([32, 100, 256, 1024])),
+        banks=draw(st.integers(1, 3)),
+        row_bytes=draw(st.sampled_from([64, 150, 512])),
+        burst_bytes=draw(st.sampled_from([16, 32])),
+        burst_ps=draw(st.integers(1, 3)),
+        cl_ps=draw(st.integers(0, 10)),
+        rcd_ps=draw(st.integers(0, 10)),
+        rp_ps=draw(st.integers(0, 10)),
+        rc_ps=draw(st.integers(0, 30)),
+        act_ps=draw(st.integers(0, 6)),
+        refi_ps=refi,
+        rfc_ps=draw(st.integers(0, 20)) if refi else 0,
+        turn_ps=draw(st.integers(0, 5)),
+    )
+    cache = None
+    if draw(st.booleans()):
+        block = draw(st.sampled_from([64, 256, 500]))
+        cache = Cache(
+            capacity_bytes=block * draw(st.integers(1, 6)) + draw(st.integers(0, 63)),
+            block_bytes=block,
+            as_per_byte=draw(st.sampled_from([1, 20_000, 333_333])),
+            hit_latency_ps=draw(st.integers(0, 8)),
+        )
+    return Memory(name, "memory", dram, cache, latency_ps=draw(st.integers(0, 3)))
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> Machine:
+    units = [Unit(f"unit{i}", "matrix", draw(st.integers(0, 5))) for i in range(draw(st.integers(1, 2)))]
+    links = [
+        Link(f"link{i}", "noc", draw(st.sampled_from([1, 9_999, 250_000])), draw(st.integers(0, 5)))
+        for i in range(draw(st.integers(1, 3)))
+    ]
+    stores = [draw(memories(f"memory{i}")) for i in range(draw(st.integers(1, 2)))]
+    return Machine((*units, *links, *stores))
+
+
+@st.composite
+def programs(draw: st.DrawFn, machine: Machine, most: int = 25) -> Program:
+    builder = ProgramBuilder(machine)
+    regions = [builder.region(f"region{i}", REGION_BYTES) for i in range(3)]
+    routes = [
+        builder.route(*draw(st.lists(st.integers(0, len(machine) - 1), min_size=0, max_size=4)))
+        for _ in range(draw(st.integers(1, 5)))
+    ]
+    for step in range(draw(st.integers(1, most))):
+        nbytes = draw(st.sampled_from([1, 64, 257, 1000, 3000]))
+        builder.step(
+            draw(st.sampled_from(routes)),
+            work_ps=draw(st.integers(1, 20)),
+            nbytes=nbytes,
+            region=draw(st.sampled_from(regions)),
+            offset=draw(st.integers(0, REGION_BYTES - nbytes)),
+            write=draw(st.booleans()),
+            priority=draw(st.integers(0, 2)),
+            after=draw(st.lists(st.integers(0, step - 1), max_size=3)) if step else (),
+        )
+    return builder.build()
+
+
+BASES = st.lists(st.integers(0, 20_000), min_size=3, max_size=3)  # regions may overlap
+
+
+def assert_same(one: Run, other: Run) -> None:
+    np.testing.assert_array_equal(one.start_ps, other.start_ps)
+    np.testing.assert_array_equal(one.finish_ps, other.finish_ps)
+    np.testing.assert_array_equal(one.busy_ps, other.busy_ps)
+    assert (one.begin_ps, one.end_ps, one.counters) == (other.begin_ps, other.end_ps, other.counters)
+
+
+@given(st.data())
+@EXAMPLES
+def test_consecutive_runs_are_the_same(data: st.DataObject) -> None:
+    machine = data.draw(machines())
+    compiled, simpy = CompiledInterpreter(machine), SimpyInterpreter(machine)
+    now = 0
+    for _ in range(data.draw(st.integers(1, 3))):
+        program, bases = data.draw(programs(machine)), data.draw(BASES)
+        start = now + data.draw(st.sampled_from([0, 0, 13]))
+        one = compiled.run(program, start, bases)
+        assert_same(one, simpy.run(program, start, bases))
+        now = one.end_ps
+
+
+@given(st.data())
+@EXAMPLES
+def test_programs_in_flight_together_are_the_same(data: st.DataObject) -> None:
+    machine = data.draw(machines())
+    launches = []
+    for index in range(data.draw(st.integers(2, 6))):
+        is_program = data.draw(st.integers(0, 3)) > 0
+        launches.append(
+            Launch(
+                f"launch{index}",
+                stream=data.draw(st.sampled_from("abc")),
+                after=tuple(data.draw(st.sets(st.integers(0, index - 1), max_size=2))) if index else (),
+                launch_ps=data.draw(st.integers(0, 6)),
+                program=data.draw(programs(machine, most=8)) if is_program else None,
+                bases=data.draw(BASES) if is_program else (),
+                duration_ps=None if is_program else data.draw(st.integers(0, 40)),
+            )
+        )
+    sessions = [Session(machine, "compiled"), Session(machine, "simpy")]
+    for repeat in range(2):
+        compiled, simpy = (session.run(launches) for session in sessions)
+        for one, other in zip(compiled, simpy, strict=True):
+            assert (one.ready_ps, one.start_ps, one.end_ps) == (other.ready_ps, other.start_ps, other.end_ps)
+            if one.run is not None and other.run is not None:
+                assert_same(one.run, other.run)
+        for session in sessions:
+            session.skip(repeat * 17)
+
+
+@given(st.data())
+@EXAMPLES
+def test_memory_alone_is_the_same(data: st.DataObject) -> None:
+    spec = data.draw(memories())
+    model, reference = MemoryModel(spec), ReferenceMemory(spec)
+    t, total = 0, dict.fromkeys(vars(model.counters), 0)
+    for _ in range(data.draw(st.integers(1, 60))):
+        t += data.draw(st.integers(0, 30))
+        access = (t, data.draw(st.integers(0, 8000)), data.draw(st.integers(1, 1500)), data.draw(st.booleans()))
+        head, done = reference.access(*access)
+        assert model.access(*access) == (head + spec.latency_ps, done + spec.latency_ps)
+        for name, count in reference.counters.items():
+            total[name] += count
+    assert vars(model.counters) == total
+
+
+@pytest.mark.parametrize("interpreter", [CompiledInterpreter, SimpyInterpreter])
+def test_reset_forgets_everything(interpreter: type[CompiledInterpreter] | type[SimpyInterpreter]) -> None:
+    dram = Dram(2, 64, 2, 256, 32, 10, cl_ps=5, rcd_ps=7, rp_ps=9, turn_ps=3)
+    machine = Machine((Memory("memory", "memory", dram, Cache(512, 128, 100_000)), Link("link", "noc", 100)))
+    builder = ProgramBuilder(machine)
+    region = builder.region("data", 4096)
+    for write in (True, False):
+        builder.step(("memory", "link"), nbytes=1000, region=region, write=write)
+    program, machine_run = builder.build(), interpreter(machine)
+    first = machine_run.run(program, 0, [0])
+    again = machine_run.run(program, first.end_ps, [0])
+    assert again.counters != first.counters  # the cache was warm
+    machine_run.reset()
+    assert_same(machine_run.run(program, 0, [0]), first)
