@@ -82,7 +82,9 @@ def _data(suffix: str) -> dict[str, Fraction]:
     }
 
 
-def _dimension(article: str, example: str, units: dict[str, Fraction], preferred: dict[str, Fraction]) -> _Dimension:
+def _dimension(
+    article: str, example: str, units: dict[str, Fraction], preferred: dict[str, Fraction]
+) -> _Dimension:
     return _Dimension(article, example, units, tuple(sorted(preferred, key=lambda u: preferred[u])))
 
 
@@ -94,10 +96,15 @@ _DIMENSIONS: dict[str, _Dimension] = {
     "bandwidth": _dimension("a bandwidth", "3.35 TB/s", _data("/s"), _scaled("B/s", "kMGTPE")),
     "transfer rate": _dimension("a transfer rate", "6.4 GT/s", _scaled("T/s", "kMGT"), _scaled("T/s", "kMG")),
     "compute rate": _dimension(
-        "a compute rate", "989 TFLOP/s", {**_FLOPS, **_scaled("FLOPS", "kMGTPE"), **_scaled("OP/s", "kMGTPE")}, _FLOPS
+        "a compute rate",
+        "989 TFLOP/s",
+        {**_FLOPS, **_scaled("FLOPS", "kMGTPE"), **_scaled("OP/s", "kMGTPE")},
+        _FLOPS,
     ),
     "power": _dimension("a power", "700 W", _scaled("W", "mkM"), _scaled("W", "mkM")),
-    "area": _dimension("an area", "814 mm2", dict.fromkeys(("mm2", "mm^2"), Fraction(1)), {"mm2": Fraction(1)}),
+    "area": _dimension(
+        "an area", "814 mm2", dict.fromkeys(("mm2", "mm^2"), Fraction(1)), {"mm2": Fraction(1)}
+    ),
 }
 _DIMENSION_OF = {unit: name for name, dimension in _DIMENSIONS.items() for unit in dimension.units}
 _TEXT = re.compile(r"([+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,3})?)\s*(\S{0,16})")
@@ -119,7 +126,9 @@ def parse_exact(text: str, dimension: str) -> Fraction:
     wanted = _DIMENSIONS[dimension]
     match = _TEXT.fullmatch(text.strip())
     if match is None:
-        raise UnitError(f"'{text[:60]}' is not a quantity, expected {wanted.article} such as '{wanted.example}'")
+        raise UnitError(
+            f"'{text[:60]}' is not a quantity, expected {wanted.article} such as '{wanted.example}'"
+        )
     number, unit = match.groups()
     if unit == "":
         raise UnitError(f"'{text}' needs a unit, expected {wanted.article} such as '{wanted.example}'")
@@ -178,12 +187,16 @@ class Quantity:
         wanted = _DIMENSIONS[self.dimension]
         if isinstance(value, str):
             exact = parse_exact(value, self.dimension)
-            return int(exact) if exact.denominator == 1 and abs(exact) < 2**63 else parse(value, self.dimension)
+            return (
+                int(exact) if exact.denominator == 1 and abs(exact) < 2**63 else parse(value, self.dimension)
+            )
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number:
             raise UnitError(f"expected {wanted.article} such as '{wanted.example}', found {value!r:.60}")
         if info.context is not None and info.context.get("units") == "required":
-            raise UnitError(f"{value!r:.60} needs a unit, expected {wanted.article} such as '{wanted.example}'")
+            raise UnitError(
+                f"{value!r:.60} needs a unit, expected {wanted.article} such as '{wanted.example}'"
+            )
         return value
 
     def _write(self, value: float, info: core_schema.SerializationInfo) -> Any:
@@ -191,15 +204,23 @@ class Quantity:
             return format_quantity(value, self.dimension)
         return value
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
         writer = core_schema.plain_serializer_function_ser_schema(self._write, info_arg=True)
-        return core_schema.with_info_before_validator_function(self._read, handler(source), serialization=writer)
+        return core_schema.with_info_before_validator_function(
+            self._read, handler(source), serialization=writer
+        )
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         wanted = _DIMENSIONS[self.dimension]
-        return {"type": "string", "description": f"{wanted.article} with its unit", "examples": [wanted.example]}
+        return {
+            "type": "string",
+            "description": f"{wanted.article} with its unit",
+            "examples": [wanted.example],
+        }
 
 
 _POSITIVE = Field(gt=0, allow_inf_nan=False)

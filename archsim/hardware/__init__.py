@@ -1,0 +1,59 @@
+"""Descriptions of chips and systems: frozen specs, their YAML files, and the checks between their numbers."""
+
+from __future__ import annotations
+
+from archsim.hardware.checks import Check
+from archsim.hardware.chip import ChipSpec, LaunchSpec, PhysicalSpec
+from archsim.hardware.core import (
+    CoreSpec,
+    LocalMemory,
+    MatrixUnit,
+    Port,
+    SystolicArray,
+    TensorCore,
+    VectorUnit,
+)
+from archsim.hardware.link import LinkSpec
+from archsim.hardware.loading import (
+    list_chips,
+    list_memory_standards,
+    list_systems,
+    load_chip,
+    load_memory_standard,
+    load_system,
+)
+from archsim.hardware.memory import MemorySpec, MemoryStandard, Timings
+from archsim.hardware.noc import CacheSpec, Crossbar, Mesh, NocSpec
+from archsim.hardware.spec import Dtype, Provenance
+from archsim.hardware.system import SystemSpec
+
+__all__ = [
+    "CacheSpec",
+    "Check",
+    "ChipSpec",
+    "CoreSpec",
+    "Crossbar",
+    "Dtype",
+    "LaunchSpec",
+    "LinkSpec",
+    "LocalMemory",
+    "MatrixUnit",
+    "MemorySpec",
+    "MemoryStandard",
+    "Mesh",
+    "NocSpec",
+    "PhysicalSpec",
+    "Port",
+    "Provenance",
+    "SystemSpec",
+    "SystolicArray",
+    "TensorCore",
+    "Timings",
+    "VectorUnit",
+    "list_chips",
+    "list_memory_standards",
+    "list_systems",
+    "load_chip",
+    "load_memory_standard",
+    "load_system",
+]

@@ -1,0 +1,87 @@
+"""Do a chip's numbers agree with each other? Every check shows its arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from archsim.units import format_quantity
+
+if TYPE_CHECKING:
+    from archsim.hardware.chip import ChipSpec
+
+__all__ = ["Check", "check_chip"]
+
+PEAK_TOLERANCE = 0.05
+"""Vendors round peaks and quote them at slightly different clocks."""
+
+DATA_RATE_TOLERANCE = 0.10
+"""Vendors ship bins a little above the first edition of a standard."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: the dotted path it is about, the arithmetic, and whether it holds."""
+
+    path: str
+    text: str
+    passed: bool
+
+
+def check_chip(chip: ChipSpec) -> tuple[Check, ...]:
+    """Compare quoted numbers with what the parts add up to."""
+    return (*_peaks(chip), _memory(chip), *_mesh(chip), *_ports(chip))
+
+
+def _peaks(chip: ChipSpec) -> list[Check]:
+    checks = []
+    for dtype, quoted in chip.peak.items():
+        rate = chip.core.matrix.rates.get(dtype)
+        if rate is None:
+            text = f"a {dtype} peak is quoted but the matrix unit has no {dtype} rate"
+            checks.append(Check(f"peak.{dtype}", text, False))
+            continue
+        built = chip.flops(dtype)
+        ratio = built / quoted - 1
+        text = (
+            f"{chip.cores} cores x {rate:g} MAC/cycle x 2 x {format_quantity(chip.clock, 'frequency', 4)}"
+            f" = {format_quantity(built, 'compute rate', 4)}, quoted {format_quantity(quoted, 'compute rate', 4)}"
+            f" ({ratio:+.1%}, at most {PEAK_TOLERANCE:.0%} apart)"
+        )
+        checks.append(Check(f"peak.{dtype}", text, abs(ratio) <= PEAK_TOLERANCE))
+    return checks
+
+
+def _memory(chip: ChipSpec) -> Check:
+    memory, standard = chip.memory, chip.memory.standard
+    text = (
+        f"{format_quantity(memory.bandwidth, 'bandwidth', 4)} over {memory.stacks} x {standard.channels_per_stack}"
+        f" channels x {standard.channel_width_bits} bit needs {format_quantity(memory.data_rate, 'transfer rate', 3)}"
+        f" per pin, {standard.title} reaches {format_quantity(standard.data_rate, 'transfer rate', 3)}"
+    )
+    return Check("memory.bandwidth", text, memory.data_rate <= standard.data_rate * (1 + DATA_RATE_TOLERANCE))
+
+
+def _mesh(chip: ChipSpec) -> list[Check]:
+    if chip.noc.kind != "mesh":
+        return []
+    routers = chip.noc.rows * chip.noc.cols
+    return [
+        Check(
+            "noc.rows",
+            f"{chip.noc.rows} x {chip.noc.cols} = {routers} routers for {chip.cores} cores",
+            routers == chip.cores,
+        )
+    ]
+
+
+def _ports(chip: ChipSpec) -> list[Check]:
+    read = chip.cores * chip.core.port.read_bytes_per_cycle * chip.clock
+    behind = chip.cache.bandwidth if chip.cache else chip.memory.bandwidth
+    name = "cache" if chip.cache else "memory"
+    text = (
+        f"{chip.cores} ports x {chip.core.port.read_bytes_per_cycle:g} B/cycle x"
+        f" {format_quantity(chip.clock, 'frequency', 4)} = {format_quantity(read, 'bandwidth', 4)}"
+        f" for a {name} of {format_quantity(behind, 'bandwidth', 4)}"
+    )
+    return [Check("core.port", text, True)]

@@ -1,0 +1,89 @@
+"""A compute core: matrix unit, vector unit, scratchpad, accumulator and its port into the on-chip network."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from archsim.hardware.spec import Count, Dtype, Rate, Spec
+from archsim.units import Size
+
+__all__ = ["CoreSpec", "LocalMemory", "MatrixUnit", "Port", "SystolicArray", "TensorCore", "VectorUnit"]
+
+
+class SystolicArray(Spec):
+    """`count` grids of rows x cols processing elements; operands flow in from the edges.
+
+    The reduction runs along the rows when weights or inputs are stationary.
+    """
+
+    kind: Literal["systolic"]
+    rows: Count
+    cols: Count
+    count: Count = 1
+    """Identical arrays in one core."""
+    dataflow: Literal["weight_stationary", "output_stationary", "input_stationary"]
+    dtypes: dict[Dtype, Rate] = Field(min_length=1)
+    """Rate of each operand type relative to one multiply-accumulate per element and cycle."""
+
+    @property
+    def rates(self) -> dict[Dtype, float]:
+        """Multiply-accumulates per cycle of one core, for each data type."""
+        return {dtype: self.rows * self.cols * self.count * rate for dtype, rate in self.dtypes.items()}
+
+
+class TensorCore(Spec):
+    """The tensor cores of one core, taken together: an m x n x k step with a latency, several in flight."""
+
+    kind: Literal["tensor_core"]
+    m: Count
+    n: Count
+    k: Count
+    """Smallest instruction tile for 2-byte operands; k grows as the operands shrink (16 for bf16 means 32 for fp8)."""
+    macs_per_cycle: dict[Dtype, Rate] = Field(min_length=1)
+    """Dense multiply-accumulates per cycle of one core, for each data type."""
+    latency_cycles: Count
+    """From the issue of one step to its result being usable by the next one."""
+
+    @property
+    def rates(self) -> dict[Dtype, float]:
+        """Multiply-accumulates per cycle of one core, for each data type."""
+        return dict(self.macs_per_cycle)
+
+
+MatrixUnit = Annotated[SystolicArray | TensorCore, Field(discriminator="kind")]
+
+
+class VectorUnit(Spec):
+    """The SIMD lanes of one core, at the chip's clock."""
+
+    lanes: Count
+    """fp32 fused multiply-adds per cycle."""
+    special_lanes: Count
+    """Special functions (exp, rsqrt, reciprocal, ...) per cycle."""
+
+
+class LocalMemory(Spec):
+    """A memory private to one core."""
+
+    capacity: Size
+
+
+class Port(Spec):
+    """One core's port into the on-chip network."""
+
+    read_bytes_per_cycle: Rate
+    write_bytes_per_cycle: Rate
+
+
+class CoreSpec(Spec):
+    """One of the chip's identical cores."""
+
+    matrix: MatrixUnit
+    vector: VectorUnit
+    scratchpad: LocalMemory
+    """Operand tiles live here: shared memory, L1, VMEM, SBUF."""
+    accumulator: LocalMemory
+    """Partial sums live here: register file, L0C, PSUM, matrix result buffer."""
+    port: Port

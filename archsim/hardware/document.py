@@ -1,0 +1,185 @@
+"""YAML as plain data plus the place of every value: events in, dicts out.
+
+The document is built from ruamel.yaml's parse events rather than by its constructors: no tag is ever resolved, so a
+file cannot run code; anchors and aliases are refused and size and depth are bounded, so a file cannot blow up either.
+Scalars follow the YAML 1.2 core schema (``no`` and ``12:30`` are text, ``1e9`` is a number).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from archsim.errors import InputError
+
+__all__ = ["Document", "Path_", "parse_scalar_text", "read_document", "to_yaml"]
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 24
+MAX_NUMBER_LENGTH = 40
+
+Path_ = tuple[str | int, ...]
+"""Keys and list positions from the root to a value."""
+
+_CONSTANTS = {"": None, "~": None, "null": None, "true": True, "false": False}
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A map and, for every path in it, the text ``file:line:column`` of its key (or list item)."""
+
+    data: dict[str, Any]
+    marks: dict[Path_, str] = field(default_factory=dict)
+
+    def mark(self, path: Path_) -> str:
+        """The place of `path`, or of the nearest enclosing value that has one."""
+        while path and path not in self.marks:
+            path = path[:-1]
+        return self.marks.get(path, "")
+
+
+def _scalar(text: str) -> Any:
+    lowered = text.lower()
+    if lowered in _CONSTANTS and text in (lowered, lowered.title(), lowered.upper()):
+        return _CONSTANTS[lowered]
+    if len(text) <= MAX_NUMBER_LENGTH:
+        if _INTEGER.fullmatch(text):
+            return int(text)
+        if _FLOAT.fullmatch(text):
+            return float(text)
+    return text
+
+
+class _Builder:
+    """Turns parse events into nested dicts and lists, one open collection at a time."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self.marks: dict[Path_, str] = {}
+        self.root: Any = None
+        self.documents = 0
+        self.path: Path_ = ()
+        self.open: list[Any] = []
+        self.keys: list[str | None] = []  # of each open map, the key that waits for its value
+
+    def place(self, event: Any) -> str:
+        return f"{self.label}:{event.start_mark.line + 1}:{event.start_mark.column + 1}"
+
+    def feed(self, event: Any) -> None:
+        kind = type(event).__name__
+        if kind == "AliasEvent" or getattr(event, "anchor", None):
+            raise InputError(f"{self.place(event)}: anchors and aliases are not allowed")
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise InputError(f"{self.place(event)}: tags such as '{str(event.tag)[:40]}' are not allowed")
+        if kind == "DocumentStartEvent":
+            self.documents += 1
+            if self.documents > 1:
+                raise InputError(f"{self.place(event)}: one file holds one document")
+        elif kind == "ScalarEvent":
+            self.scalar(event)
+        elif kind in ("MappingStartEvent", "SequenceStartEvent"):
+            if len(self.open) >= MAX_DEPTH:
+                raise InputError(f"{self.place(event)}: nested deeper than {MAX_DEPTH} levels")
+            collection: Any = {} if kind == "MappingStartEvent" else []
+            self.add(collection, event)
+            self.open.append(collection)
+            self.keys.append(None)
+        elif kind in ("MappingEndEvent", "SequenceEndEvent"):
+            self.open.pop()
+            self.keys.pop()
+            self.path = self.path[:-1]
+
+    def scalar(self, event: Any) -> None:
+        is_key = bool(self.open) and isinstance(self.open[-1], dict) and self.keys[-1] is None
+        if not is_key:
+            self.add(_scalar(event.value) if event.style is None else event.value, event)
+            self.path = self.path[:-1]
+            return
+        key = event.value
+        path = (*self.path, key)
+        if key in self.open[-1]:
+            first = self.marks[path].rsplit(":", 2)[1]
+            raise InputError(
+                f"{self.place(event)}: {_dotted(path)}: duplicate key, first given on line {first}"
+            )
+        self.marks[path] = self.place(event)
+        self.keys[-1] = key
+
+    def add(self, value: Any, event: Any) -> None:
+        """Put `value` where it belongs and descend into it."""
+        if not self.open:
+            self.root = value
+        elif isinstance(self.open[-1], list):
+            self.path = (*self.path, len(self.open[-1]))
+            self.marks[self.path] = self.place(event)
+            self.open[-1].append(value)
+        else:
+            key = self.keys[-1]
+            if key is None:
+                raise InputError(f"{self.place(event)}: a key must be plain text")
+            self.path = (*self.path, key)
+            self.open[-1][key] = value
+            self.keys[-1] = None
+
+
+def _dotted(path: Path_) -> str:
+    return ".".join(str(part) for part in path)
+
+
+def _build(text: str, label: str) -> _Builder:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    builder = _Builder(label)
+    try:
+        for event in YAML(typ="safe", pure=True).parse(io.StringIO(text)):
+            builder.feed(event)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{label}:{mark.line + 1}:{mark.column + 1}" if mark else label
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{place}: not valid YAML, {problem}") from None
+    except (RecursionError, ValueError) as error:
+        raise InputError(f"{label}: not valid YAML, {error}") from None
+    return builder
+
+
+def read_document(path: Path, label: str) -> Document:
+    """Read one YAML file that holds a map; `label` names it in messages."""
+    try:
+        with path.open("rb") as handle:
+            raw = handle.read(MAX_BYTES + 1)
+        text = raw.decode("utf-8")
+    except OSError as error:
+        raise InputError(f"{label}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{label}: is not a UTF-8 text file") from None
+    if len(raw) > MAX_BYTES:
+        raise InputError(
+            f"{label}: is larger than {MAX_BYTES // 1024} KiB, which no hardware description needs"
+        )
+    builder = _build(text, label)
+    if not isinstance(builder.root, dict):
+        raise InputError(f"{label}:1:1: expected a map of keys and values")
+    return Document(builder.root, {(): f"{label}:1:1", **builder.marks})
+
+
+def parse_scalar_text(text: str, label: str) -> Any:
+    """Read the right-hand side of ``--set key=value`` as YAML."""
+    return _build(text[:4096], label).root
+
+
+def to_yaml(data: dict[str, Any]) -> str:
+    """Write plain data as a YAML document, keys in order."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width = 120
+    stream = io.StringIO()
+    yaml.dump(data, stream)
+    return stream.getvalue()

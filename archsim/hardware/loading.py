@@ -1,0 +1,147 @@
+"""Presets and files: find, inherit, override, validate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from archsim._data import data_path
+from archsim.errors import InputError, did_you_mean
+from archsim.hardware.chip import ChipSpec
+from archsim.hardware.document import Document, read_document
+from archsim.hardware.memory import MemoryStandard
+from archsim.hardware.merge import inherit, override
+from archsim.hardware.messages import input_error
+from archsim.hardware.spec import Spec
+from archsim.hardware.system import SystemSpec
+from archsim.units import FROM_FILE
+
+__all__ = [
+    "list_chips",
+    "list_memory_standards",
+    "list_systems",
+    "load_chip",
+    "load_memory_standard",
+    "load_system",
+]
+
+_FOLDERS = {"chip": "chips", "system": "systems", "memory standard": "memory"}
+_SpecT = TypeVar("_SpecT", bound=Spec)
+
+
+def list_chips() -> list[str]:
+    """Names of the chip presets."""
+    return _list("chip")
+
+
+def list_systems() -> list[str]:
+    """Names of the system presets."""
+    return _list("system")
+
+
+def list_memory_standards() -> list[str]:
+    """Names of the memory standards."""
+    return _list("memory standard")
+
+
+def load_chip(name: str | Path, overrides: Mapping[str, Any] | None = None) -> ChipSpec:
+    """Load a preset (``"h100"``) or a file (``"my/chip.yaml"``) and lay ``{"core.matrix.rows": "256"}`` over it."""
+    document = _resolve("chip", name)
+    standard_first = sorted((overrides or {}).items(), key=lambda item: item[0] != "memory.standard")
+    for path, value in standard_first:
+        document = override(_with_standard(document), {path: value})
+    return _validate(ChipSpec, _with_standard(document))
+
+
+def load_system(name: str | Path, overrides: Mapping[str, Any] | None = None) -> SystemSpec:
+    """Load a system preset or file."""
+    return _validate(SystemSpec, override(_resolve("system", name), overrides or {}))
+
+
+def load_memory_standard(name: str | Path) -> MemoryStandard:
+    """Load a memory standard."""
+    return _validate(MemoryStandard, _resolve("memory standard", name))
+
+
+def _list(what: str) -> list[str]:
+    return sorted(path.stem for path in (data_path("configs") / _FOLDERS[what]).glob("*.yaml"))
+
+
+def _locate(what: str, name: str | Path, folder: Path | None = None) -> tuple[Path, str]:
+    """The file of a preset or of a path (relative to `folder`), and how to call it in messages."""
+    text = str(name)
+    if isinstance(name, Path) or text.endswith((".yaml", ".yml")) or "/" in text:
+        path = Path(text).expanduser()
+        if folder is not None and not path.is_absolute():
+            path = folder / path
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such {what} file")
+        return path, str(path)
+    presets = _list(what)
+    if text not in presets:
+        hint = (
+            did_you_mean(text, presets)
+            or f" (known: {', '.join(presets[:12])}{', ...' if len(presets) > 12 else ''})"
+        )
+        raise InputError(f"unknown {what} '{text[:80]}'{hint}")
+    sub = _FOLDERS[what]
+    return data_path("configs") / sub / f"{text}.yaml", f"configs/{sub}/{text}.yaml"
+
+
+def _resolve(what: str, name: str | Path) -> Document:
+    """Read a document and everything it inherits from."""
+    path, label = _locate(what, name)
+    layers: list[tuple[Document, str]] = []
+    seen: list[Path] = []
+    while True:
+        document = read_document(path, label)
+        layers.append((document, label))
+        seen.append(path.resolve())
+        base = document.data.get("base")
+        if base is None:
+            break
+        place = document.mark(("base",))
+        if not isinstance(base, str):
+            raise InputError(f"{place}: base: expected the name of a {what} or a file, found {base!r:.60}")
+        try:
+            path, label = _locate(what, base, folder=path.parent)
+        except InputError as error:
+            raise InputError(f"{place}: base: {error}") from None
+        if path.resolve() in seen:
+            chain = " -> ".join([*(known.stem for known in seen), path.stem])
+            raise InputError(f"{place}: base: inherits from itself ({chain})")
+    own_name = layers[0][0].data.get("name", seen[0].stem)
+    result, _ = layers.pop()
+    while layers:
+        child, label = layers.pop()
+        result = inherit(result, child, source=f"set in {label}")
+    data = {
+        "name": own_name,
+        **{key: value for key, value in result.data.items() if key not in ("base", "name")},
+    }
+    return Document(data, result.marks)
+
+
+def _with_standard(document: Document) -> Document:
+    """Put the memory standard that a chip names in place of its name."""
+    memory = document.data.get("memory")
+    if not isinstance(memory, dict) or not isinstance(memory.get("standard"), str):
+        return document
+    place = document.mark(("memory", "standard"))
+    try:
+        standard = _resolve("memory standard", memory["standard"])
+    except InputError as error:
+        raise InputError(f"{place}: memory.standard: {error}") from None
+    data = {**document.data, "memory": {**memory, "standard": standard.data}}
+    inner = {("memory", "standard", *path): mark for path, mark in standard.marks.items() if path}
+    return Document(data, {**document.marks, **inner})
+
+
+def _validate(model: type[_SpecT], document: Document) -> _SpecT:
+    try:
+        return model.model_validate(document.data, context=FROM_FILE)
+    except ValidationError as error:
+        raise input_error(error, document, model) from None
