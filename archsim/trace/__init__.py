@@ -1,0 +1,27 @@
+"""Operator traces: what a model does, in symbols, and what it costs at one point.
+
+>>> graph = load_workload("deepseek-v3", "decode").at(batch=64, ctx=4096)
+>>> round(graph.n_params / 1e9, 2)
+671.03
+"""
+
+from archsim.trace.graph import Block, Graph, Op, Tensor
+from archsim.trace.hdf5 import load_trace
+from archsim.trace.quantise import quantised
+from archsim.trace.trace import BlockSpec, OpSpec, TensorSpec, Trace
+from archsim.trace.workloads import list_workloads, load_workload
+
+__all__ = [
+    "Block",
+    "BlockSpec",
+    "Graph",
+    "Op",
+    "OpSpec",
+    "Tensor",
+    "TensorSpec",
+    "Trace",
+    "list_workloads",
+    "load_trace",
+    "load_workload",
+    "quantised",
+]

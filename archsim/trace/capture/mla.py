@@ -1,0 +1,77 @@
+"""Multi-head latent attention in the absorbed form that serving engines run in decode.
+
+Hugging Face caches the compressed latents but expands the whole cache to per-head keys and values in every step. Serving
+engines move the two halves of ``kv_b_proj`` to the other side of the products instead (DeepSeek-V2, arXiv:2405.04434,
+section 2.1.2): with the per-head weights W_k (nope x rank) and W_v (v x rank) and a cached latent c,
+
+    q . (W_k c) = (W_k^T q) . c          sum_j p_j (W_v c_j) = W_v (sum_j p_j c_j)
+
+so that attention runs on the latents themselves: one key head of rank + rope wide, whose first `rank` columns are also the
+values. The result is the same; a test holds it against the model's own attention.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import MethodType
+from typing import Any
+
+import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+__all__ = ["absorb"]
+
+
+class _HeadMatmul(torch.nn.Module):  # type: ignore[misc]
+    """One matrix per head: (batch, heads, seq, k) x (heads, k, n) as a batched matmul over heads."""
+
+    def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        batch, heads, seq, width = x.shape
+        rows = x.transpose(0, 1).reshape(heads, batch * seq, width)
+        return torch.matmul(rows, weight).view(heads, batch, seq, -1).transpose(0, 1)
+
+
+def absorb(attention: torch.nn.Module) -> None:
+    """Make the attention module of a DeepSeek-V2/V3 layer run in the absorbed form."""
+    attention.q_absorb = _HeadMatmul()
+    attention.v_absorb = _HeadMatmul()
+    attention.forward = MethodType(_forward, attention)
+
+
+def _forward(
+    self: Any,
+    hidden_states: torch.Tensor,
+    position_embeddings: tuple[torch.Tensor, torch.Tensor],
+    attention_mask: torch.Tensor | None = None,
+    past_key_values: Any = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    batch, seq = hidden_states.shape[:-1]
+    modeling = sys.modules[type(self).__module__]
+
+    if self.q_lora_rank is None:
+        queries = self.q_proj(hidden_states)
+    else:
+        queries = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(hidden_states)))
+    queries = queries.view(batch, seq, -1, self.qk_head_dim).transpose(1, 2)
+    q_nope, q_rot = torch.split(queries, [self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
+
+    compressed = self.kv_a_proj_with_mqa(hidden_states)
+    latent, k_rot = torch.split(compressed, [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1)
+    latent = self.kv_a_layernorm(latent).view(batch, 1, seq, self.kv_lora_rank)
+    k_rot = k_rot.view(batch, 1, seq, self.qk_rope_head_dim)
+
+    rotate = modeling.apply_rotary_pos_emb_interleave if self.config.rope_interleave else modeling.apply_rotary_pos_emb
+    q_rot, k_rot = rotate(q_rot, k_rot, *position_embeddings)
+    if past_key_values is not None:
+        latent, k_rot = past_key_values.update(latent, k_rot, self.layer_idx)
+
+    per_head = self.kv_b_proj.weight.view(self.num_heads, -1, self.kv_lora_rank)
+    w_k, w_v = torch.split(per_head, [self.qk_nope_head_dim, self.v_head_dim], dim=1)
+
+    query = torch.cat((self.q_absorb(q_nope, w_k), q_rot), dim=-1)
+    key = torch.cat((latent, k_rot), dim=-1)
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, modeling.eager_attention_forward)
+    mixed, weights = attend(self, query, key, latent, attention_mask, dropout=0.0, scaling=self.scaling, **kwargs)
+    values = self.v_absorb(mixed.transpose(1, 2), w_v.transpose(1, 2)).transpose(1, 2)
+    return self.o_proj(values.reshape(batch, seq, -1)), weights

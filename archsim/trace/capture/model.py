@@ -1,0 +1,203 @@
+"""From a Hugging Face configuration to a trace: build the model without storage, run it, cut it into blocks."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sympy
+import torch
+import transformers
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from archsim._version import __version__
+from archsim.errors import InputError, did_you_mean
+from archsim.trace.capture.functions import HANDLERS
+from archsim.trace.capture.mla import absorb
+from archsim.trace.capture.modules import (
+    RecordingCache,
+    attention_function,
+    experts_function,
+    instrument,
+    relative,
+    rotary_function,
+)
+from archsim.trace.capture.recorder import Recorder
+from archsim.trace.trace import PHASES, BlockSpec, OpSpec, TensorSpec, Trace
+
+__all__ = ["capture_model"]
+
+# Sizes that torch computes with while the symbols stand for any: distinct primes, so that none is mistaken for another
+# or for 0 or 1, which torch would treat as fixed.
+_HINTS = {"batch": 7, "seq": 131, "ctx": 1021}
+_IMPLEMENTATION = "archsim"
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer that is run, with the number of layers like it that follow one another."""
+
+    block: str
+    repeat: int
+    module: torch.nn.Module
+
+
+def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool) -> Trace:
+    """See `archsim.trace.capture.capture`."""
+    if phase not in PHASES:
+        raise InputError(f"unknown phase '{phase}'{did_you_mean(phase, PHASES)}; it is one of {', '.join(PHASES)}")
+    shapes = ShapeEnv()
+    fake = FakeTensorMode(shape_env=shapes)
+    sizes = {symbol: _symbol(fake, _HINTS[symbol]) for symbol in PHASES[phase]}
+    with fake, torch.no_grad():
+        batch, seq, cached = sizes["batch"], sizes.get("seq", 1), sizes.get("ctx", 0)
+        recorder = Recorder(HANDLERS, sympy.Mul(*[_expr(size) for size in (batch, seq)]))
+        model = _build(config, recorder)
+        total = sum(parameter.numel() for parameter in model.parameters())
+        layers = _layers(model, collapse)
+        model.model.layers = torch.nn.ModuleList(layer.module for layer in layers)
+        if phase == "decode":
+            for module in [m for m in model.modules() if hasattr(m, "kv_b_proj")]:
+                absorb(module)
+        weights = _track_weights(model, layers, recorder)
+        if sum(weights) != total:
+            raise InputError(f"{name}: the blocks hold {sum(weights)} parameters, the model {total}")
+        spans = _run(model, layers, recorder, batch, seq, cached)
+    names = {_expr(size): sympy.Symbol(symbol) for symbol, size in sizes.items()}
+    if shapes.guards:
+        raise InputError(f"{name}: its shapes hold only where {shapes.guards[0].expr.subs(names)}")
+    tensors, ops = recorder.specs(names)
+    producer = {"archsim": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
+    blocks = _blocks(layers, spans, ops)
+    return _compact(Trace(name, phase, config, tuple(tensors), tuple(blocks), producer))
+
+
+def _build(config: dict[str, Any], recorder: Recorder) -> Any:
+    """The model of `config` with archsim's attention and experts, in bf16."""
+    ALL_ATTENTION_FUNCTIONS.register(_IMPLEMENTATION, attention_function(recorder))
+    ALL_EXPERTS_FUNCTIONS.register(_IMPLEMENTATION, experts_function(recorder))
+    # Deployed quantisation is an overlay on the trace (archsim.trace.quantised); "_source" is ours.
+    plain = {key: value for key, value in config.items() if key != "quantization_config" and not key.startswith("_")}
+    try:
+        settings = AutoConfig.for_model(**plain)
+        model = AutoModelForCausalLM.from_config(
+            settings, dtype=torch.bfloat16, attn_implementation=_IMPLEMENTATION, experts_implementation=_IMPLEMENTATION
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"transformers {transformers.__version__} cannot build this config: {error}") from error
+    if not hasattr(getattr(model, "model", None), "layers"):
+        raise InputError(f"{type(model).__name__} is not a decoder-only model with model.layers")
+    return model.eval()
+
+
+def _layers(model: Any, collapse: bool) -> list[_Layer]:
+    """Runs of layers with equal structure: the same parameters and the same kind of attention."""
+    kinds = getattr(model.config, "layer_types", None) or [""] * len(model.model.layers)
+
+    def structure(layer: tuple[int, Any]) -> Any:
+        index, module = layer
+        shapes = tuple((key, tuple(value.shape)) for key, value in module.named_parameters())
+        return (type(module).__name__, kinds[index], shapes, "" if collapse else index)
+
+    runs = [list(run) for _, run in itertools.groupby(enumerate(model.model.layers), structure)]
+    types = {structure(run[0])[:3] for run in runs}
+    names: dict[str, int] = {}
+    layers = []
+    for run in runs:
+        module = run[0][1]
+        routed = any(type(part).__name__.endswith("Experts") for part in module.modules())
+        block = "layer" if len(types) == 1 else "moe" if routed else "dense"
+        names[block] = names.get(block, 0) + 1
+        layers.append(_Layer(block if names[block] == 1 else f"{block}_{names[block]}", len(run), module))
+    return layers
+
+
+def _track_weights(model: Any, layers: list[_Layer], recorder: Recorder) -> list[int]:
+    """Tell the recorder the weights; return the elements of each in the whole model."""
+    counts = []
+    for path, parameter in model.named_parameters():
+        layer = layers[int(path.split(".")[2])] if path.startswith("model.layers.") else None
+        recorder.block = layer.block if layer else ""
+        recorder.add_tensor(parameter, relative(path), "weight")
+        counts.append(parameter.numel() * (layer.repeat if layer else 1))
+    return counts
+
+
+def _run(model: Any, layers: list[_Layer], recorder: Recorder, batch: Any, seq: Any, cached: Any) -> list[slice]:
+    """One step of the model under the recorder; returns the operators of each layer."""
+    spans: list[slice] = []
+    instrument(model, recorder)
+    for layer in layers:
+        layer.module.forward = _spanning(recorder, layer, spans)
+    recorder.block = ""
+    tokens = torch.empty((batch, seq), dtype=torch.long)
+    positions = torch.empty((1, seq), dtype=torch.long)
+    cache = RecordingCache(recorder, cached, latent=hasattr(model.config, "kv_lora_rank"))
+    with _rotary(model, recorder), recorder:
+        model(input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return spans
+
+
+def _spanning(recorder: Recorder, layer: _Layer, spans: list[slice]) -> Callable[..., Any]:
+    """The layer's forward, noting which operators it records."""
+    forward = layer.module.forward
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        first, recorder.block = len(recorder.ops), layer.block
+        out = forward(*args, **kwargs)
+        spans.append(slice(first, len(recorder.ops)))
+        recorder.block = ""
+        return out
+
+    return wrapped
+
+
+@contextmanager
+def _rotary(model: Any, recorder: Recorder) -> Iterator[None]:
+    """While open, the rotary functions of the model's module are recorded."""
+    modeling = sys.modules[type(model).__module__]
+    originals = {key: value for key, value in vars(modeling).items() if key.startswith("apply_rotary_pos_emb")}
+    for key, value in originals.items():
+        setattr(modeling, key, rotary_function(recorder, value))
+    try:
+        yield
+    finally:
+        for key, value in originals.items():
+            setattr(modeling, key, value)
+
+
+def _blocks(layers: list[_Layer], spans: list[slice], ops: list[OpSpec]) -> list[BlockSpec]:
+    blocks = [BlockSpec("prologue", 1, tuple(ops[: spans[0].start]))]
+    blocks += [BlockSpec(layer.block, layer.repeat, tuple(ops[span])) for layer, span in zip(layers, spans, strict=True)]
+    return [*blocks, BlockSpec("epilogue", 1, tuple(ops[spans[-1].stop :]))]
+
+
+def _compact(trace: Trace) -> Trace:
+    """Drop the tensors that no operator touches (an activation that SwiGLU absorbed)."""
+    used = sorted({i for block in trace.blocks for op in block.ops for i in op.inputs + op.outputs})
+    number = {old: new for new, old in enumerate(used)}
+
+    def renumber(op: OpSpec) -> OpSpec:
+        return replace(op, inputs=tuple(number[i] for i in op.inputs), outputs=tuple(number[i] for i in op.outputs))
+
+    blocks = tuple(replace(block, ops=tuple(renumber(op) for op in block.ops)) for block in trace.blocks)
+    tensors: tuple[TensorSpec, ...] = tuple(trace.tensors[i] for i in used)
+    return replace(trace, tensors=tensors, blocks=blocks)
+
+
+def _symbol(fake: FakeTensorMode, hint: int) -> torch.SymInt:
+    context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
+    size: torch.SymInt = fake.from_tensor(torch.empty(hint), symbolic_context=context).shape[0]
+    return size
+
+
+def _expr(size: Any) -> Any:
+    return size.node.expr if isinstance(size, torch.SymInt) else sympy.sympify(size)

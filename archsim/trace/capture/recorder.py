@@ -1,0 +1,207 @@
+"""Records what a model computes, as operators over tensors with symbolic shapes.
+
+Tensors are told apart by their storage, so every view of a tensor is the tensor. A function with a rule in `functions.py`
+becomes an operator; one that only touches untracked tensors (positions, cos/sin tables) is a constant and costs nothing;
+anything else stops the export, so that no work is lost in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sympy
+import torch
+from torch.overrides import TorchFunctionMode
+
+from archsim.errors import InputError
+from archsim.trace.expr import Expr
+from archsim.trace.graph import Attr
+from archsim.trace.trace import OpSpec, TensorSpec
+
+__all__ = ["Handler", "RecordedOp", "Recorder", "numel", "product"]
+
+_DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int64: "int32", torch.int32: "int32"}
+
+Handler = Callable[["Recorder", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+@dataclass
+class _RecordedTensor:
+    name: str
+    shape: tuple[Any, ...]
+    dtype: str
+    role: str
+
+
+@dataclass
+class RecordedOp:
+    """An operator while it is being recorded: later functions may still widen or absorb it."""
+
+    name: str
+    kind: str
+    dims: dict[str, Any]
+    attrs: dict[str, Attr]
+    inputs: list[int]
+    outputs: list[int]
+    dtype: str
+
+
+class Recorder(TorchFunctionMode):  # type: ignore[misc]
+    """The torch function mode that records. `tokens` is the number of new tokens (an expression)."""
+
+    def __init__(self, handlers: dict[str, Handler], tokens: Any) -> None:
+        super().__init__()
+        self.handlers = handlers
+        self.tokens = tokens
+        self.ops: list[RecordedOp] = []
+        self.tensors: list[_RecordedTensor] = []
+        self.block = ""
+        self.scope: list[str] = [""]
+        self.silent = False
+        self._by_storage: dict[int, int] = {}
+        self._allocated: dict[int, Any] = {}
+        self._kept: list[Any] = []  # storages stay alive, so that an address is never reused
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tracked = [t for t in _tensors((args, kwargs)) if self.find(t) is not None]
+        if self.silent or not tracked:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", str(func)).strip("_")
+        handler = self.handlers.get(name)
+        if handler is not None:
+            return handler(self, func, args, kwargs)
+        out = func(*args, **kwargs)
+        for result in _tensors(out):
+            if self.find(result) is None:
+                raise InputError(f"the exporter has no rule for '{name}' in module '{self.scope[-1] or 'model'}'")
+        return out
+
+    @contextmanager
+    def within(self, scope: str) -> Iterator[None]:
+        """Operators recorded inside belong to the module path `scope`."""
+        self.scope.append(scope)
+        try:
+            yield
+        finally:
+            self.scope.pop()
+
+    @contextmanager
+    def unrecorded(self) -> Iterator[None]:
+        """Functions inside are not recorded: the caller records one operator for all of them."""
+        before, self.silent = self.silent, True
+        try:
+            yield
+        finally:
+            self.silent = before
+
+    def find(self, tensor: Any) -> int | None:
+        """Index of the recorded tensor that `tensor` is, or is a view of."""
+        return self._by_storage.get(tensor.untyped_storage()._cdata)
+
+    def index(self, tensor: Any) -> int:
+        """Like `find`, for an operand that must have been recorded."""
+        found = self.find(tensor)
+        if found is None:
+            raise InputError(f"the exporter lost track of an operand in module '{self.scope[-1] or 'model'}'")
+        return found
+
+    def alias(self, tensor: Any, index: int) -> None:
+        """From now on `tensor` (and its views) is the recorded tensor `index`."""
+        storage = tensor.untyped_storage()
+        self._kept.append(storage)
+        self._by_storage[storage._cdata] = index
+
+    def add_tensor(self, tensor: Any, name: str, role: str = "activation") -> int:
+        """Record `tensor` as a new one of the current block."""
+        full_name = ".".join(part for part in (self.block, name) if part)
+        self.tensors.append(_RecordedTensor(full_name, tuple(tensor.shape), _DTYPES[tensor.dtype], role))
+        self.alias(tensor, len(self.tensors) - 1)
+        return len(self.tensors) - 1
+
+    def allocate(self, tensor: Any) -> Any:
+        """Note an empty tensor: it becomes a recorded one when something is first written to it."""
+        self._allocated[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    def allocated(self, view: Any) -> Any:
+        """The whole empty tensor that `view` is part of."""
+        return self._allocated[view.untyped_storage()._cdata]
+
+    def record(
+        self,
+        kind: str,
+        dims: dict[str, Any],
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        label: str = "",
+        dtype: str | None = None,
+        **attrs: Attr,
+    ) -> RecordedOp:
+        """Append an operator named after the current module (and `label`); outputs not yet known become activations."""
+        name = ".".join(part for part in (self.scope[-1], label) if part)
+        sources = [self.index(tensor) for tensor in inputs]
+        results = []
+        for i, tensor in enumerate(outputs):
+            found = self.find(tensor)
+            results.append(self.add_tensor(tensor, name + (f".{i}" if i else "")) if found is None else found)
+        compute = dtype or self.tensors[sources[0]].dtype
+        self.ops.append(RecordedOp(name, kind, dims, attrs, sources, results, compute))
+        return self.ops[-1]
+
+    def producer(self, tensor: Any) -> RecordedOp | None:
+        """The last operator that wrote `tensor`."""
+        index = self.find(tensor)
+        return next((op for op in reversed(self.ops) if index in op.outputs), None)
+
+    def rows_cols(self, tensor: Any) -> dict[str, Any]:
+        """A tensor of the residual stream or its projections as tokens x features."""
+        return {"rows": self.tokens, "cols": numel(tensor) / self.tokens}
+
+    def specs(self, names: dict[Any, str]) -> tuple[list[TensorSpec], list[OpSpec]]:
+        """The record with torch's symbols renamed by `names`."""
+
+        def text(value: Any) -> Expr:
+            return Expr.parse(str(sympy.expand(sympy.cancel(_sympy(value).subs(names)))))
+
+        tensors = [TensorSpec(t.name, tuple(text(n) for n in t.shape), t.dtype, t.role) for t in self.tensors]
+        ops = [
+            OpSpec(
+                op.name,
+                op.kind,
+                {name: text(n) for name, n in op.dims.items()},
+                op.attrs,
+                tuple(op.inputs),
+                tuple(op.outputs),
+                op.dtype,
+            )
+            for op in self.ops
+        ]
+        return tensors, ops
+
+
+def numel(tensor: Any) -> Any:
+    """Elements of `tensor` as a sympy expression."""
+    return product(tensor.shape)
+
+
+def product(sizes: Iterable[Any]) -> Any:
+    """Product of sizes as a sympy expression (1 when there are none)."""
+    return sympy.Mul(*[_sympy(n) for n in sizes])
+
+
+def _sympy(value: Any) -> Any:
+    return value.node.expr if isinstance(value, torch.SymInt) else sympy.sympify(value)
+
+
+def _tensors(value: Any) -> list[Any]:
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    return [tensor for item in value for tensor in _tensors(item)] if isinstance(value, (tuple, list)) else []

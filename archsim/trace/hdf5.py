@@ -1,0 +1,193 @@
+"""Traces as HDF5 files (docs/trace-format.md).
+
+A file starts with a 512-byte user block of plain text: the format, its version, and the SHA-256 of the HDF5 file that
+follows. The reader checks it before libhdf5 sees a byte, so that a truncated or damaged file is a clear sentence and never
+a crash. Everything inside is fixed-length text in three small tables; nothing is pickled, nothing refers outside the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim.errors import InputError, write_atomically
+from archsim.trace.expr import Expr
+from archsim.trace.graph import Attr
+from archsim.trace.trace import BlockSpec, OpSpec, TensorSpec, Trace
+
+__all__ = ["FORMAT", "FORMAT_VERSION", "load_trace", "write_trace"]
+
+FORMAT = "archsim-trace"
+FORMAT_VERSION = "1.0"
+
+_HEADER_BYTES = 512
+_MAX_FILE_BYTES = 16 * 2**20
+_MAX_ROWS = 65536
+_MAX_ROW_BYTES = 65536
+
+_TENSOR_FIELDS = ("name", "role", "dtype", "shape", "scale_block")
+_OP_FIELDS = ("block", "name", "kind", "dtype", "dims", "attrs", "inputs", "outputs")
+_BLOCK_FIELDS = ("name", "repeat")
+
+
+def write_trace(trace: Trace, path: Path) -> None:
+    """Write `trace` beside `path` and move it into place."""
+    body = _body(trace)
+    header = f"{FORMAT} {FORMAT_VERSION}\nsha256 {hashlib.sha256(body).hexdigest()}\n".encode()
+    write_atomically(path, lambda beside: _write_bytes(beside, header.ljust(_HEADER_BYTES, b"\0") + body))
+
+
+def load_trace(path: str | Path) -> Trace:
+    """Read and check a trace file; every fault is an InputError that names the file and what is wrong."""
+    path = Path(path)
+    try:
+        with h5py.File(io.BytesIO(_verified(path)), "r") as file:
+            return _trace(file)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        # The checksum held, so this is no damage: something wrote a sealed file that is not a trace.
+        raise InputError(f"{path}: not a readable trace ({error})") from error
+
+
+def _verified(path: Path) -> bytes:
+    """The HDF5 bytes of the file, once its header is known and their checksum holds."""
+    try:
+        size = path.stat().st_size
+        if size > _MAX_FILE_BYTES:
+            raise InputError(f"not a trace: {size} bytes is beyond the limit of {_MAX_FILE_BYTES}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})") from None
+    head, body = data[:_HEADER_BYTES], data[_HEADER_BYTES:]
+    lines = head.rstrip(b"\0").decode("ascii", "replace").split("\n")
+    words = lines[0].split(" ")
+    if words[0] != FORMAT or len(words) != 2:
+        raise InputError("not an archsim trace (its first line is not 'archsim-trace <version>')")
+    if words[1].split(".")[0] != FORMAT_VERSION.split(".")[0]:
+        raise InputError(f"written in trace format {words[1]}; this archsim reads {FORMAT_VERSION}: export it again")
+    if lines[1:] != [f"sha256 {hashlib.sha256(body).hexdigest()}", ""]:
+        raise InputError("damaged: its checksum does not hold (truncated, or changed after it was written)")
+    return body
+
+
+def _body(trace: Trace) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver="latest") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["content_hash"] = trace.content_hash
+        file.attrs["name"] = trace.name
+        file.attrs["phase"] = trace.phase
+        file.attrs["symbols"] = " ".join(trace.symbols)
+        file.attrs["config"] = json.dumps(trace.config, sort_keys=True)
+        file.attrs["producer"] = json.dumps(trace.producer, sort_keys=True)
+        tensors = [
+            (t.name, t.role, t.dtype, ", ".join(map(str, t.shape)), " ".join(map(str, t.scale_block or ())))
+            for t in trace.tensors
+        ]
+        _write_table(file, "tensors", _TENSOR_FIELDS, tensors)
+        _write_table(file, "blocks", _BLOCK_FIELDS, [(b.name, str(b.repeat)) for b in trace.blocks])
+        _write_table(file, "ops", _OP_FIELDS, [_op_row(b.name, op) for b in trace.blocks for op in b.ops])
+    return buffer.getvalue()
+
+
+def _op_row(block: str, op: OpSpec) -> tuple[str, ...]:
+    dims = ", ".join(f"{name}={expr}" for name, expr in op.dims.items())
+    operands = (" ".join(map(str, op.inputs)), " ".join(map(str, op.outputs)))
+    return (block, op.name, op.kind, op.dtype, dims, json.dumps(op.attrs, sort_keys=True), *operands)
+
+
+def _write_table(file: h5py.File, name: str, fields: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    cells = [[cell.encode() for cell in row] for row in rows]
+    widths = [max([1] + [len(row[i]) for row in cells]) for i in range(len(fields))]
+    dtype = np.dtype([(field, f"S{width}") for field, width in zip(fields, widths, strict=True)])
+    table = np.array([tuple(row) for row in cells], dtype=dtype)
+    file.create_dataset(name, data=table, chunks=table.shape, compression="gzip", shuffle=True)
+
+
+def _trace(file: h5py.File) -> Trace:
+    attrs = {key: _text_attr(file, key) for key in ("content_hash", "name", "phase", "config", "producer")}
+    tensors = tuple(
+        TensorSpec(row["name"], _shape(row["shape"]), row["dtype"], row["role"], _pair(row["scale_block"]))
+        for row in _read_table(file, "tensors", _TENSOR_FIELDS)
+    )
+    ops: dict[str, list[OpSpec]] = {}
+    for row in _read_table(file, "ops", _OP_FIELDS):
+        ops.setdefault(row["block"], []).append(_op(row))
+    blocks = tuple(
+        BlockSpec(row["name"], int(row["repeat"]), tuple(ops.pop(row["name"], ())))
+        for row in _read_table(file, "blocks", _BLOCK_FIELDS)
+    )
+    if ops:
+        raise InputError(f"operators name the block '{next(iter(ops))}', which the block table does not list")
+    config, producer = (_json_object(attrs[key], key) for key in ("config", "producer"))
+    trace = Trace(attrs["name"], attrs["phase"], config, tensors, blocks, {k: str(v) for k, v in producer.items()})
+    if trace.content_hash != attrs["content_hash"]:
+        raise InputError("its content does not match its content hash")
+    return trace
+
+
+def _text_attr(file: h5py.File, key: str) -> str:
+    value = file.attrs.get(key)
+    if not isinstance(value, str):
+        raise InputError(f"the text attribute '{key}' is missing")
+    return value
+
+
+def _read_table(file: h5py.File, name: str, fields: Sequence[str]) -> list[dict[str, str]]:
+    table = file.get(name)
+    if not isinstance(table, h5py.Dataset) or table.ndim != 1 or table.dtype.names is None:
+        raise InputError(f"the table '{name}' is missing")
+    missing = [field for field in fields if field not in table.dtype.names]
+    if missing or any(table.dtype[field].kind != "S" for field in fields):
+        raise InputError(f"the table '{name}' must have the text columns {', '.join(fields)}")
+    if table.shape[0] > _MAX_ROWS or table.dtype.itemsize > _MAX_ROW_BYTES:
+        raise InputError(f"the table '{name}' is too large to be a trace ({table.shape[0]} rows)")
+    data: NDArray[Any] = table[()]
+    return [{field: row[field].decode() for field in fields} for row in data]
+
+
+def _op(row: Mapping[str, str]) -> OpSpec:
+    dims = {}
+    for term in row["dims"].split(", "):
+        name, equals, expr = term.partition("=")
+        if not equals:
+            raise InputError(f"operator '{row['name']}': '{term}' is not a 'name=expression'")
+        dims[name] = Expr.parse(expr)
+    attrs: dict[str, Attr] = _json_object(row["attrs"], f"attributes of {row['name']}")
+    return OpSpec(row["name"], row["kind"], dims, attrs, _ints(row["inputs"]), _ints(row["outputs"]), row["dtype"])
+
+
+def _json_object(text: str, what: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise InputError(f"the {what} are not a JSON object")
+    return value
+
+
+def _shape(text: str) -> tuple[Expr, ...]:
+    return tuple(Expr.parse(axis) for axis in text.split(", ")) if text else ()
+
+
+def _ints(text: str) -> tuple[int, ...]:
+    return tuple(int(word) for word in text.split())
+
+
+def _pair(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    rows, cols = _ints(text)
+    return rows, cols
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    path.write_bytes(data)

@@ -1,0 +1,196 @@
+"""The symbolic trace: what a model does in one phase, for every batch, sequence length and context at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from archsim.errors import InputError, did_you_mean
+from archsim.trace import costs
+from archsim.trace.expr import Expr
+from archsim.trace.graph import DTYPE_BITS, ROLES, Attr, Block, Graph, Op, Tensor
+
+__all__ = ["PHASES", "BlockSpec", "OpSpec", "TensorSpec", "Trace"]
+
+# The symbols of each phase. Prefill reads `seq` new tokens a sequence into an empty cache; decode reads one, with
+# `ctx` tokens in the cache before the step.
+PHASES = {"prefill": ("batch", "seq"), "decode": ("batch", "ctx")}
+_LEAST = {"batch": 1, "seq": 1, "ctx": 0}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor whose shape is in symbols; `scale_block` is set on quantised weights."""
+
+    name: str
+    shape: tuple[Expr, ...]
+    dtype: str
+    role: str
+    scale_block: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """An operator whose dims are in symbols; operands are indices into the trace's tensors."""
+
+    name: str
+    kind: str
+    dims: dict[str, Expr]
+    attrs: dict[str, Attr]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """Operators in execution order, performed `repeat` times."""
+
+    name: str
+    repeat: int
+    ops: tuple[OpSpec, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Blocks of operators over a table of tensors, checked on construction.
+
+    `config` is the model's configuration as Hugging Face writes it, `producer` says what made the trace.
+    """
+
+    name: str
+    phase: str
+    config: dict[str, Any]
+    tensors: tuple[TensorSpec, ...]
+    blocks: tuple[BlockSpec, ...]
+    producer: dict[str, str]
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The names that `at` needs a value for."""
+        return PHASES[self.phase]
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 over everything but the producer: two traces with the same hash cost the same everywhere."""
+        content = {
+            "name": self.name,
+            "phase": self.phase,
+            "config": self.config,
+            "tensors": [[t.name, [str(e) for e in t.shape], t.dtype, t.role, t.scale_block] for t in self.tensors],
+            "blocks": [[b.name, b.repeat, [_op_content(op) for op in b.ops]] for b in self.blocks],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write the trace as HDF5 (docs/trace-format.md); an existing file is replaced whole or not at all."""
+        from archsim.trace.hdf5 import write_trace
+
+        write_trace(self, Path(path))
+
+    def at(self, *, batch: int = 1, seq: int | None = None, ctx: int | None = None) -> Graph:
+        """The graph at one point: prefill takes `batch` and `seq`, decode `batch` and `ctx`."""
+        given = {name: value for name, value in (("batch", batch), ("seq", seq), ("ctx", ctx)) if value is not None}
+        values = self._values(given)
+        tensors = tuple(
+            Tensor(t.name, tuple(e.evaluate(values) for e in t.shape), t.dtype, t.role, t.scale_block)
+            for t in self.tensors
+        )
+        blocks = tuple(Block(b.name, b.repeat, tuple(_op_at(op, values, tensors) for op in b.ops)) for b in self.blocks)
+        return Graph(self.name, self.phase, batch, values.get("seq", 1), values.get("ctx", 0), blocks, tensors)
+
+    def _values(self, given: Mapping[str, int]) -> dict[str, int]:
+        for name in given:
+            # A decode step has one new token and a prefill an empty cache: saying so is no mistake.
+            fixed = {"seq": 1, "ctx": 0}.get(name)
+            if name not in self.symbols and given[name] != fixed:
+                raise InputError(f"{self.name} {self.phase}: {name}={given[name]} has no meaning here (it is {fixed})")
+        for name in self.symbols:
+            value = given.get(name)
+            if value is None:
+                raise InputError(f"{self.name} {self.phase}: a value for {name} is missing")
+            if isinstance(value, bool) or not isinstance(value, int) or not _LEAST[name] <= value < 2**40:
+                raise InputError(f"{self.name} {self.phase}: {name}={value} must be an integer of at least {_LEAST[name]}")
+        return {name: given[name] for name in self.symbols}
+
+
+def _op_content(op: OpSpec) -> list[Any]:
+    dims = {name: str(expr) for name, expr in op.dims.items()}
+    return [op.name, op.kind, dims, op.attrs, op.inputs, op.outputs, op.dtype]
+
+
+def _op_at(op: OpSpec, values: Mapping[str, int], tensors: tuple[Tensor, ...]) -> Op:
+    dims = {name: expr.evaluate(values) for name, expr in op.dims.items()}
+    read, written = costs.operand_bytes(
+        op.kind, dims, op.attrs, [tensors[i] for i in op.inputs], [tensors[i] for i in op.outputs]
+    )
+    work = costs.flops(op.kind, dims, op.attrs)
+    return Op(op.name, op.kind, dims, op.attrs, op.inputs, op.outputs, op.dtype, work, read, written)
+
+
+def _check(trace: Trace) -> None:
+    """Raise InputError, naming the part, unless everything that readers rely on holds."""
+
+    def need(holds: bool, what: str) -> None:
+        if not holds:
+            raise InputError(f"trace {trace.name}: {what}")
+
+    need(trace.phase in PHASES, f"phase '{trace.phase}' is not one of {', '.join(PHASES)}")
+    symbols = set(trace.symbols)
+    for tensor in trace.tensors:
+        where = f"tensor '{tensor.name}'"
+        need(tensor.dtype in DTYPE_BITS, f"{where}: unknown dtype '{tensor.dtype}'")
+        need(tensor.role in ROLES, f"{where}: unknown role '{tensor.role}'")
+        need(all(e.symbols <= symbols for e in tensor.shape), f"{where}: its shape has symbols beyond {sorted(symbols)}")
+        fixed = tensor.role != "weight" or not any(e.symbols for e in tensor.shape)
+        need(fixed, f"{where}: the shape of a weight cannot depend on {sorted(symbols)}")
+        if tensor.scale_block is not None:
+            need(len(tensor.shape) >= 2 and min(tensor.scale_block) > 0, f"{where}: bad scale block")
+    need(len(trace.blocks) > 0, "it has no blocks")
+    need(len({block.name for block in trace.blocks}) == len(trace.blocks), "two blocks have the same name")
+    written = {i for i, tensor in enumerate(trace.tensors) if tensor.role != "activation"}
+    for block in trace.blocks:
+        need(block.repeat >= 1, f"block '{block.name}': repeat {block.repeat} is below 1")
+        need(len({op.name for op in block.ops}) == len(block.ops), f"block '{block.name}': two operators have the same name")
+        for op in block.ops:
+            where = f"operator '{block.name}/{op.name}'"
+            known = costs.KIND_DIMS.get(op.kind)
+            need(known is not None, f"{where}: unknown kind '{op.kind}'{did_you_mean(op.kind, costs.KIND_DIMS)}")
+            missing = [name for name in known or () if name not in op.dims]
+            need(not missing, f"{where}: dims {missing} are missing")
+            need(op.dtype in DTYPE_BITS, f"{where}: unknown dtype '{op.dtype}'")
+            need(all(e.symbols <= symbols for e in op.dims.values()), f"{where}: dims have symbols beyond {sorted(symbols)}")
+            operands = op.inputs + op.outputs
+            need(all(0 <= i < len(trace.tensors) for i in operands), f"{where}: an operand is not in the tensor table")
+            for i in op.inputs:
+                need(i in written, f"{where}: reads '{trace.tensors[i].name}', which nothing before it writes")
+            written.update(op.outputs)
+    _check_costs(trace)
+
+
+def _check_costs(trace: Trace) -> None:
+    """Evaluate every operator once, so that a missing attribute or operand shows now and not in a simulation."""
+    values = {name: _LEAST[name] + 1 for name in trace.symbols}
+    tensors = tuple(
+        Tensor(t.name, tuple(e.evaluate(values) for e in t.shape), t.dtype, t.role, t.scale_block) for t in trace.tensors
+    )
+    for tensor in tensors:
+        if min(tensor.shape, default=1) < 1:
+            raise InputError(f"trace {trace.name}: tensor '{tensor.name}' has the shape {list(tensor.shape)} at {values}")
+    for block in trace.blocks:
+        for op in block.ops:
+            where = f"trace {trace.name}: operator '{block.name}/{op.name}'"
+            try:
+                sizes = _op_at(op, values, tensors).dims
+            except (KeyError, ValueError, TypeError) as error:
+                raise InputError(f"{where}: its attributes or operands do not fit its kind ({error})") from None
+            if min(sizes.values()) < 1:
+                raise InputError(f"{where}: dims {sizes} at {values} must be positive")
