@@ -1,0 +1,246 @@
+"""Do both interpreters get the small stories right that a reader can work out by hand?
+
+All times are picoseconds. The DRAM of the stories: bursts of 32 bytes in 2 ps, cl 10, rcd 12, rp 15, rc 60, act 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from archsim.engine import CompiledInterpreter, Interpreter, SimpyInterpreter
+from archsim.program import Cache, Dram, Link, Machine, Memory, ProgramBuilder, Resource, Run, Unit
+
+DRAM = Dram(channels=1, interleave_bytes=256, banks=4, row_bytes=1024, burst_bytes=32, burst_ps=2,
+            cl_ps=10, rcd_ps=12, rp_ps=15, rc_ps=60, act_ps=5)  # fmt: skip
+CACHE = Cache(capacity_bytes=512, block_bytes=256, as_per_byte=250_000, hit_latency_ps=20)  # 4 bytes a ps
+PS_PER_BYTE = 10**6
+
+Make = Callable[[Machine], Interpreter]
+
+
+@pytest.fixture(params=[CompiledInterpreter, SimpyInterpreter], ids=["compiled", "simpy"])
+def make(request: pytest.FixtureRequest) -> Make:
+    return request.param  # type: ignore[no-any-return]
+
+
+def program_on(*resources: Resource) -> ProgramBuilder:
+    return ProgramBuilder(Machine(resources))
+
+
+def finishes(make: Make, builder: ProgramBuilder, bases: tuple[int, ...] = ()) -> list[int]:
+    return run(make, builder, bases).finish_ps.tolist()
+
+
+def run(make: Make, builder: ProgramBuilder, bases: tuple[int, ...] = ()) -> Run:
+    return make(builder.machine).run(builder.build(), 0, bases)
+
+
+def accesses(make: Make, memory: Memory, *stories: tuple[int, int, int, bool], start: int = 0) -> Run:
+    """Run (delay, address, nbytes, write) accesses, each begun `delay` after the launch."""
+    builder = program_on(memory, *(Unit(f"clock{i}", "clock") for i in range(len(stories))))
+    data = builder.region("data", 2**20)
+    for number, (delay, address, nbytes, write) in enumerate(stories):
+        after = [builder.step(f"clock{number}", work_ps=delay)] if delay else []
+        builder.step(memory.name, nbytes=nbytes, region=data, offset=address, write=write, after=after, tag=1)
+    program = builder.build()
+    whole = make(builder.machine).run(program, start, [0])
+    chosen = program.tag == 1
+    return replace(whole, start_ps=whole.start_ps[chosen], finish_ps=whole.finish_ps[chosen])
+
+
+def memory(cache: Cache | None = None, latency_ps: int = 0, **dram: int) -> Memory:
+    return Memory("memory", "memory", replace(DRAM, **dram), cache, latency_ps)
+
+
+# --- units and links ------------------------------------------------------------------------------------------------
+
+
+def test_two_steps_on_one_unit_follow_each_other(make: Make) -> None:
+    builder = program_on(Unit("mxu", "matrix", latency_ps=3))
+    builder.steps(builder.route("mxu"), work_ps=10, count=2)
+    both = run(make, builder)
+    assert both.start_ps.tolist() == [0, 10]
+    assert both.finish_ps.tolist() == [13, 23]  # the pipeline's latency overlaps with the next step
+    assert both.busy_ps.tolist() == [20]
+
+
+def test_a_tie_goes_to_the_lower_priority_number_then_to_the_lower_step(make: Make) -> None:
+    builder = program_on(Unit("mxu", "matrix"))
+    builder.steps(builder.route("mxu"), work_ps=10, priority=[1, 1, 0])
+    assert finishes(make, builder) == [20, 30, 10]
+
+
+def test_priority_does_not_overtake_an_earlier_arrival(make: Make) -> None:
+    builder = program_on(Unit("mxu", "matrix"), Unit("vec", "vector"))
+    first = builder.step("vec", work_ps=1)
+    builder.steps(builder.route("mxu"), work_ps=10, priority=5, count=2)
+    builder.step("mxu", work_ps=10, priority=0, after=[first])
+    assert finishes(make, builder) == [1, 10, 20, 30]
+
+
+def test_a_resource_arbitrates_when_all_finishes_of_the_instant_are_known(make: Make) -> None:
+    builder = program_on(Unit("a", "matrix"), Unit("b", "matrix"), Unit("c", "vector"))
+    one, two = builder.step("a", work_ps=10), builder.step("b", work_ps=10)
+    builder.step("c", work_ps=7, after=[two])  # released by the later of two finishes at 10, but first by its id
+    builder.step("c", work_ps=7, after=[one])
+    assert finishes(make, builder) == [10, 10, 17, 24]
+
+
+def test_joins_take_no_time(make: Make) -> None:
+    builder = program_on(Unit("mxu", "matrix"))
+    root = builder.join([])
+    tile = builder.step("mxu", work_ps=10, after=[root])
+    join = builder.join([tile, root])
+    builder.step("mxu", work_ps=10, after=[builder.join([join])])
+    assert finishes(make, builder) == [0, 10, 10, 10, 20]
+
+
+@pytest.mark.parametrize("slow_first", [False, True])
+def test_a_transfer_cuts_through_two_links(make: Make, slow_first: bool) -> None:
+    fast = Link("fast", "noc", PS_PER_BYTE, latency_ps=5)
+    slow = Link("slow", "noc", 2 * PS_PER_BYTE, latency_ps=7)
+    builder = program_on(fast, slow)
+    builder.step(("slow", "fast") if slow_first else ("fast", "slow"), nbytes=100)
+    # fast first: head at 5, so the slow link works from 5 to 205, and 7 more;
+    # slow first: the last byte leaves it at 200 + 7, and 5 more.
+    assert finishes(make, builder) == [212]
+
+
+def test_a_stage_takes_at_least_a_picosecond(make: Make) -> None:
+    builder = program_on(Link("one", "noc", 1), Link("two", "noc", 1))
+    builder.step(("one", "two"), nbytes=1)
+    assert finishes(make, builder) == [2]  # arrives at 0 and at 1, without any latency
+
+
+def test_a_busy_link_holds_up_the_second_transfer_only(make: Make) -> None:
+    builder = program_on(*(Link(name, "noc", PS_PER_BYTE, latency_ps=5) for name in ("in1", "in2", "trunk")))
+    builder.step(("in1", "trunk"), nbytes=100)  # trunk 5..105
+    builder.step(("in2", "trunk"), nbytes=100)  # trunk 105..205
+    assert finishes(make, builder) == [110, 210]
+
+
+# --- DRAM -----------------------------------------------------------------------------------------------------------
+
+
+def test_closed_bank_row_hit_and_conflict(make: Make) -> None:
+    stories = [(0, 0, 64, False), (100, 64, 64, False), (200, 4096, 64, False)]
+    done = accesses(make, memory(), *stories)
+    assert done.finish_ps.tolist() == [
+        12 + 10 + 4,  # rcd, cl, two bursts
+        100 + 10 + 4,  # cl
+        200 + 15 + 12 + 10 + 4,  # rp, rcd, cl: row 4 lies in bank 0 as row 0 does
+    ]
+    assert (done.counters.row_hits, done.counters.row_misses) == (1, 2)
+    assert (done.counters.bytes_read, done.counters.dram_busy_ps) == (192, 12)
+
+
+def test_a_bank_is_activated_once_in_trc(make: Make) -> None:
+    done = accesses(make, memory(), (0, 0, 64, False), (30, 4096, 64, False))
+    assert done.finish_ps.tolist() == [26, 60 + 15 + 12 + 10 + 4]
+
+
+def test_the_bus_works_on_while_a_bank_waits(make: Make) -> None:
+    # Two banks at once: the second activates act_ps = 5 later, and its data follow at 5 + 12 + 10.
+    done = accesses(make, memory(), (0, 0, 64, False), (0, 1024, 64, False))
+    assert done.finish_ps.tolist() == [26, 31]
+
+
+def test_a_range_is_spread_over_the_channels(make: Make) -> None:
+    one = accesses(make, memory(), (0, 0, 512, False))
+    two = accesses(make, memory(channels=2), (0, 0, 512, False))
+    assert one.finish_ps.tolist() == [16 + 10 + 16]  # the second piece has slot 16..32: its row was ready at 12
+    assert two.finish_ps.tolist() == [22 + 16]  # one piece a channel, and both rows are opened at once
+    assert one.busy_ps[0] == 32
+    assert two.busy_ps[0] == 16  # the mean over channels
+
+
+def test_a_write_is_posted_when_its_bus_slot_ends_and_the_bus_takes_time_to_turn(make: Make) -> None:
+    done = accesses(make, memory(turn_ps=6), (0, 0, 64, True), (0, 64, 64, False))
+    assert done.finish_ps.tolist() == [
+        6 + 4,  # the bus starts out reading
+        10 + 6 + 10 + 4,  # slot 16, row opened meanwhile (ready at 12), cl
+    ]
+    assert (done.counters.bytes_written, done.counters.bytes_read) == (64, 64)
+
+
+def test_nothing_starts_during_a_refresh(make: Make) -> None:
+    done = accesses(make, memory(refi_ps=1000, rfc_ps=100), (50, 0, 64, False), start=1000)
+    assert done.finish_ps.tolist() == [1100 + 12 + 10 + 4]
+
+
+def test_the_memory_latency_is_on_every_access(make: Make) -> None:
+    assert accesses(make, memory(latency_ps=9), (0, 0, 64, False)).finish_ps.tolist() == [26 + 9]
+
+
+def test_memory_and_link_overlap(make: Make) -> None:
+    builder = program_on(memory(), Link("noc", "noc", PS_PER_BYTE, latency_ps=5))
+    data = builder.region("data", 256)
+    builder.step(("memory", "noc"), nbytes=256, region=data)
+    # first data at 22, all at 38; the link is slower and works from 22 to 278.
+    assert finishes(make, builder, (0,)) == [278 + 5]
+
+
+def test_the_base_of_a_region_is_given_at_run_time(make: Make) -> None:
+    builder = program_on(memory())
+    one, two = builder.region("one", 64), builder.region("two", 64)
+    first = builder.step("memory", nbytes=64, region=one)
+    builder.step("memory", nbytes=64, region=two, after=[first])
+    assert finishes(make, builder, (0, 64)) == [26, 40]  # a row hit
+    assert finishes(make, builder, (0, 4096)) == [26, 60 + 15 + 12 + 10 + 4]
+
+
+# --- cache ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_miss_fetches_the_block_and_then_it_hits(make: Make) -> None:
+    done = accesses(make, memory(CACHE), (0, 64, 64, False), (200, 0, 64, False))
+    assert done.finish_ps.tolist() == [
+        20 + 12 + 10 + 16,  # the way in, rcd, cl, 256 bytes
+        200 + 20 + 16,  # the way in, 64 bytes through the port
+    ]
+    assert (done.counters.block_misses, done.counters.block_hits) == (1, 1)
+    assert (done.counters.bytes_requested, done.counters.bytes_read) == (128, 256)
+    assert done.counters.cache_busy_ps == 32
+
+
+def test_a_hit_under_a_pending_miss_waits_for_the_block(make: Make) -> None:
+    done = accesses(make, memory(CACHE), (0, 0, 16, False), (5, 0, 16, False))
+    assert done.finish_ps.tolist() == [58, 58]
+    assert (done.counters.block_misses, done.counters.block_hits) == (1, 1)
+
+
+def test_a_write_allocates_without_a_fetch(make: Make) -> None:
+    done = accesses(make, memory(CACHE), (0, 0, 64, True))
+    assert done.finish_ps.tolist() == [20 + 16]
+    assert (done.counters.bytes_read, done.counters.bytes_written) == (0, 0)
+
+
+def test_the_least_recent_block_leaves(make: Make) -> None:
+    # The cache holds two blocks: 0 and 1 come in, 0 is used again, 2 takes the place of 1.
+    touched = [0, 1, 0, 2, 0, 1]
+    stories = [(1 + 1000 * i, 256 * block, 64, False) for i, block in enumerate(touched)]
+    counters = accesses(make, memory(CACHE), *stories).counters
+    assert (counters.block_hits, counters.block_misses) == (2, 4)
+
+
+def test_a_dirty_victim_is_written_back_before_its_successor_is_fetched(make: Make) -> None:
+    stories = [(0, 0, 64, True), (100, 256, 64, True), (1000, 1024, 64, False)]
+    done = accesses(make, memory(CACHE, turn_ps=6), *stories)
+    # At t1 = 1020 block 0 goes out: slot 1026..1042 in bank 0. Then the bus turns: slot 1048; row 1 (bank 1) is ready
+    # at 1025 + 12, so its data come at 1048 + 10 + 16.
+    assert done.finish_ps.tolist() == [36, 136, 1074]
+    assert (done.counters.bytes_written, done.counters.bytes_read) == (256, 256)
+
+
+def test_a_write_that_evicts_is_done_when_the_bus_has_taken_the_victim(make: Make) -> None:
+    stories = [(0, 0, 64, True), (100, 256, 64, True), (1000, 512, 16, True)]
+    done = accesses(make, memory(CACHE, turn_ps=6), *stories)
+    assert done.finish_ps.tolist() == [36, 136, 1020 + 6 + 16]
+
+
+def test_the_cache_serves_one_access_after_the_other(make: Make) -> None:
+    stories = [(0, 0, 64, True), (100, 0, 64, False), (100, 0, 64, False)]
+    assert accesses(make, memory(CACHE), *stories).finish_ps.tolist() == [36, 136, 152]
