@@ -15,8 +15,8 @@ sample         1 compare an element
 embedding, kv_append, moe_dispatch: 0 (data movement)
 =============  =============================================================================================
 
-Matrix kinds: ``matmul 2 b m n k``, ``grouped_matmul 2 rows n k``, ``attention 2 batch heads pairs (d_qk + d_v)``; the softmax
-of attention is not counted, as is usual in the literature.
+Matrix kinds: ``matmul 2 b m n k``, ``grouped_matmul 2 rows n k``, ``attention 2 batch heads pairs (d_qk + d_v)``; the
+softmax of attention is not counted, as is usual in the literature.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def _elements(
         queries = d["batch"] * d["heads"] * d["q_len"]
         return [queries * d["d_qk"], keys * d["d_qk"], values], [queries * d["d_v"]]
     if kind == "grouped_matmul":
-        counts = expert_counts(d["tokens"], d["experts"], d["top_k"], str(attrs["routing"]), int(attrs.get("seed") or 0))
+        routing, seed = str(attrs["routing"]), int(attrs["seed"] or 0)
+        counts = expert_counts(d["tokens"], d["experts"], d["top_k"], routing, seed)
         active = int((counts > 0).sum())
         return [d["rows"] * d["k"], active * d["n"] * d["k"]], [d["rows"] * d["n"]]
     if kind in ("moe_dispatch", "moe_combine"):

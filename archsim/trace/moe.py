@@ -13,6 +13,7 @@ __all__ = ["expert_counts"]
 
 # A layer's counts are averaged over this many draws (see `expert_counts`).
 _DRAWS = 16
+_MAX_EXPERTS = 65536
 # Up to here every token draws its experts; beyond, the joint Gaussian limit of the counts is drawn instead.
 _EXACT_TOKENS = 1024
 
@@ -22,10 +23,10 @@ def expert_counts(tokens: int, experts: int, top_k: int, kind: str = "uniform", 
     """Rows that each expert of a typical layer receives when `tokens` tokens choose `top_k` different experts each.
 
     ``uniform``: every set of `top_k` experts is equally likely. In one draw each token ranks the experts by random keys
-    and takes the first `top_k` (Gumbel top-k with equal logits). One block of a trace stands for many layers, and
-    a single draw has a busiest expert that is 30 % off the usual, so the result is the mean of 16 sorted draws (the
-    expected order statistics), rounded to keep the sum, in a random order. Beyond 1024 tokens the counts come from their
-    Gaussian limit with the same mean and covariance: with p = top_k/experts, ``var = tokens p (1 - p)`` and
+    and takes the first `top_k` (Gumbel top-k with equal logits). One block of a trace stands for many layers, and a
+    single draw may have a busiest expert 30 % off the usual, so the result is the mean of 16 sorted draws (the
+    expected order statistics), rounded to keep the sum, in a random order. Beyond 1024 tokens the counts come from
+    their Gaussian limit with the same mean and covariance: with p = top_k/experts, ``var = tokens p (1 - p)`` and
     ``cov = -var/(experts - 1)``.
     ``balanced``: as even as integers allow.
 
@@ -37,7 +38,7 @@ def expert_counts(tokens: int, experts: int, top_k: int, kind: str = "uniform", 
 
     Deterministic for a seed (PCG64). The array is shared between callers and read-only.
     """
-    if tokens < 0 or not 1 <= top_k <= experts:
+    if tokens < 0 or not 1 <= top_k <= experts <= _MAX_EXPERTS:
         raise InputError(f"routing {tokens} tokens to {top_k} of {experts} experts is impossible")
     if kind == "balanced":
         counts = _round(np.full(experts, tokens * top_k / experts), tokens * top_k)

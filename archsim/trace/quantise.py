@@ -9,26 +9,29 @@ from archsim.trace.trace import BlockSpec, OpSpec, TensorSpec, Trace
 
 __all__ = ["quantised"]
 
-# The axes of a scale: fp8 as DeepSeek-V3 ships (128 x 128 blocks), int8 one scale an output channel (0: the whole axis).
+# What one scale covers: fp8 as DeepSeek-V3 ships (128 x 128 blocks), int8 an output channel (0: the whole axis).
 _SCALE_BLOCK = {"fp8": (128, 128), "int8": (1, 0)}
 
 
 def quantised(trace: Trace, dtype: str) -> Trace:
     """`trace` with the weights of its linear and grouped matmuls in `dtype`, computed in `dtype`.
 
-    What stays as it is: everything outside the repeated layers (embedding, final norm, lm_head), norms, the router, attention,
-    and the per-head matmuls of absorbed MLA (their weight too), as DeepSeek-V3 does. The fp32 scales count in the
-    bytes of the weight. Activations stay bf16 in memory: casting them is fused into the producer or the matmul's
-    prologue, and its cost is not modelled.
+    What stays as it is: everything outside the layers (embedding, final norm, lm_head), norms, the router, attention,
+    and the per-head matmuls of absorbed MLA (their weight too), as DeepSeek-V3 does. The fp32 scales count in the bytes
+    of the weight. Activations stay bf16 in memory: casting them is fused into the producer or the matmul's prologue,
+    and its cost is not modelled.
     """
     if dtype not in _SCALE_BLOCK:
-        raise InputError(f"unknown quantisation '{dtype}'{did_you_mean(dtype, _SCALE_BLOCK)}; it is one of {', '.join(_SCALE_BLOCK)}")
+        known = ", ".join(_SCALE_BLOCK)
+        raise InputError(f"unknown quantisation '{dtype}'{did_you_mean(dtype, _SCALE_BLOCK)}; it is one of {known}")
     chosen = {id(op) for block in trace.blocks for op in block.ops if _is_quantised(trace, block, op)}
     weights = {op.inputs[1] for block in trace.blocks for op in block.ops if id(op) in chosen}
     tensors = tuple(_quantise(t, dtype) if i in weights else t for i, t in enumerate(trace.tensors))
-    blocks = tuple(
-        replace(b, ops=tuple(replace(op, dtype=dtype) if id(op) in chosen else op for op in b.ops)) for b in trace.blocks
-    )
+
+    def requantised(op: OpSpec) -> OpSpec:
+        return replace(op, dtype=dtype) if id(op) in chosen else op
+
+    blocks = tuple(replace(block, ops=tuple(map(requantised, block.ops))) for block in trace.blocks)
     return replace(trace, tensors=tensors, blocks=blocks)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,10 +100,7 @@ class Trace:
         """The graph at one point: prefill takes `batch` and `seq`, decode `batch` and `ctx`."""
         given = {name: value for name, value in (("batch", batch), ("seq", seq), ("ctx", ctx)) if value is not None}
         values = self._values(given)
-        tensors = tuple(
-            Tensor(t.name, tuple(e.evaluate(values) for e in t.shape), t.dtype, t.role, t.scale_block)
-            for t in self.tensors
-        )
+        tensors = _tensors_at(self, values)
         blocks = tuple(Block(b.name, b.repeat, tuple(_op_at(op, values, tensors) for op in b.ops)) for b in self.blocks)
         return Graph(self.name, self.phase, batch, values.get("seq", 1), values.get("ctx", 0), blocks, tensors)
 
@@ -118,13 +115,21 @@ class Trace:
             if value is None:
                 raise InputError(f"{self.name} {self.phase}: a value for {name} is missing")
             if isinstance(value, bool) or not isinstance(value, int) or not _LEAST[name] <= value < 2**40:
-                raise InputError(f"{self.name} {self.phase}: {name}={value} must be an integer of at least {_LEAST[name]}")
+                least = _LEAST[name]
+                raise InputError(f"{self.name} {self.phase}: {name}={value} must be an integer of at least {least}")
         return {name: given[name] for name in self.symbols}
 
 
 def _op_content(op: OpSpec) -> list[Any]:
     dims = {name: str(expr) for name, expr in op.dims.items()}
     return [op.name, op.kind, dims, op.attrs, op.inputs, op.outputs, op.dtype]
+
+
+def _tensors_at(trace: Trace, values: Mapping[str, int]) -> tuple[Tensor, ...]:
+    return tuple(
+        Tensor(t.name, tuple(axis.evaluate(values) for axis in t.shape), t.dtype, t.role, t.scale_block)
+        for t in trace.tensors
+    )
 
 
 def _op_at(op: OpSpec, values: Mapping[str, int], tensors: tuple[Tensor, ...]) -> Op:
@@ -138,59 +143,63 @@ def _op_at(op: OpSpec, values: Mapping[str, int], tensors: tuple[Tensor, ...]) -
 
 def _check(trace: Trace) -> None:
     """Raise InputError, naming the part, unless everything that readers rely on holds."""
-
-    def need(holds: bool, what: str) -> None:
-        if not holds:
-            raise InputError(f"trace {trace.name}: {what}")
-
-    need(trace.phase in PHASES, f"phase '{trace.phase}' is not one of {', '.join(PHASES)}")
-    symbols = set(trace.symbols)
+    _need(trace.phase in PHASES, trace, f"phase '{trace.phase}' is not one of {', '.join(PHASES)}")
+    _need(len(trace.blocks) > 0, trace, "it has no blocks")
+    _need(_distinct(block.name for block in trace.blocks), trace, "two blocks have the same name")
+    values = {name: _LEAST[name] + 1 for name in trace.symbols}  # a small point at which everything is evaluated once
     for tensor in trace.tensors:
-        where = f"tensor '{tensor.name}'"
-        need(tensor.dtype in DTYPE_BITS, f"{where}: unknown dtype '{tensor.dtype}'")
-        need(tensor.role in ROLES, f"{where}: unknown role '{tensor.role}'")
-        need(all(e.symbols <= symbols for e in tensor.shape), f"{where}: its shape has symbols beyond {sorted(symbols)}")
-        fixed = tensor.role != "weight" or not any(e.symbols for e in tensor.shape)
-        need(fixed, f"{where}: the shape of a weight cannot depend on {sorted(symbols)}")
-        if tensor.scale_block is not None:
-            need(len(tensor.shape) >= 2 and min(tensor.scale_block) > 0, f"{where}: bad scale block")
-    need(len(trace.blocks) > 0, "it has no blocks")
-    need(len({block.name for block in trace.blocks}) == len(trace.blocks), "two blocks have the same name")
+        _check_tensor(trace, tensor, values)
+    tensors = _tensors_at(trace, values)
     written = {i for i, tensor in enumerate(trace.tensors) if tensor.role != "activation"}
     for block in trace.blocks:
-        need(block.repeat >= 1, f"block '{block.name}': repeat {block.repeat} is below 1")
-        need(len({op.name for op in block.ops}) == len(block.ops), f"block '{block.name}': two operators have the same name")
+        _need(block.repeat >= 1, trace, f"block '{block.name}': repeat {block.repeat} is below 1")
+        _need(_distinct(op.name for op in block.ops), trace, f"block '{block.name}': two operators have the same name")
         for op in block.ops:
             where = f"operator '{block.name}/{op.name}'"
-            known = costs.KIND_DIMS.get(op.kind)
-            need(known is not None, f"{where}: unknown kind '{op.kind}'{did_you_mean(op.kind, costs.KIND_DIMS)}")
-            missing = [name for name in known or () if name not in op.dims]
-            need(not missing, f"{where}: dims {missing} are missing")
-            need(op.dtype in DTYPE_BITS, f"{where}: unknown dtype '{op.dtype}'")
-            need(all(e.symbols <= symbols for e in op.dims.values()), f"{where}: dims have symbols beyond {sorted(symbols)}")
-            operands = op.inputs + op.outputs
-            need(all(0 <= i < len(trace.tensors) for i in operands), f"{where}: an operand is not in the tensor table")
-            for i in op.inputs:
-                need(i in written, f"{where}: reads '{trace.tensors[i].name}', which nothing before it writes")
+            _check_op(trace, where, op, values, tensors)
+            unwritten = [trace.tensors[i].name for i in op.inputs if i not in written]
+            _need(not unwritten, trace, f"{where}: nothing before it writes its inputs {unwritten}")
             written.update(op.outputs)
-    _check_costs(trace)
 
 
-def _check_costs(trace: Trace) -> None:
-    """Evaluate every operator once, so that a missing attribute or operand shows now and not in a simulation."""
-    values = {name: _LEAST[name] + 1 for name in trace.symbols}
-    tensors = tuple(
-        Tensor(t.name, tuple(e.evaluate(values) for e in t.shape), t.dtype, t.role, t.scale_block) for t in trace.tensors
+def _check_tensor(trace: Trace, tensor: TensorSpec, values: Mapping[str, int]) -> None:
+    where = f"tensor '{tensor.name}'"
+    _need(tensor.dtype in DTYPE_BITS, trace, f"{where}: unknown dtype '{tensor.dtype}'")
+    _need(tensor.role in ROLES, trace, f"{where}: unknown role '{tensor.role}'")
+    unknown = frozenset[str]().union(*(axis.symbols for axis in tensor.shape)) - set(trace.symbols)
+    _need(not unknown, trace, f"{where}: unknown symbols {sorted(unknown)} in its shape")
+    fixed = tensor.role != "weight" or not any(axis.symbols for axis in tensor.shape)
+    _need(fixed, trace, f"{where}: the shape of a weight must be of integers")
+    scales = tensor.scale_block is None or (len(tensor.shape) >= 2 and min(tensor.scale_block) > 0)
+    _need(scales, trace, f"{where}: bad scale block {tensor.scale_block}")
+    shape = [axis.evaluate(values) for axis in tensor.shape]
+    _need(min(shape, default=1) > 0, trace, f"{where}: its shape is {shape} at {values}")
+
+
+def _check_op(trace: Trace, where: str, op: OpSpec, values: Mapping[str, int], tensors: tuple[Tensor, ...]) -> None:
+    known = costs.KIND_DIMS.get(op.kind, ())
+    _need(
+        op.kind in costs.KIND_DIMS, trace, f"{where}: unknown kind '{op.kind}'{did_you_mean(op.kind, costs.KIND_DIMS)}"
     )
-    for tensor in tensors:
-        if min(tensor.shape, default=1) < 1:
-            raise InputError(f"trace {trace.name}: tensor '{tensor.name}' has the shape {list(tensor.shape)} at {values}")
-    for block in trace.blocks:
-        for op in block.ops:
-            where = f"trace {trace.name}: operator '{block.name}/{op.name}'"
-            try:
-                sizes = _op_at(op, values, tensors).dims
-            except (KeyError, ValueError, TypeError) as error:
-                raise InputError(f"{where}: its attributes or operands do not fit its kind ({error})") from None
-            if min(sizes.values()) < 1:
-                raise InputError(f"{where}: dims {sizes} at {values} must be positive")
+    missing = [name for name in known if name not in op.dims]
+    _need(not missing, trace, f"{where}: dims {missing} are missing")
+    _need(op.dtype in DTYPE_BITS, trace, f"{where}: unknown dtype '{op.dtype}'")
+    unknown = frozenset[str]().union(*(size.symbols for size in op.dims.values())) - set(trace.symbols)
+    _need(not unknown, trace, f"{where}: unknown symbols {sorted(unknown)} in its dims")
+    inside = all(0 <= i < len(trace.tensors) for i in op.inputs + op.outputs)
+    _need(inside, trace, f"{where}: an operand is not in the tensor table")
+    try:  # so that a missing attribute or operand shows here and not in a simulation
+        sizes = _op_at(op, values, tensors).dims
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"trace {trace.name}: {where}: its attributes or operands do not fit ({error})") from None
+    _need(min(sizes.values()) > 0, trace, f"{where}: its dims are {sizes} at {values}")
+
+
+def _need(holds: bool, trace: Trace, what: str) -> None:
+    if not holds:
+        raise InputError(f"trace {trace.name}: {what}")
+
+
+def _distinct(names: Iterable[str]) -> bool:
+    listed = list(names)
+    return len(set(listed)) == len(listed)

@@ -1,13 +1,13 @@
 """Multi-head latent attention in the absorbed form that serving engines run in decode.
 
-Hugging Face caches the compressed latents but expands the whole cache to per-head keys and values in every step. Serving
-engines move the two halves of ``kv_b_proj`` to the other side of the products instead (DeepSeek-V2, arXiv:2405.04434,
-section 2.1.2): with the per-head weights W_k (nope x rank) and W_v (v x rank) and a cached latent c,
+Hugging Face caches the compressed latents but expands the whole cache to per-head keys and values in every step.
+Serving engines move the two halves of ``kv_b_proj`` to the other side of the products instead (DeepSeek-V2,
+arXiv:2405.04434, section 2.1.2): with the per-head weights W_k (nope x rank) and W_v (v x rank) and a cached latent c,
 
     q . (W_k c) = (W_k^T q) . c          sum_j p_j (W_v c_j) = W_v (sum_j p_j c_j)
 
-so that attention runs on the latents themselves: one key head of rank + rope wide, whose first `rank` columns are also the
-values. The result is the same; a test holds it against the model's own attention.
+so that attention runs on the latents themselves: one key head of rank + rope columns, of which the first `rank` are
+also the values. The result is the same; a test holds it against the model's own attention.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 __all__ = ["absorb"]
 
 
-class _HeadMatmul(torch.nn.Module):  # type: ignore[misc]
+class _HeadMatmul(torch.nn.Module):  # type: ignore[misc, unused-ignore]
     """One matrix per head: (batch, heads, seq, k) x (heads, k, n) as a batched matmul over heads."""
 
     def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

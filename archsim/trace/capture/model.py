@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import sympy
 import torch
 import transformers
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -30,7 +29,7 @@ from archsim.trace.capture.modules import (
     relative,
     rotary_function,
 )
-from archsim.trace.capture.recorder import Recorder
+from archsim.trace.capture.recorder import Recorder, product
 from archsim.trace.trace import PHASES, BlockSpec, OpSpec, TensorSpec, Trace
 
 __all__ = ["capture_model"]
@@ -59,7 +58,7 @@ def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool)
     sizes = {symbol: _symbol(fake, _HINTS[symbol]) for symbol in PHASES[phase]}
     with fake, torch.no_grad():
         batch, seq, cached = sizes["batch"], sizes.get("seq", 1), sizes.get("ctx", 0)
-        recorder = Recorder(HANDLERS, sympy.Mul(*[_expr(size) for size in (batch, seq)]))
+        recorder = Recorder(HANDLERS, tokens=product((batch, seq)))
         model = _build(config, recorder)
         total = sum(parameter.numel() for parameter in model.parameters())
         layers = _layers(model, collapse)
@@ -71,10 +70,9 @@ def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool)
         if sum(weights) != total:
             raise InputError(f"{name}: the blocks hold {sum(weights)} parameters, the model {total}")
         spans = _run(model, layers, recorder, batch, seq, cached)
-    names = {_expr(size): sympy.Symbol(symbol) for symbol, size in sizes.items()}
     if shapes.guards:
-        raise InputError(f"{name}: its shapes hold only where {shapes.guards[0].expr.subs(names)}")
-    tensors, ops = recorder.specs(names)
+        raise InputError(f"{name}: its shapes hold only where {shapes.guards[0].expr} ({sizes})")
+    tensors, ops = recorder.specs(sizes)
     producer = {"archsim": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
     blocks = _blocks(layers, spans, ops)
     return _compact(Trace(name, phase, config, tuple(tensors), tuple(blocks), producer))
@@ -176,7 +174,9 @@ def _rotary(model: Any, recorder: Recorder) -> Iterator[None]:
 
 def _blocks(layers: list[_Layer], spans: list[slice], ops: list[OpSpec]) -> list[BlockSpec]:
     blocks = [BlockSpec("prologue", 1, tuple(ops[: spans[0].start]))]
-    blocks += [BlockSpec(layer.block, layer.repeat, tuple(ops[span])) for layer, span in zip(layers, spans, strict=True)]
+    blocks += [
+        BlockSpec(layer.block, layer.repeat, tuple(ops[span])) for layer, span in zip(layers, spans, strict=True)
+    ]
     return [*blocks, BlockSpec("epilogue", 1, tuple(ops[spans[-1].stop :]))]
 
 
@@ -197,7 +197,3 @@ def _symbol(fake: FakeTensorMode, hint: int) -> torch.SymInt:
     context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     size: torch.SymInt = fake.from_tensor(torch.empty(hint), symbolic_context=context).shape[0]
     return size
-
-
-def _expr(size: Any) -> Any:
-    return size.node.expr if isinstance(size, torch.SymInt) else sympy.sympify(size)

@@ -1,8 +1,8 @@
 """Which operators each module of the model becomes: the regions that a kernel library runs as one.
 
-Every module's forward is wrapped in place (the model is thrown away afterwards): most only add their name to the scope, norms
-and routers become operators of their own. Attention, experts and the KV cache go through Hugging Face's own extension
-points.
+Every module's forward is wrapped in place (the model is thrown away afterwards): most only add their name to the scope,
+norms and routers become operators of their own. Attention, experts and the KV cache go through Hugging Face's own
+extension points.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def experts_function(recorder: Recorder) -> Callable[..., Any]:
 
     def experts(module: Any, x: Any, indices: Any, weights: Any) -> Any:
         tokens, cols = x.shape
-        top_k, count, inner = indices.shape[-1], *module.down_proj.shape[::2]
+        top_k = indices.shape[-1]
+        count, _, inner = module.down_proj.shape
         rows = tokens * top_k
         with recorder.unrecorded():
             routed, gate_up = x.new_empty(rows, cols), x.new_empty(rows, 2 * inner)
@@ -130,7 +131,7 @@ def experts_function(recorder: Recorder) -> Callable[..., Any]:
     return experts
 
 
-class RecordingCache(DynamicCache):  # type: ignore[misc]
+class RecordingCache(DynamicCache):  # type: ignore[misc, unused-ignore]
     """A KV cache of `cached` tokens before the step; new tokens are written in place, as serving engines do.
 
     Multi-head latent attention keeps its latent and its rotated key side by side in one array.

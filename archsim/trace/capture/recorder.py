@@ -1,8 +1,8 @@
 """Records what a model computes, as operators over tensors with symbolic shapes.
 
-Tensors are told apart by their storage, so every view of a tensor is the tensor. A function with a rule in `functions.py`
-becomes an operator; one that only touches untracked tensors (positions, cos/sin tables) is a constant and costs nothing;
-anything else stops the export, so that no work is lost in silence.
+Tensors are told apart by their storage, so every view of a tensor is the tensor. A function with a rule in
+`functions.py` becomes an operator; one that only touches untracked tensors (positions, cos/sin tables) is a constant
+and costs nothing; anything else stops the export, so that no work is lost in silence.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import sympy
+import sympy  # type: ignore[import-not-found, import-untyped, unused-ignore]
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -23,7 +23,13 @@ from archsim.trace.trace import OpSpec, TensorSpec
 
 __all__ = ["Handler", "RecordedOp", "Recorder", "numel", "product"]
 
-_DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int64: "int32", torch.int32: "int32"}
+_DTYPES = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.int64: "int32",
+    torch.int32: "int32",
+}
 
 Handler = Callable[["Recorder", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -49,7 +55,7 @@ class RecordedOp:
     dtype: str
 
 
-class Recorder(TorchFunctionMode):  # type: ignore[misc]
+class Recorder(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
     """The torch function mode that records. `tokens` is the number of new tokens (an expression)."""
 
     def __init__(self, handlers: dict[str, Handler], tokens: Any) -> None:
@@ -163,8 +169,9 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc]
         """A tensor of the residual stream or its projections as tokens x features."""
         return {"rows": self.tokens, "cols": numel(tensor) / self.tokens}
 
-    def specs(self, names: dict[Any, str]) -> tuple[list[TensorSpec], list[OpSpec]]:
-        """The record with torch's symbols renamed by `names`."""
+    def specs(self, sizes: dict[str, Any]) -> tuple[list[TensorSpec], list[OpSpec]]:
+        """The record, with the torch sizes in `sizes` written as symbols of these names."""
+        names = {_sympy(size): sympy.Symbol(name) for name, size in sizes.items()}
 
         def text(value: Any) -> Expr:
             return Expr.parse(str(sympy.expand(sympy.cancel(_sympy(value).subs(names)))))

@@ -1,0 +1,234 @@
+"""`archsim trace`: export, show and list operator traces."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from archsim.cli._common import console, emit_json, json_option
+from archsim.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from archsim.trace import Graph, Op, Trace
+
+__all__ = ["trace"]
+
+_PHASES = ("prefill", "decode")
+_DEFAULT_POINT = {"batch": 1, "seq": 4096, "ctx": 4096}
+
+phase_option = click.option("--phase", type=click.Choice(_PHASES), help="Which phase of inference.")
+
+
+@click.group()
+def trace() -> None:
+    """Export and show operator traces of models."""
+
+
+@trace.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List the traces that ship with archsim."""
+    from archsim.trace import list_workloads, load_workload
+
+    rows = [_describe(load_workload(name, phase)) for name in list_workloads() for phase in _PHASES]
+    if as_json:
+        emit_json(rows)
+        return
+    table = _table("workload", "phase", "parameters", "layers", "KV bytes/token", "symbols")
+    for row in rows:
+        layers = " + ".join(f"{b['repeat']} {b['name']}" for b in row["blocks"] if b["repeat"] > 1)
+        size = f"{row['parameters'] / 1e9:.2f} B"
+        table.add_row(
+            row["name"], row["phase"], size, layers, f"{row['kv_bytes_per_token']:,}", " ".join(row["symbols"])
+        )
+    console().print(table)
+
+
+@trace.command()
+@click.argument("source", metavar="FILE|NAME")
+@phase_option
+@click.option("--at", "point", metavar="SYMBOLS", default="", help="The point to evaluate, as in batch=8,ctx=4096.")
+@json_option
+def show(source: str, phase: str | None, point: str, as_json: bool) -> None:
+    """Show the operators of a trace, their sizes, FLOPs and bytes, at one point.
+
+    Without --at the point is batch=1 with 4096 new tokens (prefill) or 4096 cached tokens (decode).
+
+    \b
+    Examples:
+      archsim trace show llama-3.1-8b --phase decode --at batch=8,ctx=4096
+      archsim trace show my-model.decode.h5 --at batch=64,ctx=1024 --json
+    """
+    loaded = _load(source, phase)
+    given = _point(point)
+    graph = loaded.at(**{**{name: _DEFAULT_POINT[name] for name in loaded.symbols}, **given})
+    if as_json:
+        emit_json({**_describe(loaded), **_graph_json(graph)})
+    else:
+        _print_graph(loaded, graph)
+
+
+@trace.command()
+@click.argument("model", metavar="MODEL")
+@click.option("--phase", type=click.Choice(_PHASES), required=True, help="Which phase of inference.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The .h5 file to write.")
+def export(model: str, phase: str, out: Path) -> None:
+    """Export a trace from Hugging Face model code, at full size and without weights.
+
+    MODEL is a model that ships with archsim or the path of a Hugging Face config.json.
+    Needs torch and transformers: pip install archsim[export].
+
+    \b
+    Examples:
+      archsim trace export deepseek-v3 --phase decode --out deepseek-v3.decode.h5
+      archsim trace export ./my-model/config.json --phase prefill --out my-model.prefill.h5
+    """
+    from archsim.trace.capture import capture
+
+    begin = time.monotonic()
+    name, config = _config(model)
+    captured = capture(name, config, phase)
+    captured.save(out)
+    size, seconds = out.stat().st_size, time.monotonic() - begin
+    click.echo(f"{name} {phase}: wrote {out} ({size:,} bytes, {seconds:.1f} s)", err=True)
+
+
+def _load(source: str, phase: str | None) -> Trace:
+    from archsim.trace import load_trace, load_workload
+
+    if source.endswith(".h5") and phase is None:
+        return load_trace(source)
+    if phase is None:
+        raise InputError(f"say which phase of '{source}' to show: --phase prefill or --phase decode")
+    return load_workload(source, phase)
+
+
+def _point(text: str) -> dict[str, int]:
+    point = {}
+    for term in filter(None, text.split(",")):
+        name, _, value = (part.strip() for part in term.partition("="))
+        if name not in _DEFAULT_POINT:
+            raise InputError(f"--at {text}: unknown symbol '{name}'{did_you_mean(name, _DEFAULT_POINT)}")
+        if not value.isdecimal():
+            raise InputError(f"--at {text}: {name} needs a whole number, not '{value}'")
+        point[name] = int(value)
+    return point
+
+
+def _config(model: str) -> tuple[str, dict[str, Any]]:
+    """Name and configuration of a shipped model or of a config.json."""
+    from archsim._data import data_path
+
+    shipped = {path.stem: path for path in (data_path("workloads") / "configs").glob("*.json")}
+    path = shipped.get(model, Path(model))
+    if model not in shipped and path.suffix != ".json":
+        known = ", ".join(sorted(shipped))
+        raise InputError(
+            f"unknown model '{model}'{did_you_mean(model, shipped)}; it is one of {known}, or a config.json"
+        )
+    try:
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON ({error})") from error
+    if not isinstance(config, dict) or "model_type" not in config:
+        raise InputError(f"{path}: is not a Hugging Face configuration (it has no model_type)")
+    name = path.resolve().parent.name if path.stem == "config" else path.stem
+    return name, config
+
+
+def _describe(loaded: Trace) -> dict[str, Any]:
+    """What holds at every point."""
+    graph = loaded.at(**dict.fromkeys(loaded.symbols, 1))
+    return {
+        "name": loaded.name,
+        "phase": loaded.phase,
+        "symbols": list(loaded.symbols),
+        "content_hash": loaded.content_hash,
+        "parameters": graph.n_params,
+        "weight_bytes": graph.weight_bytes,
+        "kv_bytes_per_token": graph.kv_bytes // (graph.seq + graph.ctx),
+        "blocks": [{"name": block.name, "repeat": block.repeat, "ops": len(block.ops)} for block in loaded.blocks],
+    }
+
+
+def _graph_json(graph: Graph) -> dict[str, Any]:
+    ops = [
+        {
+            "block": block.name,
+            "name": op.name,
+            "kind": op.kind,
+            "dtype": op.dtype,
+            "dims": op.dims,
+            "attrs": op.attrs,
+            "flops": op.flops,
+            "bytes_read": op.bytes_read,
+            "bytes_written": op.bytes_written,
+        }
+        for block in graph.blocks
+        for op in block.ops
+    ]
+    point = {"batch": graph.batch, "seq": graph.seq, "ctx": graph.ctx}
+    return {"at": point, "flops": graph.flops, "kv_bytes": graph.kv_bytes, "ops": ops}
+
+
+def _print_graph(loaded: Trace, graph: Graph) -> None:
+    out = console()
+    held = _describe(loaded)
+    point = ", ".join(f"{name}={getattr(graph, name)}" for name in loaded.symbols)
+    out.print(f"[bold]{graph.name}[/bold] {graph.phase} at {point}")
+    out.print(
+        f"{graph.n_params / 1e9:.2f} B parameters ({_size(graph.weight_bytes)}), KV cache "
+        f"{held['kv_bytes_per_token']:,} bytes a token ({_size(graph.kv_bytes)} here), {_count(graph.flops)}FLOP a step"
+    )
+    for block in graph.blocks:
+        times = f", {block.repeat} times" if block.repeat > 1 else ""
+        table = _table("operator", "kind", "dtype", "dims", "FLOP", "read", "written", "FLOP/B")
+        table.title, table.title_justify = f"{block.name}{times}", "left"
+        for op in block.ops:
+            table.add_row(op.name, _kind(op), op.dtype, _dims(op), _count(op.flops), *_bytes(op))
+        out.print(table)
+
+
+def _kind(op: Op) -> str:
+    return str(op.attrs["fn"]) if op.kind == "elementwise" else op.kind
+
+
+def _dims(op: Op) -> str:
+    return " ".join(f"{name}={size}" for name, size in op.dims.items())
+
+
+def _bytes(op: Op) -> tuple[str, str, str]:
+    moved = op.bytes_read + op.bytes_written
+    return _size(op.bytes_read), _size(op.bytes_written), f"{op.flops / moved:.1f}" if moved else "-"
+
+
+def _count(value: int) -> str:
+    """Three significant digits with an SI prefix: 1.05 T."""
+    return _scaled(value, 1000, ("", "k", "M", "G", "T", "P", "E"))
+
+
+def _size(nbytes: int) -> str:
+    return _scaled(nbytes, 1000, ("B", "kB", "MB", "GB", "TB"))
+
+
+def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
+    unit = 0
+    while value >= base and unit < len(units) - 1:
+        value, unit = value / base, unit + 1
+    return f"{value:.3g} {units[unit]}"
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    text = {"workload", "phase", "layers", "symbols", "operator", "kind", "dtype", "dims"}
+    for column in columns:
+        table.add_column(column, justify="left" if column in text else "right", overflow="fold")
+    return table
