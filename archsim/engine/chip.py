@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from simpy import Environment, Event
 
@@ -23,7 +23,8 @@ class Launch:
     """One operator on one stream: a program with the addresses of its regions, or just a duration.
 
     `after` are positions of earlier launches of the same `Session.run`; `launch_ps` is the gap that the device sees
-    between "everything it waits for is done" and its first step.
+    between "everything it waits for is done" and its first step. `skipped_waves` waves of tiles were left out of the
+    program because they equal those between its marks; the launch takes that many more of the marks' period.
     """
 
     name: str
@@ -33,11 +34,15 @@ class Launch:
     program: Program | None = None
     bases: Bases = ()
     duration_ps: int | None = None
+    skipped_waves: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class LaunchRecord:
-    """When a launch was ready to go, when its work started (`launch_ps` later) and ended; `run` if it was a program."""
+    """When a launch was ready to go, when its work started (`launch_ps` later) and ended; `run` if it was a program.
+
+    `end_ps` includes the time of the skipped waves; the times in `run` do not.
+    """
 
     name: str
     stream: str
@@ -50,7 +55,7 @@ class LaunchRecord:
 class Session:
     """A chip that is switched on: its time and the state of its resources go on from one `run` to the next."""
 
-    def __init__(self, machine: Machine, engine: Literal["compiled", "simpy"] = "compiled") -> None:
+    def __init__(self, machine: Machine, engine: str = "compiled") -> None:
         self.env = Environment()
         self.engine: Engine
         if engine == "compiled":
@@ -97,9 +102,19 @@ class Session:
             run: Run | None = None
             if launch.program is not None:
                 run = yield self.engine.launch(launch.program, launch.bases, order=index)
+                yield env.timeout(_carried_ps(run, launch))
             else:
                 yield env.timeout(launch.duration_ps or 0)
             done[index].succeed(LaunchRecord(launch.name, launch.stream, ready, start, self.now_ps, run))
+
+
+def _carried_ps(run: Run, launch: Launch) -> int:
+    """Time of the waves that the program leaves out: the mean period of the later half of its marks, for each."""
+    if launch.program is None or not launch.skipped_waves:
+        return 0
+    ends = run.finish_ps[launch.program.marks]
+    middle = len(ends) // 2
+    return int((ends[-1] - ends[middle]) * launch.skipped_waves // (len(ends) - 1 - middle))
 
 
 def _check(launches: Sequence[Launch]) -> None:
@@ -112,6 +127,4 @@ def _check(launches: Sequence[Launch]) -> None:
             raise InputError(f"launch {index} ({launch.name}) has a negative time.")
         for before in launch.after:
             if not 0 <= before < index:
-                raise InputError(
-                    f"launch {index} ({launch.name}) waits for launch {before}, which is not before it."
-                )
+                raise InputError(f"launch {index} ({launch.name}) waits for launch {before}, which is not before it.")

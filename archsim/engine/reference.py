@@ -200,9 +200,7 @@ class SimpyInterpreter:
         """Start a program now; the process ends with it and its value is the `Run`."""
         check_launch(self.machine, program, int(self.env.now), int(self.env.now))
         n = len(program)
-        job = _Job(
-            program, order, program.addresses(bases).tolist(), [0] * n, [0] * n, [0] * len(self.machine)
-        )
+        job = _Job(program, order, program.addresses(bases).tolist(), [0] * n, [0] * n, [0] * len(self.machine))
         return self.env.process(self._run(job))
 
     def reset(self) -> None:
@@ -223,9 +221,7 @@ class SimpyInterpreter:
             int(self.env.now),
             np.array(job.start_ps, dtype=np.int64),
             np.array(job.finish_ps, dtype=np.int64),
-            np.array(
-                [busy // ways for busy, ways in zip(job.busy_ps, channels, strict=True)], dtype=np.int64
-            ),
+            np.array([busy // ways for busy, ways in zip(job.busy_ps, channels, strict=True)], dtype=np.int64),
             Counters(**job.counters),
         )
 

@@ -1,4 +1,4 @@
-"""The memory of `archsim.kernels.memory` in plain Python: the readable definition, and the oracle of the compiled one."""
+"""The memory of `archsim.kernels.memory` in plain Python: readable, and the oracle of the compiled one."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ class _DramState:
     channels: list[_Channel] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.channels = [
-            _Channel([_Bank() for _ in range(self.spec.banks)]) for _ in range(self.spec.channels)
-        ]
+        self.channels = [_Channel([_Bank() for _ in range(self.spec.banks)]) for _ in range(self.spec.channels)]
 
     def access(self, t: int, address: int, nbytes: int, write: bool) -> tuple[int, int]:
         pieces = [self._piece(t, *piece, write) for piece in self._cut(address, nbytes)]

@@ -4,7 +4,13 @@ Kernels know numbers and arrays and nothing else. Each is a Cython file `_name.p
 `name.py`, which holds the documentation.
 """
 
-from archsim.kernels.interpreter import CompiledInterpreter
-from archsim.kernels.memory import MemoryModel
+from pathlib import Path
+
+from archsim.kernels._guard import check_kernels
+
+check_kernels(Path(__file__).parent)  # before any kernel is imported: a stale one would be silently wrong
+
+from archsim.kernels.interpreter import CompiledInterpreter  # noqa: E402
+from archsim.kernels.memory import MemoryModel  # noqa: E402
 
 __all__ = ["CompiledInterpreter", "MemoryModel"]

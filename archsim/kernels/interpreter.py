@@ -3,11 +3,11 @@
 A step that is ready at a0 (all predecessors finished) visits the resources of its route. On arrival at a, with
 `before` the time at which its last byte left the stage before (a0 at the first stage):
 
-| kind   | start             | free afterwards                     | head            | done                                    |
-| ------ | ----------------- | ----------------------------------- | --------------- | --------------------------------------- |
-| UNIT   | max(a, free)      | start + work_ps                     | start + latency | max(start + work_ps, before) + latency  |
-| LINK   | max(a, free)      | start + service_ps(nbytes, rate)    | start + latency | max(start + service, before) + latency  |
-| MEMORY | a                 | `archsim.kernels.memory`            | head + latency  | max(done, before) + latency             |
+| kind   | start        | free afterwards                  | head            | done                                   |
+| ------ | ------------ | -------------------------------- | --------------- | -------------------------------------- |
+| UNIT   | max(a, free) | start + work_ps                  | start + latency | max(start + work_ps, before) + latency |
+| LINK   | max(a, free) | start + service_ps(nbytes, rate) | start + latency | max(start + service, before) + latency |
+| MEMORY | a            | see `archsim.kernels.memory`     | head + latency  | max(done, before) + latency            |
 
     next arrival = max(head, a + 1);    finish = max(done at the last stage, its a + 1)
 
@@ -56,9 +56,7 @@ class CompiledInterpreter:
             np.array([r.as_per_byte if isinstance(r, Link) else 0 for r in machine], dtype=np.int64),
             [memory_kernel(resource) if isinstance(resource, Memory) else None for resource in machine],
         )
-        self._channels = np.array(
-            [r.dram.channels if isinstance(r, Memory) else 1 for r in machine], dtype=np.int64
-        )
+        self._channels = np.array([r.dram.channels if isinstance(r, Memory) else 1 for r in machine], dtype=np.int64)
         self._jobs: dict[int, _Job] = {}
 
     @property
@@ -74,9 +72,7 @@ class CompiledInterpreter:
     def run(self, program: Program, start_ps: int = 0, bases: Sequence[int] | Mapping[str, int] = ()) -> Run:
         """Run one program from `start_ps` to its end; `bases` gives the address of each region, listed or by name."""
         if self._jobs:
-            raise InputError(
-                f"program {program.name}: another program is still under way on this interpreter."
-            )
+            raise InputError(f"program {program.name}: another program is still under way on this interpreter.")
         self.submit(program, start_ps, bases)
         self._kernel.advance(FOREVER)
         return self.collect()[0]
@@ -89,9 +85,7 @@ class CompiledInterpreter:
         if order in self._jobs or not 0 <= order <= MAX_ORDER:
             raise InputError(f"program {program.name}: order {order} is taken or outside 0..{MAX_ORDER}.")
         n = len(program)
-        job = _Job(
-            start_ps, np.empty(n, np.int64), np.empty(n, np.int64), np.zeros(len(self.machine), np.int64)
-        )
+        job = _Job(start_ps, np.empty(n, np.int64), np.empty(n, np.int64), np.zeros(len(self.machine), np.int64))
         self._kernel.submit(
             order, start_ps,
             program.route_start, program.route_resources, program.route,
@@ -107,7 +101,7 @@ class CompiledInterpreter:
         return bool(self._kernel.settle(time_ps))
 
     def advance(self, until_ps: int) -> bool:
-        """Handle all events before `until_ps`; stop early, and return True, at the instant where a program completes."""
+        """Handle all events before `until_ps`; stop early, and return True, where a program completes."""
         return bool(self._kernel.advance(until_ps))
 
     def collect(self) -> dict[int, Run]:

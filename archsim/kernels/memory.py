@@ -87,9 +87,7 @@ class MemoryModel:
             if (column < least).any():
                 raise InputError(f"{self.memory.name}: the {what} of an access must be at least {least}.")
         head, done = np.empty_like(t), np.empty_like(t)
-        self._kernel.access(
-            t, where, size, np.ascontiguousarray(columns[3], np.bool_).view(np.uint8), head, done
-        )
+        self._kernel.access(t, where, size, np.ascontiguousarray(columns[3], np.bool_).view(np.uint8), head, done)
         latency = self.memory.latency_ps
         return head + latency, done + latency
 

@@ -106,17 +106,13 @@ class ProgramBuilder:
             "write": write, "priority": priority, "tag": tag,
         }  # fmt: skip
         arrays = {name: np.asarray(value) for name, value in columns.items()}
-        sizes = {len(array) for array in arrays.values() if array.ndim} | (
-            {count} if count is not None else set()
-        )
+        sizes = {len(array) for array in arrays.values() if array.ndim} | ({count} if count is not None else set())
         starts, ids = _csr(after)
         if starts is not None:
             sizes.add(len(starts) - 1)
         if len(sizes) != 1:
             found = ", ".join(str(size) for size in sorted(sizes)) or "none"
-            raise InputError(
-                f"program {self.name}: the columns of the new steps have different lengths ({found})."
-            )
+            raise InputError(f"program {self.name}: the columns of the new steps have different lengths ({found}).")
         n = sizes.pop()
         first = self._count
         self._add({name: np.broadcast_to(array, n).astype(_COLUMNS[name]) for name, array in arrays.items()})
@@ -139,9 +135,7 @@ class ProgramBuilder:
             name=self.name,
             route_start=np.cumsum([0, *(len(route) for route in routes)], dtype=np.int32),
             route_resources=np.array([resource for route in routes for resource in route], dtype=np.int32),
-            pred_start=np.concatenate(
-                ([0], np.cumsum(np.concatenate([np.empty(0, np.int64), *self._pred_counts])))
-            ),
+            pred_start=np.concatenate(([0], np.cumsum(np.concatenate([np.empty(0, np.int64), *self._pred_counts])))),
             preds=np.concatenate([np.empty(0, np.int64), *self._preds]),
             regions=tuple(self._regions),
             marks=np.array(self._marks, dtype=np.int32),

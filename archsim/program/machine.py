@@ -142,12 +142,10 @@ class Cache:
     hit_latency_ps: int = 0
 
     def __post_init__(self) -> None:
-        _require(
-            self, positive=("capacity_bytes", "block_bytes", "as_per_byte"), not_negative=("hit_latency_ps",)
-        )
+        _require(self, positive=("capacity_bytes", "block_bytes", "as_per_byte"), not_negative=("hit_latency_ps",))
         if self.capacity_bytes < self.block_bytes:
             raise InputError(
-                f"cache: the capacity of {self.capacity_bytes} bytes is less than one block of {self.block_bytes} bytes."
+                f"cache: the capacity of {self.capacity_bytes} bytes is less than one block ({self.block_bytes} bytes)."
             )
 
 
@@ -203,6 +201,4 @@ class Machine:
         try:
             return self._index[name]
         except KeyError:
-            raise InputError(
-                f"machine: no resource is called '{name}'{did_you_mean(name, self._index)}."
-            ) from None
+            raise InputError(f"machine: no resource is called '{name}'{did_you_mean(name, self._index)}.") from None

@@ -109,17 +109,13 @@ class Program:
         if isinstance(bases, Mapping):
             for name in bases:
                 if name not in names:
-                    raise InputError(
-                        f"program {self.name}: no region is called '{name}'{did_you_mean(name, names)}."
-                    )
+                    raise InputError(f"program {self.name}: no region is called '{name}'{did_you_mean(name, names)}.")
             for name in names:
                 if name not in bases:
                     raise InputError(f"program {self.name}: the base address of region '{name}' is missing.")
             bases = [bases[name] for name in names]
         if len(bases) != len(names):
-            raise InputError(
-                f"program {self.name}: {len(bases)} base addresses were given for {len(names)} regions."
-            )
+            raise InputError(f"program {self.name}: {len(bases)} base addresses were given for {len(names)} regions.")
         for region, base in zip(self.regions, bases, strict=True):
             if not 0 <= base <= MAX_TIME - region.nbytes:
                 raise InputError(f"program {self.name}: region '{region.name}' cannot lie at address {base}.")
@@ -129,10 +125,7 @@ class Program:
     def describe(self, limit: int = 40) -> str:
         """A readable listing: regions, then one line a step (the first `limit` of them)."""
         lines = [f"program {self.name}: {len(self)} steps on {len(self.machine)} resources"]
-        lines += [
-            f"region {number} {region.name}: {region.nbytes} bytes"
-            for number, region in enumerate(self.regions)
-        ]
+        lines += [f"region {number} {region.name}: {region.nbytes} bytes" for number, region in enumerate(self.regions)]
         lines += [self._describe_step(step) for step in range(min(limit, len(self)))]
         if len(self) > limit:
             lines.append(f"... and {len(self) - limit} more steps")
@@ -163,24 +156,16 @@ class Program:
 def _check_shape(program: Program) -> None:
     n = len(program)
     if n > MAX_STEPS:
-        raise InputError(
-            f"program {program.name}: {n} steps are more than the {MAX_STEPS} a program may have."
-        )
+        raise InputError(f"program {program.name}: {n} steps are more than the {MAX_STEPS} a program may have.")
     for column in _COLUMNS:
         if getattr(program, column).shape != (n,):
-            raise InputError(
-                f"program {program.name}: column {column} does not have one entry for each of {n} steps."
-            )
+            raise InputError(f"program {program.name}: column {column} does not have one entry for each of {n} steps.")
     for starts, items in (("route_start", "route_resources"), ("pred_start", "preds")):
         start, length = getattr(program, starts), len(getattr(program, items))
         if not len(start) or start[0] != 0 or start[-1] != length or (np.diff(start) < 0).any():
-            raise InputError(
-                f"program {program.name}: {starts} does not rise from 0 to the length of {items}."
-            )
+            raise InputError(f"program {program.name}: {starts} does not rise from 0 to the length of {items}.")
     if len(program.pred_start) != n + 1:
-        raise InputError(
-            f"program {program.name}: pred_start does not have one entry more than the {n} steps."
-        )
+        raise InputError(f"program {program.name}: pred_start does not have one entry more than the {n} steps.")
 
 
 def _check_routes(program: Program) -> None:
@@ -202,7 +187,7 @@ def _check_order(program: Program) -> None:
     waiting = np.repeat(np.arange(n), np.diff(program.pred_start))
     for entry in np.flatnonzero((preds < 0) | (preds >= waiting))[:1]:
         raise InputError(
-            f"program {program.name}: step {waiting[entry]} waits for step {preds[entry]}, which does not come before it."
+            f"program {program.name}: step {waiting[entry]} waits for step {preds[entry]}, which is not before it."
         )
     for mark in program.marks[(program.marks < 0) | (program.marks >= n)]:
         raise InputError(f"program {program.name}: mark {mark} is not one of its {n} steps.")
@@ -214,9 +199,7 @@ def _check_work(program: Program) -> None:
     region, regions = program.region, len(program.regions)
     _refuse(program, works & (program.work_ps < 1), "visits a unit but has no work_ps")
     _refuse(program, moves & (program.nbytes < 1), "visits a link or a memory but moves no bytes")
-    _refuse(
-        program, (region < NO_REGION) | (region >= regions), "names a region that the program does not have"
-    )
+    _refuse(program, (region < NO_REGION) | (region >= regions), "names a region that the program does not have")
     _refuse(program, addressed & (region == NO_REGION), "visits a memory but has no region, hence no address")
     room = np.array([*(each.nbytes for each in program.regions), 0], dtype=np.int64)[region]
     outside = (program.offset < 0) | (program.nbytes > room - program.offset)
@@ -229,9 +212,7 @@ def _check_work(program: Program) -> None:
     slowest = max((rate for resource in program.machine for rate in _rates(resource)), default=0)
     most = int(program.nbytes.max(initial=0))
     if most * slowest > MAX_TIME - 10**6:
-        raise InputError(
-            f"program {program.name}: a step moves {most} bytes, too many to time in 64-bit attoseconds."
-        )
+        raise InputError(f"program {program.name}: a step moves {most} bytes, too many to time in 64-bit attoseconds.")
 
 
 def _visits(program: Program) -> dict[Kind, NDArray[np.bool_]]:

@@ -56,9 +56,7 @@ class Run:
 def check_launch(machine: Machine, program: Program, start_ps: int, now_ps: int) -> None:
     """Refuse a program that cannot be launched on `machine` at `start_ps`."""
     if program.machine is not machine and program.machine != machine:
-        raise InputError(
-            f"program {program.name}: it was written for another machine than the one it runs on."
-        )
+        raise InputError(f"program {program.name}: it was written for another machine than the one it runs on.")
     if len(program) == 0:
         raise InputError(f"program {program.name}: it has no steps.")
     if start_ps < now_ps:
