@@ -1,0 +1,5 @@
+"""`python -m archsim` is the command `archsim`."""
+
+from archsim.cli.main import main
+
+main()

@@ -1,0 +1,72 @@
+"""What the commands share: consoles, JSON output, a progress bar."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["console", "emit_json", "json_option", "progress"]
+
+QUIET_S = 1.0  # work shorter than this shows no bar
+
+json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--json", "as_json", is_flag=True, help="Print machine-readable JSON on stdout."
+)
+
+
+class Update(Protocol):
+    """Reports how much is done; `total` may be told late."""
+
+    def __call__(self, done: float, total: float | None = None) -> None: ...
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console: tables go to stdout, progress and notes to stderr. Rich itself heeds NO_COLOR."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def emit_json(obj: object) -> None:
+    """Print `obj` as JSON; NumPy scalars and arrays become numbers and lists, and NaN is an error."""
+
+    def plain(value: Any) -> Any:
+        if hasattr(value, "tolist"):
+            return value.tolist()
+        raise TypeError(f"{type(value).__name__} is not JSON")
+
+    click.echo(json.dumps(obj, indent=2, allow_nan=False, default=plain))
+
+
+@contextmanager
+def progress(description: str, total: float | None = None) -> Iterator[Update]:
+    """Yield ``update(done, total=None)``, which draws a bar on stderr: on a terminal only, and after one second."""
+    begin = time.monotonic()
+    bar: Any = None
+
+    def update(done: float, total: float | None = total) -> None:
+        nonlocal bar
+        if bar is None:
+            if not sys.stderr.isatty() or time.monotonic() - begin < QUIET_S:
+                return
+            from rich.progress import Progress
+
+            bar = Progress(console=console(stderr=True), transient=True)
+            bar.add_task(description, total=total)
+            bar.start()
+        bar.update(bar.task_ids[0], completed=done, total=total)
+
+    try:
+        yield update
+    finally:
+        if bar is not None:
+            bar.stop()
