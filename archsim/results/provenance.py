@@ -1,0 +1,58 @@
+"""The part of a result's meta that says which software made it, when, and by which command."""
+
+from __future__ import annotations
+
+import platform
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from archsim._version import MODEL_VERSION, __version__
+
+__all__ = ["META", "check_meta", "run_meta"]
+
+META: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("archsim_version", "python", "numpy", "command", "created"), str),
+    "model_version": int,
+    **dict.fromkeys(("chip", "chip_yaml", "chip_hash"), str),
+    "chip_estimated": bool,
+    "system": (str, type(None)),
+    "chips": int,
+    "plan": dict,
+    **dict.fromkeys(("workload", "trace_hash", "phase", "quant"), str),
+    **dict.fromkeys(("batch", "seq", "ctx", "seed"), int),
+    **dict.fromkeys(("fidelity", "engine"), str),
+    "exact": bool,
+    "notes": list,
+}
+"""The keys that `Result.meta` has at least, and the types of their values."""
+
+
+def run_meta(command: str = "", created: str | None = None) -> dict[str, Any]:
+    """Provenance of a run started by `command` at `created` (ISO 8601; now, in UTC, when omitted).
+
+    Give `created` to make results byte-identical:
+
+    >>> run_meta("archsim run h800 llama-3.1-8b", "2026-01-01T00:00:00+00:00")["created"]
+    '2026-01-01T00:00:00+00:00'
+    """
+    return {
+        "archsim_version": __version__,
+        "model_version": MODEL_VERSION,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "command": command,
+        "created": created or datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def check_meta(meta: dict[str, Any]) -> None:
+    """Raise ValueError unless `meta` holds every key of META with a value of its type."""
+    for key, kind in META.items():
+        if key not in meta:
+            raise ValueError(f"meta lacks '{key}'")
+        if not isinstance(meta[key], kind):
+            raise ValueError(f"meta['{key}'] is {meta[key]!r:.60}")
+    if meta["phase"] not in ("prefill", "decode") or meta["chips"] < 1:
+        raise ValueError(f"meta names phase '{meta['phase']}' on {meta['chips']} chips")
