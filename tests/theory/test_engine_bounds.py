@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from archsim.engine import CompiledInterpreter
 from archsim.program import Cache, Dram, Kind, Link, Machine, Memory, Program, ProgramBuilder, Unit, service_ps
 
-EXAMPLES = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 REGION = 16 * 1024
 
 

@@ -123,6 +123,13 @@ def test_impossible_launches_are_refused(session: Session, launch: Launch, messa
         session.run([Launch("a", "main", duration_ps=1), launch])
 
 
+def test_a_program_that_cannot_be_launched_is_an_input_error(session: Session) -> None:
+    other = ProgramBuilder(Machine((Unit("mxu", "matrix"),)))
+    other.step("mxu", work_ps=1)
+    with pytest.raises(InputError, match="it was written for another machine"):
+        session.run([Launch("a", "main", program=other.build())])
+
+
 def test_time_does_not_run_backwards(session: Session) -> None:
     with pytest.raises(InputError, match="cannot be skipped"):
         session.skip(-1)
