@@ -45,13 +45,13 @@ class BuildKernels(build_ext):
     def initialize_options(self) -> None:
         super().initialize_options()
         self.cython_c_in_temp = True  # generated C stays out of the source tree
-        self.cython_directives = {"language_level": 3}
-        if DEBUG:
-            self.cython_directives |= {"boundscheck": True, "wraparound": False, "initializedcheck": True}
+        self.cython_directives = {
+            "language_level": 3, "boundscheck": DEBUG, "initializedcheck": DEBUG, "wraparound": False, "cdivision": True,
+        }  # fmt: skip
 
     def build_extension(self, ext: Extension) -> None:
         name = ext.name.rpartition(".")[2]
-        mark = f"{source_digest(ROOT / KERNELS, name)}:{'debug' if DEBUG else 'release'}"
+        mark = f"{source_digest(ROOT / KERNELS, name)} {ext.extra_compile_args} {self.cython_directives}"
         binary = Path(self.get_ext_fullpath(ext.name))
         if not self.force and binary.exists() and mark.encode() in binary.read_bytes():
             return
