@@ -1,0 +1,39 @@
+"""Mapping: who does what, in which tiles, in which order.
+
+graph --shard--> tasks of one chip --fuse--> kernels --tile, lower--> Programs, at addresses given by the layout
+"""
+
+from archsim.mapping.footprint import Footprint, footprint, require_fit
+from archsim.mapping.fuse import Kernel, KernelBlock, fuse
+from archsim.mapping.layout import Layout, lay_out
+from archsim.mapping.lower import Lowered, lower
+from archsim.mapping.plan import Plan, make_plan
+from archsim.mapping.roofline import Bounds, bound_kernels
+from archsim.mapping.shard import Fabric, shard
+from archsim.mapping.target import Target, make_target
+from archsim.mapping.tiling import MatmulShape, Tiling, choose_tiling, score_tilings
+
+__all__ = [
+    "Bounds",
+    "Fabric",
+    "Footprint",
+    "Kernel",
+    "KernelBlock",
+    "Layout",
+    "Lowered",
+    "MatmulShape",
+    "Plan",
+    "Target",
+    "Tiling",
+    "bound_kernels",
+    "choose_tiling",
+    "footprint",
+    "fuse",
+    "lay_out",
+    "lower",
+    "make_plan",
+    "make_target",
+    "require_fit",
+    "score_tilings",
+    "shard",
+]

@@ -1,0 +1,146 @@
+"""Fusion: which tasks become one kernel, hence one launch, with intermediate results that never leave the core.
+
+Two rules, those that inference engines apply everywhere:
+
+* products that read the same activation are merged into one with their columns side by side (q, k and v; gate
+  and up);
+* a run of vector operators becomes one kernel: it reads its outer inputs, writes its outer outputs, and what
+  only its members see stays in registers (residual add + norm; rotary + KV append; the router's chain).
+
+Flash attention is one operator already, and MLA absorption is in the trace.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from archsim.mapping.task import Operand, Task, TaskBlock
+
+__all__ = ["COLLECTIVES", "VECTOR_KINDS", "Kernel", "KernelBlock", "fuse"]
+
+VECTOR_KINDS = {
+    "norm",
+    "rotary",
+    "elementwise",
+    "router",
+    "kv_append",
+    "embedding",
+    "sample",
+    "moe_dispatch",
+    "moe_combine",
+}
+COLLECTIVES = {"all_reduce", "all_gather", "all_to_all"}
+#: gathers and scatters are kernels of their own: their neighbours work on other rows
+ALONE = {"embedding", "moe_dispatch", "moe_combine", "sample"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Tasks that run as one launch. kind: "product", "grouped", "attention", "vector" or "collective"."""
+
+    kind: str
+    tasks: tuple[Task, ...]
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Operand, ...]
+
+    @property
+    def name(self) -> str:
+        """The members' names, their common path written once: ``self_attn.q_proj + k_proj + v_proj``."""
+        names = [task.name for task in self.tasks]
+        if len(names) == 1:
+            return names[0]
+        stem = names[0].rpartition(".")[0] + "."
+        short = [name.removeprefix(stem) if stem != "." else name for name in names[1:]]
+        text = " + ".join([names[0], *short])
+        return text if len(names) <= 3 else f"{names[0]} + {len(names) - 1} more"
+
+    @property
+    def op_kind(self) -> str:
+        """The kind of operator that a reader would call it by: that of its first member."""
+        return self.tasks[0].kind
+
+    @property
+    def flops(self) -> int:
+        return sum(task.flops for task in self.tasks)
+
+    @property
+    def nbytes(self) -> int:
+        """Unique bytes that cross the kernel's boundary."""
+        return sum(operand.nbytes for operand in (*self.inputs, *self.outputs))
+
+
+@dataclass(frozen=True)
+class KernelBlock:
+    """The kernels of one block, in launch order."""
+
+    name: str
+    repeat: int
+    kernels: tuple[Kernel, ...]
+
+
+def fuse(blocks: Sequence[TaskBlock]) -> tuple[KernelBlock, ...]:
+    """Group the tasks of every block into kernels."""
+    readers = Counter(o.tensor for block in blocks for task in block.tasks for o in task.inputs)
+    return tuple(KernelBlock(b.name, b.repeat, tuple(_kernels(b.tasks, readers))) for b in blocks)
+
+
+def _kernels(tasks: Sequence[Task], readers: Counter[int]) -> list[Kernel]:
+    groups: list[list[Task]] = []
+    merged: dict[tuple[object, ...], list[Task]] = {}  # products by what they read
+    for task in tasks:
+        if task.kind == "matmul" and task.dims["b"] == 1:
+            module = task.name.rpartition(".")[0]
+            key = (module, task.inputs[0].tensor, task.dims["k"], task.dtype, task.inputs[1].element_bytes)
+            if key in merged:
+                merged[key].append(task)
+                continue
+            merged[key] = [task]
+            groups.append(merged[key])
+        elif _chains(task) and groups and all(_chains(member) for member in groups[-1]):
+            groups[-1].append(task)
+        else:
+            groups.append([task])
+    return [_kernel(group, readers) for group in groups]
+
+
+def _chains(task: Task) -> bool:
+    return task.kind in VECTOR_KINDS and task.kind not in ALONE
+
+
+def _kernel(group: list[Task], readers: Counter[int]) -> Kernel:
+    kind = {"matmul": "product", "grouped_matmul": "grouped", "attention": "attention"}.get(group[0].kind)
+    if kind is None:
+        kind = "collective" if group[0].kind in COLLECTIVES else "vector"
+    if kind == "product":
+        weights = tuple(o for task in group for o in task.inputs[1:])
+        return Kernel(kind, tuple(group), (group[0].inputs[0], *weights), tuple(o for t in group for o in t.outputs))
+    if kind in ("attention", "grouped"):
+        return Kernel(kind, tuple(group), group[0].inputs, group[0].outputs)
+    made = {o.tensor for task in group for o in task.outputs}
+    inside = Counter(o.tensor for task in group for o in task.inputs if o.tensor in made)
+    inputs: dict[int, Operand] = {}
+    outputs: dict[int, Operand] = {}
+    for task in group:
+        for tensor, operand in _by_tensor(task).items():
+            if tensor not in made and (tensor not in inputs or inputs[tensor].nbytes < operand.nbytes):
+                inputs[tensor] = operand
+        for operand in task.outputs:
+            leaves = readers[operand.tensor] == 0 or readers[operand.tensor] > inside[operand.tensor]
+            if leaves or operand.role != "activation":
+                outputs[operand.tensor] = operand
+    return Kernel(kind, tuple(group), _moved(inputs), _moved(outputs))
+
+
+def _by_tensor(task: Task) -> dict[int, Operand]:
+    """The inputs of a task, one per tensor: two parts of one tensor (gate and up) count together."""
+    whole: dict[int, Operand] = {}
+    for operand in task.inputs:
+        held = whole.get(operand.tensor)
+        whole[operand.tensor] = operand if held is None else replace(held, nbytes=held.nbytes + operand.nbytes)
+    return whole
+
+
+def _moved(operands: dict[int, Operand]) -> tuple[Operand, ...]:
+    return tuple(operand for operand in operands.values() if operand.nbytes > 0)

@@ -1,0 +1,94 @@
+"""Lowering: a kernel of one chip becomes a Program of tile steps."""
+
+from __future__ import annotations
+
+from archsim.errors import InputError
+from archsim.mapping.fuse import Kernel
+from archsim.mapping.lower.attention import AttentionShape, lower_attention
+from archsim.mapping.lower.product import ProductOperands, lower_product
+from archsim.mapping.lower.rows import Stream, lower_rows
+from archsim.mapping.lower.table import Lowered
+from archsim.mapping.target import Target
+from archsim.mapping.task import Task
+from archsim.mapping.tiling import MatmulShape, choose_tiling
+from archsim.models.vector import COSTS, VectorCost
+
+__all__ = ["Lowered", "lower", "vector_work"]
+
+
+def lower(kernel: Kernel, target: Target, *, exact: bool = False) -> Lowered:
+    """The Program of one kernel on ``target``; ``exact`` keeps every wave of tiles."""
+    if kernel.kind in ("product", "grouped"):
+        return _product(kernel, target, exact)
+    if kernel.kind == "attention":
+        return _attention(kernel, target)
+    return _vector(kernel, target)
+
+
+def _product(kernel: Kernel, target: Target, exact: bool) -> Lowered:
+    first = kernel.tasks[0]
+    x, w, y = first.inputs[0], first.inputs[1], first.outputs[0]
+    dims = first.dims
+    if kernel.kind == "grouped":
+        rows, b_each = first.rows, True
+    else:
+        rows, b_each = (dims["m"],) * dims["b"], dims["b"] > 1
+    columns = sum(task.dims["n"] for task in kernel.tasks)
+    shape = MatmulShape(rows, columns, dims["k"], first.dtype, x.element_bytes, _weight_width(kernel), y.element_bytes)
+    tiling = choose_tiling(target, shape)
+    return lower_product(
+        target, kernel.name, shape, tiling, ProductOperands(x.tensor, w.tensor, y.tensor, b_each), exact=exact
+    )
+
+
+def _weight_width(kernel: Kernel) -> float:
+    """Bytes of one weight with its share of the quantisation scales."""
+    task = kernel.tasks[0]
+    weight, d = task.inputs[1], task.dims
+    elements = (
+        sum(r > 0 for r in task.rows) * d["n"] * d["k"] if task.kind == "grouped_matmul" else d["b"] * d["n"] * d["k"]
+    )
+    return weight.nbytes / elements if elements else weight.element_bytes
+
+
+def _attention(kernel: Kernel, target: Target) -> Lowered:
+    task = kernel.tasks[0]
+    q, k, v = task.inputs[:3]
+    d, attrs = task.dims, task.attrs
+    window = attrs.get("window")
+    shape = AttentionShape(
+        batch=d["batch"], q_len=d["q_len"], kv_len=d["kv_len"], heads=d["heads"], kv_heads=d["kv_heads"],
+        d_qk=d["d_qk"], d_v=d["d_v"], causal=bool(attrs.get("causal")), window=None if window is None else int(window),
+        kv_shared=bool(attrs.get("kv_shared")), dtype=task.dtype, q_bytes=q.element_bytes, kv_bytes=k.element_bytes,
+    )  # fmt: skip
+    return lower_attention(target, kernel.name, shape, (q.tensor, k.tensor, v.tensor, task.outputs[0].tensor))
+
+
+def _vector(kernel: Kernel, target: Target) -> Lowered:
+    work = [vector_work(task) for task in kernel.tasks]
+    rows = max(_rows(task) for task in kernel.tasks)
+    inputs = [Stream(o.tensor, o.nbytes) for o in kernel.inputs]
+    outputs = [Stream(o.tensor, o.nbytes) for o in kernel.outputs]
+    return lower_rows(target, kernel.name, rows, inputs, outputs, work)
+
+
+def _rows(task: Task) -> int:
+    d = task.dims
+    if task.kind in ("moe_dispatch", "moe_combine"):
+        return max(d["tokens"], 1)
+    if task.kind in ("elementwise", "kv_append", "rotary", "embedding"):  # no reduction along a row: any cut will do
+        return max(-(-d["rows"] * d.get("cols", 1) // 1024), 1)
+    return max(d["rows"], 1)
+
+
+def vector_work(task: Task) -> tuple[int, VectorCost]:
+    """Elements of a vector operator and the operations that each costs."""
+    d, fn = task.dims, task.attrs.get("fn")
+    if task.kind == "moe_combine":
+        return d["tokens"] * d["top_k"] * d["cols"], COSTS["add"]
+    if task.kind in ("moe_dispatch", "embedding", "kv_append"):
+        return 0, COSTS["copy"]
+    name = {"rotary": "rotary", "sample": "argmax"}.get(task.kind, str(fn))
+    if name not in COSTS:
+        raise InputError(f"operator {task.name}: no vector cost is known for the function '{name}'")
+    return d["rows"] * d["cols"], COSTS[name]

@@ -1,0 +1,208 @@
+"""Matrix products (single, batched, grouped by expert) as a Program of tiles.
+
+Each core walks over its output tiles, and for every tile over the chunks of the reduction::
+
+    load A chunk, load B chunk -> multiply -> ... -> epilogue on the vector unit -> store C tile
+
+A chunk's loads wait for the multiply that frees their scratchpad slot; the first multiply of a tile waits for
+the epilogue that frees its accumulator. Tiles are dealt to cores in raster order of ``group_m`` rows, so that
+the tiles in flight share panels of A and B in the cache. Where the network can multicast, neighbouring tiles of
+one column fetch B once. With split-K several cores sum parts of one tile: the parts go to a workspace in fp32,
+and a last pass adds them.
+
+Layout: operands are stored tile by tile (A in panels of ``tm`` rows, B in panels of ``tn`` columns, chunk after
+chunk), as packed weights are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim.mapping.lower.table import WORKSPACE, Lowered, StepTable
+from archsim.mapping.target import Target
+from archsim.mapping.tiling import MatmulShape, Tiling
+from archsim.models.vector import COSTS, VectorCost
+
+__all__ = ["KEPT_WAVES", "ProductOperands", "lower_product"]
+
+Ints = NDArray[np.int64]
+
+#: full waves of tiles that are simulated before the rest is carried forward
+KEPT_WAVES = 8
+A, B, C, PARTIAL = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class ProductOperands:
+    """Graph tensors of A, B and C, and whether the products of the group have a B each (``b_each``)."""
+
+    a: int
+    b: int
+    c: int
+    b_each: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Tiles:
+    """Output tiles in execution order: sizes and origins in elements of the whole group."""
+
+    m: Ints
+    n: Ints
+    row: Ints  # first row, counted over all products of the group
+    col: Ints
+    product: Ints
+
+    def __len__(self) -> int:
+        return len(self.m)
+
+    def take(self, which: Ints) -> _Tiles:
+        return _Tiles(self.m[which], self.n[which], self.row[which], self.col[which], self.product[which])
+
+
+def _enumerate(shape: MatmulShape, tiling: Tiling) -> _Tiles:
+    """All tiles, product after product, each in raster order of ``group_m`` tile rows."""
+    columns: list[tuple[Ints, ...]] = []
+    first_row = 0
+    across = -(-shape.n // tiling.tn)
+    for product, rows in enumerate(shape.m):
+        down = -(-rows // tiling.tm)
+        if down:
+            i, j = np.divmod(np.arange(down * across), across)
+            order = np.lexsort((i, j, i // tiling.group_m))
+            i, j = i[order], j[order]
+            m = np.minimum(tiling.tm, rows - i * tiling.tm)
+            n = np.minimum(tiling.tn, shape.n - j * tiling.tn)
+            columns.append((m, n, first_row + i * tiling.tm, j * tiling.tn, np.full(len(m), product)))
+        first_row += rows
+    return _Tiles(*(np.concatenate(parts).astype(np.int64) for parts in zip(*columns, strict=True)))
+
+
+@dataclass(frozen=True)
+class _StepIds:
+    """Numbers of the steps. Teams of parts advance chunk by chunk together, so that no step waits for a later one."""
+
+    chunks: int
+    team: int
+
+    def count(self, parts: int) -> int:
+        """Steps of ``parts`` parts; the last team may have seats that stay empty."""
+        return -(-parts // self.team) * self.team * (3 * self.chunks + 2)
+
+    def chunk(self, part: Ints, chunk: Ints, which: int) -> Ints:
+        """Step of a chunk: 0 loads A, 1 loads B, 2 multiplies."""
+        squad, seat = np.divmod(part, self.team)
+        step: Ints = squad * self.count(1) + 3 * (chunk * self.team + seat) + which
+        return step
+
+    def end(self, part: Ints, which: int) -> Ints:
+        """Step after the last chunk: 0 the epilogue, 1 the store."""
+        squad, seat = np.divmod(part, self.team)
+        step: Ints = squad * self.count(1) + 3 * self.chunks * self.team + 2 * seat + which
+        return step
+
+
+def _leaders(tiles: _Tiles, team: int) -> Ints:
+    """For each tile the first one of its team, or itself where that one works on another column of B."""
+    here = np.arange(len(tiles))
+    first = here // team * team
+    same = (tiles.col[first] == tiles.col) & (tiles.product[first] == tiles.product)
+    return np.where(same, first, here)
+
+
+def lower_product(
+    target: Target, name: str, shape: MatmulShape, tiling: Tiling, operands: ProductOperands, *,
+    epilogue: VectorCost = COSTS["cast"], exact: bool = False,
+) -> Lowered:  # fmt: skip
+    """The Program of the products ``shape`` cut by ``tiling``; ``epilogue`` is applied to every output element."""
+    tiles = _enumerate(shape, tiling)
+    split, cores = tiling.split_k, target.cores
+    per_wave = max(cores // split, 1)
+    waves, skipped, everything = len(tiles) // per_wave, 0, len(tiles)
+    if not exact and waves > KEPT_WAVES + 2:
+        skipped = waves - KEPT_WAVES
+        kept = np.r_[0 : KEPT_WAVES * per_wave, waves * per_wave : len(tiles)]
+        tiles = tiles.take(kept)
+
+    all_chunks = -(-shape.k // tiling.tk)
+    chunks = -(-all_chunks // split)
+    k_part = chunks * tiling.tk
+    parts = len(tiles) * split
+    team = target.multicast if split == 1 else 1  # neighbouring cores that one fetch of B can serve
+    ids = _StepIds(chunks, team)
+    body = ids.count(parts)
+    mark_count = min(KEPT_WAVES, waves) if skipped else 0
+    table = StepTable(target, body + (3 * len(tiles) if split > 1 else 0) + mark_count)
+
+    part = np.arange(parts)
+    tile, piece = np.divmod(part, split)
+    core, turn = part % cores, part // cores  # turn: how many parts this core has done before
+    m, n = tiles.m[tile], tiles.n[tile]
+    j = np.arange(chunks)
+    k_begin = piece[:, None] * k_part + j * tiling.tk
+    k_len = np.clip(np.minimum(tiling.tk, shape.k - k_begin), 0, None)
+    load_a, load_b, multiply = (ids.chunk(part[:, None], j, which) for which in range(3))
+    finish, store = ids.end(part, 0), ids.end(part, 1)
+    spread = np.broadcast_to(core[:, None], load_a.shape)
+    a_bytes, b_bytes, c_bytes = shape.a_bytes, shape.b_bytes, shape.c_bytes
+    a_origin = (tiles.row[tile] * shape.k)[:, None] + k_begin * m[:, None]
+    b_origin = (tiles.col[tile] * shape.k)[:, None] + k_begin * n[:, None]
+    if operands.b_each:
+        b_origin = b_origin + (tiles.product[tile] * shape.n * shape.k)[:, None]
+    table.load(load_a, spread, A, a_origin * a_bytes, m[:, None] * k_len * a_bytes)
+    table.load(load_b, spread, B, b_origin * b_bytes, n[:, None] * k_len * b_bytes)
+    table.multiply(multiply, spread, m[:, None], n[:, None], k_len, shape.dtype)
+    table.after(multiply, load_a)
+    table.after(multiply, load_b)
+
+    # the slot of chunk g on this core was last used by chunk g - slots, maybe of an earlier tile
+    slot = turn[:, None] * chunks + j - tiling.slots
+    freed_turn, freed_chunk = np.divmod(slot, chunks)
+    freed = np.where(slot >= 0, ids.chunk(freed_turn * cores + spread, freed_chunk, 2), -1)
+    table.after(load_a, freed)
+    table.after(load_b, freed)
+    if team > 1:  # the first of a team fetches its column of B for all, once all have a slot for it
+        leader = _leaders(tiles, team)
+        led = np.flatnonzero(leader != part)
+        table.receive(load_b[led], spread[led])
+        table.after(load_b[led], load_b[leader[led]])
+        table.after(load_b[leader[led]], freed[led])
+    accumulators = int(np.clip(target.accumulator_bytes // (tiling.tm * tiling.tn * 4), 1, 2))
+    reused = ids.end((turn - accumulators) * cores + core, 0)
+    table.after(multiply[:, 0], np.where(turn >= accumulators, reused, -1))
+
+    table.after(np.broadcast_to(finish[:, None], multiply.shape).ravel(), multiply.ravel())
+    c_origin = tiles.row[tile] * shape.n + tiles.col[tile] * m
+    if split == 1:
+        table.vector(finish, core, target.vector_cycles(m * n, epilogue))
+        table.store(store, core, C, c_origin * c_bytes, m * n * c_bytes)
+    else:
+        table.store(store, core, PARTIAL, 4 * (c_origin * split + piece * m * n), 4 * m * n)
+    table.after(store, finish)
+
+    regions, tensors = ["A", "B", "C"], [operands.a, operands.b, operands.c]
+    last = store
+    if split > 1:
+        regions.append("partial sums")
+        tensors.append(WORKSPACE)
+        which = np.arange(len(tiles))
+        fetch = body + 3 * which
+        adder, origin = which % cores, tiles.row * shape.n + tiles.col * tiles.m
+        area = tiles.m * tiles.n
+        table.load(fetch, adder, PARTIAL, 4 * origin * split, 4 * area * split)
+        table.after(np.repeat(fetch, split), store)
+        table.vector(
+            fetch + 1, adder, target.vector_cycles(area * split, COSTS["add"]) + target.vector_cycles(area, epilogue)
+        )
+        table.after(fetch + 1, fetch)
+        table.store(fetch + 2, adder, C, origin * c_bytes, area * c_bytes)
+        table.after(fetch + 2, fetch + 1)
+        last = fetch + 2
+    marks = np.arange(table.n - mark_count, table.n)
+    ends = np.repeat(marks, len(last) // len(tiles) * per_wave)
+    table.after(ends, last[: len(ends)])
+    return table.build(
+        name, regions, tensors, str(tiling), marks=marks, skipped_waves=skipped, scale=everything / len(tiles)
+    )

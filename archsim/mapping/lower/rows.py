@@ -1,0 +1,76 @@
+"""Vector kernels (norm, rotary, SwiGLU, routing, copies and chains of them) as a Program of row blocks.
+
+Rows are dealt to cores in blocks; every block is loaded, computed and stored, two blocks deep, so that
+transfers and computation overlap. A chain of fused operators reads its outer inputs once, writes its outer
+outputs once and pays for the computation of all its members in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from archsim.mapping.lower.table import Lowered, StepTable
+from archsim.mapping.target import Target
+from archsim.models.vector import VectorCost
+
+__all__ = ["Stream", "lower_rows"]
+
+SLOTS = 2
+#: a block this large amortises its latencies; smaller ones only where rows or scratchpad are short
+BLOCK_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Bytes of one operand that the kernel moves in all, evenly over its rows; tensor: its index in the graph."""
+
+    tensor: int
+    nbytes: int
+
+
+def lower_rows(
+    target: Target, name: str, rows: int, inputs: Sequence[Stream], outputs: Sequence[Stream],
+    work: Sequence[tuple[int, VectorCost]],
+) -> Lowered:  # fmt: skip
+    """The Program of a kernel over ``rows`` rows; ``work`` lists (elements, cost) of each fused operator."""
+    cores = target.cores
+    per_row = max(sum(s.nbytes for s in (*inputs, *outputs)) / rows, 1e-9)
+    room = min(target.scratchpad_bytes // SLOTS, BLOCK_BYTES)
+    block = int(np.clip(room // per_row, 1, -(-rows // cores)))
+    count = -(-rows // block)
+    begin = np.arange(count) * block
+    end = np.minimum(begin + block, rows)
+    core, turn = np.arange(count) % cores, np.arange(count) // cores
+
+    streams = [*inputs, *outputs]
+    size = len(streams) + 1
+    table = StepTable(target, count * size)
+    first = np.arange(count) * size
+    compute = first + len(inputs)
+    cycles = sum(
+        target.vector_cycles(np.ceil((end - begin) * (n / rows)), cost)
+        for n, cost in work
+        if cost.simple or cost.special
+    )
+    table.vector(compute, core, np.broadcast_to(np.asarray(cycles), compute.shape))
+    for i, stream in enumerate(streams):
+        origin = np.floor(begin * (stream.nbytes / rows))
+        nbytes = np.floor(end * (stream.nbytes / rows)) - origin
+        if i < len(inputs):
+            step = first + i
+            table.load(step, core, i, origin, nbytes)
+            table.after(step, np.where(turn >= SLOTS, compute - SLOTS * cores * size, -1))
+            table.after(compute, step)
+        else:
+            step = first + i + 1
+            table.store(step, core, i, origin, nbytes)
+            table.after(step, compute)
+    return table.build(
+        name,
+        [f"stream {i}" for i in range(len(streams))],
+        [s.tensor for s in streams],
+        f"{count} blocks of {block} rows",
+    )

@@ -1,0 +1,139 @@
+"""Bulk assembly of a Program: whole columns of steps at a time, edges as (before, after) pairs.
+
+Lowering makes 10^4 to 10^6 steps for an operator; a Python statement for each would cost more than simulating
+it. A ``StepTable`` is sized once, filled by fancy indexing, and turns its edges into the predecessor CSR with
+one stable sort.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from archsim.mapping.target import Target
+from archsim.program import NO_REGION, Program, Region
+
+__all__ = ["WORKSPACE", "Lowered", "StepTable"]
+
+Ints = NDArray[np.int64]
+
+#: stands for scratch memory of the kernel itself in ``Lowered.tensors``
+WORKSPACE = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A kernel as a Program. ``tensors[r]`` is the graph tensor behind region ``r`` (or ``WORKSPACE``).
+
+    skipped_waves: waves of tiles like the kept ones that were left out; the run is carried forward by the period
+    between the program's marks. scale: all tiles over the kept ones, what counts and busy times grow by.
+    """
+
+    program: Program
+    tensors: tuple[int, ...]
+    mapping: str
+    skipped_waves: int = 0
+    scale: float = 1.0
+
+
+class StepTable:
+    """Columns of ``n`` steps on ``target``; a row that is never written is a join."""
+
+    def __init__(self, target: Target, n: int) -> None:
+        self.target = target
+        self.n = n
+        self.route = np.zeros(n, dtype=np.int32)  # route 0 is the empty one
+        self.work_ps = np.zeros(n, dtype=np.int64)
+        self.nbytes = np.zeros(n, dtype=np.int64)
+        self.region = np.full(n, NO_REGION, dtype=np.int32)
+        self.offset = np.zeros(n, dtype=np.int64)
+        self.write = np.zeros(n, dtype=np.bool_)
+        self.core = np.full(n, -1, dtype=np.int32)
+        self._before: list[Ints] = []
+        self._after: list[Ints] = []
+
+    def load(self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike) -> None:
+        """Transfers memory -> core. A transfer of no bytes becomes a join."""
+        self._transfer(at, core, region, offset, nbytes, self.target.read_routes)
+
+    def store(self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike) -> None:
+        """Transfers core -> memory."""
+        self._transfer(at, core, region, offset, nbytes, self.target.write_routes)
+        self.write[at] = self.nbytes[at] > 0
+
+    def receive(self, at: Ints, core: Ints) -> None:
+        """Turn loads into deliveries of what another core has fetched: only the core's own port is used."""
+        moved = self.nbytes[at] > 0
+        self.route[at] = np.where(moved, self.target.port_routes[core], 0)
+        self.region[at], self.offset[at] = NO_REGION, 0
+
+    def _transfer(
+        self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike, routes: Ints
+    ) -> None:
+        size = np.broadcast_to(np.ceil(nbytes).astype(np.int64), at.shape)
+        place = np.broadcast_to(np.asarray(offset).astype(np.int64), at.shape)
+        port = (place // self.target.port_stripe_bytes + core) % routes.shape[1]
+        moved = size > 0
+        self.route[at] = np.where(moved, routes[core, port], 0)
+        self.nbytes[at] = size
+        self.region[at] = np.where(moved, region, NO_REGION)
+        self.offset[at] = np.where(moved, place, 0)
+        self.core[at] = core
+
+    def multiply(self, at: Ints, core: Ints, m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str) -> None:
+        """Tile products on the matrix units; an empty one becomes a join."""
+        m, n, k = np.broadcast_arrays(np.asarray(m), np.asarray(n), np.asarray(k))
+        sizes, inverse = np.unique(np.stack([m.ravel(), n.ravel(), k.ravel()]), axis=1, return_inverse=True)
+        height, width, depth = np.maximum(sizes, 1)
+        cycles = self.target.matrix_cycles(height, width, depth, dtype)
+        cycles = np.where((sizes > 0).all(axis=0), cycles, 0)
+        self._work(at, core, self.target.matrix_routes, cycles[inverse].reshape(at.shape))
+
+    def vector(self, at: Ints, core: Ints, cycles: ArrayLike) -> None:
+        """Work of given cycles on the vector units; none makes a join."""
+        self._work(at, core, self.target.vector_routes, np.broadcast_to(np.asarray(cycles), at.shape))
+
+    def _work(self, at: Ints, core: Ints, routes: Ints, cycles: Ints) -> None:
+        self.route[at] = np.where(cycles > 0, routes[core], 0)
+        self.work_ps[at] = np.ceil(cycles * (1e12 / self.target.clock)).astype(np.int64)
+        self.core[at] = core
+
+    def after(self, step: Ints, before: ArrayLike) -> None:
+        """Each ``step`` waits for its ``before``; a negative ``before`` is no edge."""
+        wanted = np.broadcast_to(np.asarray(before, dtype=np.int64), step.shape)
+        real = wanted >= 0
+        self._before.append(wanted[real])
+        self._after.append(step[real])
+
+    def build(
+        self, name: str, regions: list[str], tensors: list[int], mapping: str, *, marks: Ints | None = None,
+        skipped_waves: int = 0, scale: float = 1.0,
+    ) -> Lowered:  # fmt: skip
+        """Check and freeze. ``marks`` are the steps at which a wave is over."""
+        before = np.concatenate([np.zeros(0, np.int64), *self._before])
+        after = np.concatenate([np.zeros(0, np.int64), *self._after])
+        pred_start = np.zeros(self.n + 1, dtype=np.int64)
+        np.cumsum(np.bincount(after, minlength=self.n), out=pred_start[1:])
+        routes = self.target.routes
+        end = self.offset + self.nbytes
+        program = Program(
+            machine=self.target.machine,
+            name=name,
+            route_start=routes.start,
+            route_resources=routes.resources,
+            route=self.route,
+            work_ps=self.work_ps,
+            nbytes=self.nbytes,
+            region=self.region,
+            offset=self.offset,
+            write=self.write,
+            priority=np.zeros(self.n, dtype=np.int32),
+            tag=self.core,
+            pred_start=pred_start,
+            preds=before[np.argsort(after, kind="stable")].astype(np.int32),
+            regions=tuple(Region(text, int(end[self.region == r].max(initial=1))) for r, text in enumerate(regions)),
+            marks=np.zeros(0, np.int32) if marks is None else marks.astype(np.int32),
+        )
+        return Lowered(program, tuple(tensors), mapping, skipped_waves, scale)

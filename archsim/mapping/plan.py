@@ -1,0 +1,81 @@
+"""How a model is spread over the chips of a system: tensor-, data- and expert-parallel degrees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archsim.errors import InputError
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Degrees of parallelism; every chip does the same work, so one of them stands for all.
+
+    tp: chips that share each layer's heads and columns. dp: groups of tp chips, each with its share of the
+    batch. ep: chips that the experts are spread over: all of them (``tp * dp``), or 1, where each expert is cut
+    tp ways instead.
+    """
+
+    tp: int = 1
+    dp: int = 1
+    ep: int = 1
+
+    @property
+    def chips(self) -> int:
+        return self.tp * self.dp
+
+    def __str__(self) -> str:
+        return f"TP{self.tp} x DP{self.dp}" + (f", EP{self.ep}" if self.ep > 1 else "")
+
+
+def make_plan(
+    *,
+    chips: int,
+    chips_per_node: int,
+    heads: int,
+    experts: int,
+    batch: int,
+    tp: int | None = None,
+    ep: int | None = None,
+) -> Plan:
+    """The plan that was asked for, or the default: TP inside a node, DP across nodes, experts over all chips.
+
+    Args:
+        heads: attention heads; tp must divide them.
+        experts: routed experts of a MoE layer, 0 for a dense model.
+        batch: sequences of the whole system; every DP group takes an equal share.
+
+    Raises InputError with the legal values where a degree does not divide what it has to.
+    """
+    legal = [d for d in range(1, chips + 1) if chips % d == 0 and heads % d == 0]
+    if tp is None:
+        tp = max(d for d in legal if d <= chips_per_node)
+    if tp not in legal:
+        raise InputError(
+            f"--tp {tp}: must divide both the {chips} chips and the {heads} attention heads ({_list(legal)})"
+        )
+    dp = chips // tp
+    if batch % dp:
+        raise InputError(
+            f"--batch {batch}: must be a multiple of {dp}, the data-parallel groups of {chips} chips at TP{tp} "
+            f"(choose another --batch or --tp)"
+        )
+    if not experts:
+        if ep not in (None, 1):
+            raise InputError(f"--ep {ep}: the model has no experts")
+        return Plan(tp, dp, 1)
+    choices = [d for d in {1 if dp == 1 else chips, chips} if experts % d == 0 or d == 1]
+    if ep is None and choices:
+        ep = max(choices)
+    if ep not in choices:
+        raise InputError(
+            f"--ep {ep}: at TP{tp} the {experts} experts can be spread over {_list(sorted(choices)) or 'none'} "
+            f"of {chips} chips"
+        )
+    return Plan(tp, dp, ep)
+
+
+def _list(values: list[int]) -> str:
+    return ", ".join(map(str, values))

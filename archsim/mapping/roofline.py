@@ -1,0 +1,92 @@
+"""The roofline fidelity: a true lower bound on time, in closed form over whole arrays of kernels.
+
+For every kernel ``t = max(matrix FLOPs / peak, vector operations / lanes, cold bytes / memory bandwidth)``.
+*Cold* bytes are those that no cache can hold yet: weights, which each step reads once, and the keys and values
+of earlier steps; without a shared cache, everything. Launch gaps, tile shapes, latencies and contention are
+left out, so the bound holds for any mapping. Streams may overlap: the step takes at least as long as the longer
+of its streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim.mapping.fuse import Kernel
+from archsim.mapping.lower import vector_work
+from archsim.mapping.target import Target
+from archsim.models.vector import COSTS
+from archsim.trace.costs import attention_pairs
+
+__all__ = ["Bounds", "bound_kernels"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Seconds of each kernel on each resource; a column per kernel."""
+
+    matrix: Floats
+    vector: Floats
+    memory: Floats
+    fabric: Floats
+
+    @property
+    def seconds(self) -> Floats:
+        """The lower bound of each kernel."""
+        longest: Floats = np.max([self.matrix, self.vector, self.memory, self.fabric], axis=0)
+        return longest
+
+
+def bound_kernels(kernels: Sequence[Kernel], target: Target) -> Bounds:
+    """Lower bounds of ``kernels`` on ``target``."""
+    rate = np.array([target.peak_flops(kernel.tasks[0].dtype) if _multiplies(kernel) else np.inf for kernel in kernels])
+    flops = np.array([kernel.flops if _multiplies(kernel) else 0 for kernel in kernels], dtype=np.float64)
+    vector = np.array([_vector_cycles(kernel, target) for kernel in kernels])
+    memory = np.array(_cold_bytes(kernels, cached=target.cache_bytes > 0), dtype=np.float64)
+    fabric = np.array([sum(task.seconds for task in kernel.tasks) for kernel in kernels])
+    return Bounds(flops / rate, vector / target.cores / target.clock, memory / target.dram_bytes_per_s, fabric)
+
+
+def _multiplies(kernel: Kernel) -> bool:
+    return kernel.kind in ("product", "grouped", "attention")
+
+
+def _vector_cycles(kernel: Kernel, target: Target) -> float:
+    """Cycles of one core's vector unit for the kernel's essential vector work."""
+    unit = target.chip.core.vector
+    if kernel.kind == "attention":
+        d, attrs = kernel.tasks[0].dims, kernel.tasks[0].attrs
+        window = attrs.get("window")
+        pairs = attention_pairs(
+            d["q_len"], d["kv_len"], bool(attrs.get("causal")), None if window is None else int(window)
+        )
+        work = [(d["batch"] * d["heads"] * pairs, COSTS["online_softmax"])]
+    elif kernel.kind == "vector":
+        work = [vector_work(task) for task in kernel.tasks]
+    else:
+        return 0.0
+    return float(sum(n * max(cost.simple / unit.lanes, cost.special / unit.special_lanes) for n, cost in work))
+
+
+def _cold_bytes(kernels: Sequence[Kernel], *, cached: bool) -> list[int]:
+    """Bytes of each kernel that must come from memory whatever the cache did before."""
+    if not cached:
+        return [0 if kernel.kind == "collective" else kernel.nbytes for kernel in kernels]
+    seen: set[int] = set()  # a weight that two kernels read may still be warm for the second
+    cold = []
+    for kernel in kernels:
+        total = 0
+        for operand in kernel.inputs:
+            if operand.role == "weight" and kernel.op_kind != "embedding" and operand.tensor not in seen:
+                total += operand.nbytes
+                seen.add(operand.tensor)
+            elif operand.role == "kv_cache" and kernel.kind == "attention":
+                dims = kernel.tasks[0].dims
+                total += operand.nbytes * max(dims["kv_len"] - dims["q_len"], 0) // dims["kv_len"]
+        cold.append(total)
+    return cold

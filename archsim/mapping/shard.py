@@ -1,0 +1,277 @@
+"""Sharding: the graph of one step becomes the tasks of one chip, collectives included.
+
+The graph is evaluated with the batch of one data-parallel group. Tensor parallelism then follows Megatron: a
+*column* product splits its output columns over ``tp`` chips, a *row* product its reduction and is followed by
+an all-reduce. What stands between (rotary, attention, SwiGLU, KV append, MLA absorption) works on the split
+tensor and inherits the split. Only the products themselves need rules, and those are data (``COLUMN``,
+``ROW``). Key/value heads fewer than ``tp`` are replicated; MLA's latent cache is one head.
+
+Experts (``ep`` = all chips): each chip owns ``experts / ep`` of them. Tokens of all groups are routed; an
+all-to-all carries them to the experts' chips and back, and an all-gather rebuilds the group's activations. One
+chip stands for all: the one whose experts received the most rows, since the layer waits for it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from archsim.mapping.plan import Plan
+from archsim.mapping.task import Operand, Task, TaskBlock
+from archsim.models import collective
+from archsim.trace import Graph
+from archsim.trace.costs import flops
+from archsim.trace.graph import DTYPE_BITS, Block, Op
+from archsim.trace.moe import expert_counts
+
+__all__ = ["Fabric", "shard"]
+
+#: products whose output columns are split (module names as the model code has them)
+COLUMN = re.compile(r"(^|\.)(q_proj|k_proj|v_proj|gate_proj|up_proj|gate_up_proj|q_b_proj|kv_b_proj|lm_head)$")
+#: products whose reduction is split; an all-reduce follows
+ROW = re.compile(r"(^|\.)(o_proj|down_proj)$")
+KEY_VALUE = re.compile(r"(^|\.)(k_proj|v_proj)$")
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """The links of one chip: inside the node, and between nodes (None: there is only one node)."""
+
+    inside: collective.Level
+    outside: collective.Level | None
+    chips_per_node: int
+
+
+@dataclass
+class _State:
+    """How the tensors produced so far are split, within one block."""
+
+    share: dict[int, int]
+    expert_rows: dict[int, tuple[int, ...]]
+
+
+def shard(graph: Graph, plan: Plan, fabric: Fabric | None, seed: int = 0) -> tuple[TaskBlock, ...]:
+    """The tasks of the busiest chip, block by block. ``graph`` must be evaluated at ``batch / plan.dp`` sequences."""
+    return tuple(_Sharder(graph, plan, fabric, seed).block(block) for block in graph.blocks)
+
+
+class _Sharder:
+    def __init__(self, graph: Graph, plan: Plan, fabric: Fabric | None, seed: int) -> None:
+        self.graph, self.plan, self.fabric, self.seed = graph, plan, fabric, seed
+
+    def block(self, block: Block) -> TaskBlock:
+        state = _State({}, {})
+        tasks: list[Task] = []
+        for op in block.ops:
+            tasks += self._op(op, state)
+        return TaskBlock(block.name, block.repeat, tuple(tasks), state.share)
+
+    # one operator ---------------------------------------------------------------------------------------------
+
+    def _op(self, op: Op, state: _State) -> list[Task]:
+        if op.kind == "grouped_matmul":
+            return [self._grouped(op, state)]
+        if op.kind == "moe_dispatch":
+            return self._dispatch(op, state)
+        if op.kind == "moe_combine":
+            return self._combine(op, state)
+        routed = next((state.expert_rows[t] for t in op.inputs if t in state.expert_rows), None)
+        if routed is not None:
+            return [self._on_routed_rows(op, state, routed)]
+        if op.kind == "matmul":
+            return self._matmul(op, state)
+        if op.kind == "attention":
+            return [self._attention(op, state)]
+        if op.kind == "embedding" and self.plan.tp > 1:
+            task = self._task(op, state, op.dims, share_in=[self.plan.tp], share_out=1)
+            return [task, self._all_reduce(op, task)]
+        # what is left works element by element and inherits the split of what it reads
+        split = max((state.share.get(t, 1) for t in op.inputs), default=1)
+        dims = {name: self._divide(n, split) if name.startswith("cols") else n for name, n in op.dims.items()}
+        shares = [state.share.get(t, 1) if self._is_activation(t) else split for t in op.inputs]
+        return [self._task(op, state, dims, share_in=shares, share_out=split)]
+
+    def _matmul(self, op: Op, state: _State) -> list[Task]:
+        tp, dims = self.plan.tp, dict(op.dims)
+        if dims["b"] > 1:  # one small product per head (MLA absorption): heads are split
+            dims["b"] = self._divide(dims["b"], tp)
+            return [self._task(op, state, dims, share_in=[tp, tp], share_out=tp)]
+        if COLUMN.search(op.name):
+            ways = min(tp, self._kv_heads()) if KEY_VALUE.search(op.name) else tp
+            dims["n"] = self._divide(dims["n"], ways)
+            task = self._task(op, state, dims, share_in=[1, ways, ways], share_out=ways)
+            if op.name.endswith("lm_head") and tp > 1:
+                state.share[op.outputs[0]] = 1
+                return [task, self._collective(op, "all_gather", task.outputs[0].nbytes * tp, tp, op.outputs[0])]
+            return [task]
+        if ROW.search(op.name) and tp > 1:
+            dims["k"] = self._divide(dims["k"], tp)
+            task = self._task(op, state, dims, share_in=[tp, tp, 1], share_out=1)
+            return [task, self._all_reduce(op, task)]
+        return [self._task(op, state, dims, share_in=[1] * len(op.inputs), share_out=1)]
+
+    def _attention(self, op: Op, state: _State) -> Task:
+        tp = self.plan.tp
+        ways = min(tp, op.dims["kv_heads"])
+        dims = {
+            **op.dims,
+            "heads": self._divide(op.dims["heads"], tp),
+            "kv_heads": self._divide(op.dims["kv_heads"], ways),
+        }
+        return self._task(op, state, dims, share_in=[tp, ways, ways], share_out=tp)
+
+    # mixture of experts ---------------------------------------------------------------------------------------
+
+    def _own_rows(self, op: Op) -> tuple[int, ...]:
+        """Rows of each expert of the busiest chip (most rows, then most active experts, then first)."""
+        counts = expert_counts(
+            op.dims["tokens"] * self.plan.dp, op.dims["experts"], op.dims["top_k"],
+            str(op.attrs.get("routing", "uniform")), self.seed + int(op.attrs.get("seed") or 0),
+        )  # fmt: skip
+        chips = np.asarray(counts).reshape(self.plan.ep, -1)
+        busiest = max(range(self.plan.ep), key=lambda c: (chips[c].sum(), (chips[c] > 0).sum(), -c))
+        return tuple(int(rows) for rows in chips[busiest])
+
+    def _dispatch(self, op: Op, state: _State) -> list[Task]:
+        rows = self._own_rows(op)
+        for tensor in op.outputs:
+            state.expert_rows[tensor] = rows
+        tokens = self._divide(op.dims["tokens"], self.plan.tp) if self.plan.ep > 1 else op.dims["tokens"]
+        task = self._task(
+            op,
+            state,
+            {**op.dims, "tokens": tokens},
+            share_in=[op.dims["tokens"] / tokens] * len(op.inputs),
+            share_out=1,
+        )
+        sent = self._share_of(op, tokens * op.dims["top_k"])
+        routed = Operand(task.outputs[0].tensor, "activation", max(sent, 1), task.outputs[0].element_bytes)
+        task = replace(task, outputs=(routed, *task.outputs[1:]))
+        return (
+            [task, self._collective(op, "all_to_all", sent, self.plan.ep, op.outputs[0])]
+            if self.plan.ep > 1
+            else [task]
+        )
+
+    def _combine(self, op: Op, state: _State) -> list[Task]:
+        tokens = self._divide(op.dims["tokens"], self.plan.tp) if self.plan.ep > 1 else op.dims["tokens"]
+        dims = {**op.dims, "tokens": tokens}
+        task = self._task(
+            op,
+            state,
+            dims,
+            share_in=[op.dims["tokens"] / tokens] * len(op.inputs),
+            share_out=op.dims["tokens"] / tokens,
+        )
+        for tensor in op.outputs:
+            state.share[tensor] = 1
+        if self.plan.ep == 1:
+            return [task, self._all_reduce(op, task)] if self.plan.tp > 1 else [task]
+        element = task.outputs[0].element_bytes
+        sent = int(tokens * op.dims["top_k"] * op.dims["cols"] * element)
+        tasks = [self._collective(op, "all_to_all", sent, self.plan.ep, op.inputs[0]), task]
+        if self.plan.tp > 1:
+            whole = int(op.dims["tokens"] * op.dims["cols"] * element)
+            tasks.append(self._collective(op, "all_gather", whole, self.plan.tp, op.outputs[0]))
+        return tasks
+
+    def _grouped(self, op: Op, state: _State) -> Task:
+        rows = state.expert_rows[op.inputs[0]]
+        n, k = op.dims["n"], op.dims["k"]
+        if self.plan.ep == 1 and self.plan.tp > 1:  # experts cut like a dense layer: columns first, then the reduction
+            first = op.inputs[0] not in state.share
+            n, k = (self._divide(n, self.plan.tp), k) if first else (n, self._divide(k, self.plan.tp))
+            state.share[op.outputs[0]] = self.plan.tp if first else 1
+        total, active = sum(rows), sum(r > 0 for r in rows)
+        dims = {**op.dims, "experts": len(rows), "rows": total, "n": n, "k": k}
+        state.expert_rows[op.outputs[0]] = rows
+        state.share[op.inputs[1]] = self.plan.ep if self.plan.ep > 1 else self.plan.tp
+        x, w, y = (self.graph.tensors[t] for t in (op.inputs[0], op.inputs[1], op.outputs[0]))
+        weight_bytes = w.nbytes / (op.dims["experts"] * op.dims["n"] * op.dims["k"])
+        return Task(
+            op.name, op.kind, dims, op.attrs, op.dtype,
+            inputs=(
+                self._operand(op.inputs[0], total * k * self._element(x.dtype)),
+                self._operand(op.inputs[1], active * n * k * weight_bytes),
+            ),
+            outputs=(self._operand(op.outputs[0], total * n * self._element(y.dtype)),),
+            flops=2 * total * n * k, rows=rows,
+        )  # fmt: skip
+
+    def _on_routed_rows(self, op: Op, state: _State, rows: tuple[int, ...]) -> Task:
+        """An element-wise operator between dispatch and combine works on this chip's routed rows."""
+        total = max(sum(rows), 1)
+        split = max((state.share.get(t, 1) for t in op.inputs), default=1)
+        dims = {**op.dims, "rows": total, "cols": self._divide(op.dims["cols"], split)}
+        ratio = split * op.dims["rows"] / total
+        for tensor in op.outputs:
+            state.expert_rows[tensor] = rows
+        return self._task(op, state, dims, share_in=[ratio] * len(op.inputs), share_out=ratio, split_out=split)
+
+    # pieces ---------------------------------------------------------------------------------------------------
+
+    def _task(
+        self, op: Op, state: _State, dims: dict[str, int], *, share_in: list[float] | list[int], share_out: float,
+        split_out: int | None = None,
+    ) -> Task:  # fmt: skip
+        """``op`` with ``dims`` and each operand divided by its share; records how the outputs are split."""
+        split = split_out if split_out is not None else round(share_out)
+        if split > 1:
+            for tensor in op.outputs:
+                state.share[tensor] = split
+        shares = [*share_in, *[1] * len(op.inputs)]
+        for tensor, share in zip(op.inputs, shares, strict=False):
+            if not self._is_activation(tensor) and share > 1:
+                state.share[tensor] = round(share)
+        return Task(
+            op.name, op.kind, dims, op.attrs, op.dtype,
+            inputs=tuple(self._operand(t, b / s) for t, b, s in zip(op.inputs, op.input_bytes, shares, strict=False)),
+            outputs=tuple(self._operand(t, b / share_out) for t, b in zip(op.outputs, op.output_bytes, strict=True)),
+            flops=flops(op.kind, dims, op.attrs),
+        )  # fmt: skip
+
+    def _operand(self, tensor: int, nbytes: float) -> Operand:
+        spec = self.graph.tensors[tensor]
+        return Operand(tensor, spec.role, int(np.ceil(nbytes)), self._element(spec.dtype))
+
+    @staticmethod
+    def _element(dtype: str) -> float:
+        return DTYPE_BITS[dtype] / 8
+
+    def _is_activation(self, tensor: int) -> bool:
+        return self.graph.tensors[tensor].role == "activation"
+
+    def _kv_heads(self) -> int:
+        """Key/value heads of the model: what the k and v projections can be split into."""
+        heads = [op.dims["kv_heads"] for block in self.graph.blocks for op in block.ops if op.kind == "attention"]
+        return min(heads, default=1)
+
+    @staticmethod
+    def _divide(size: int, ways: int) -> int:
+        """The largest chip's share."""
+        return -(-size // ways)
+
+    def _share_of(self, op: Op, rows: int) -> int:
+        return int(rows * op.dims["cols"] * self._element(self.graph.tensors[op.inputs[0]].dtype))
+
+    # collectives ----------------------------------------------------------------------------------------------
+
+    def _all_reduce(self, op: Op, task: Task) -> Task:
+        return self._collective(op, "all_reduce", task.outputs[0].nbytes, self.plan.tp, op.outputs[0])
+
+    def _collective(self, op: Op, kind: str, nbytes: int, ranks: int, tensor: int) -> Task:
+        """``kind`` over ``ranks`` chips, working on ``tensor`` in place."""
+        assert self.fabric is not None, "more than one chip without a fabric"
+        inside, outside, node = self.fabric.inside, self.fabric.outside, self.fabric.chips_per_node
+        if kind == "all_to_all":
+            seconds = collective.all_to_all(nbytes, ranks, node, inside, outside)
+        else:
+            level = inside if ranks <= node or outside is None else outside
+            model = {"all_reduce": collective.all_reduce, "all_gather": collective.all_gather}[kind]
+            seconds = model(nbytes, ranks, level)
+        moved = (Operand(tensor, "activation", nbytes, 1.0),)
+        return Task(
+            f"{op.name}.{kind}", kind, {"bytes": nbytes, "ranks": ranks}, {}, op.dtype, moved, moved, 0, seconds=seconds
+        )

@@ -1,0 +1,239 @@
+"""What lowering needs to know of a chip: numbers read off the spec once, and the machine that the engine runs.
+
+A ``Target`` is the bridge between the chip description and the Program. It owns the table of resources (a
+matrix unit, a vector unit and two ports for each core, the links of the NoC, the memory system), the routes
+between each core and the memory, and the rates that tilings are scored with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim.errors import InputError
+from archsim.hardware import ChipSpec, Dtype
+from archsim.mapping import noc
+from archsim.models import matrix
+from archsim.models.vector import VectorCost, vector_cycles
+from archsim.program import Cache, Dram, Link, Machine, Memory, Resource, Unit, attoseconds_per_byte
+
+__all__ = ["RouteTable", "Target", "make_target"]
+
+Ints = NDArray[np.int64]
+
+#: what a unit without the dtype computes in instead: the next wider type, as compilers do
+WIDER = {
+    "fp4": "fp8", "int4": "int8", "fp8": "bf16", "int8": "bf16", "fp16": "bf16", "bf16": "fp16", "tf32": "bf16",
+    "fp32": "tf32",
+}  # fmt: skip
+#: bytes of consecutive addresses on one DRAM channel: fine enough that a tile spreads over many of them
+INTERLEAVE_BYTES = 256
+#: latency of a busy memory over that of an idle one, for the scores of tilings only (the engine queues for real)
+LOADED = 3.0
+#: bursts that a controller collects before it turns the bus round (the write queue of the reference simulators)
+DRAIN_BURSTS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class RouteTable:
+    """The routes of a machine as a CSR; entry 0 is the empty route of joins."""
+
+    start: NDArray[np.int32]
+    resources: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One chip, ready to be lowered for; made by :func:`make_target`. Rates in bytes/s, sizes in bytes, times in s.
+
+    The route arrays hold route ids: ``matrix_routes[core]``, ``read_routes[core, memory port]`` and so on.
+    """
+
+    chip: ChipSpec
+    machine: Machine
+    routes: RouteTable
+    matrix_routes: Ints
+    vector_routes: Ints
+    read_routes: Ints
+    write_routes: Ints
+    port_routes: Ints
+    port_stripe_bytes: int
+    multicast: int
+
+    name: str
+    cores: int
+    clock: float
+    scratchpad_bytes: int
+    accumulator_bytes: int
+    port_read_bytes_per_s: float
+    port_write_bytes_per_s: float
+    dram_bytes_per_s: float
+    memory_latency_s: float
+    loaded_latency_s: float
+    cache_bytes: int
+    cache_bytes_per_s: float
+    block_bytes: int
+
+    @cached_property
+    def groups(self) -> dict[str, Ints]:
+        """Resource ids of each group that utilisation is reported for."""
+        names = [resource.group for resource in self.machine]
+        return {name: np.flatnonzero([n == name for n in names]) for name in dict.fromkeys(names)}
+
+    def compute_dtype(self, dtype: str) -> Dtype:
+        """The type that the matrix unit really multiplies ``dtype`` in: itself, or the nearest one that can hold it.
+
+        fp32 operands run as tf32 or bf16 where the unit has nothing wider, as inference engines allow.
+        """
+        rates = self.chip.core.matrix.rates
+        candidate: str | None = dtype
+        tried: set[str] = set()
+        while candidate is not None and candidate not in tried:
+            for offered in rates:
+                if offered == candidate:
+                    return offered
+            tried.add(candidate)
+            candidate = WIDER.get(candidate)
+        raise InputError(f"{self.name} cannot multiply {dtype}: its matrix unit has {', '.join(rates)}")
+
+    def matrix_cycles(self, m: Ints, n: Ints, k: Ints, dtype: str) -> Ints:
+        """Occupancy in cycles of one core's matrix unit by tiles of ``m x n x k``."""
+        unit = self.chip.core.matrix
+        offered = self.compute_dtype(dtype)
+        m, n, k = (np.asarray(x, dtype=np.int64) for x in (m, n, k))
+        if unit.kind == "systolic":
+            return matrix.systolic_occupancy(
+                m,
+                n,
+                k,
+                rows=unit.rows,
+                cols=unit.cols,
+                count=unit.count,
+                dataflow=unit.dataflow,
+                rate=unit.dtypes[offered],
+            )
+        rate = unit.rates[offered]
+        # the instruction's k grows with the rate: 16 for bf16 is 32 for fp8
+        wide = max(1, round(rate / unit.rates.get("bf16", rate)))
+        return matrix.tensor_core_occupancy(
+            m, n, k, step_m=unit.m, step_n=unit.n, step_k=unit.k * wide, macs_per_cycle=rate
+        )
+
+    def peak_flops(self, dtype: str) -> float:
+        """Dense peak of the chip in FLOP/s at its clock."""
+        return self.chip.flops(self.compute_dtype(dtype))
+
+    def vector_cycles(self, elements: Ints | int, cost: VectorCost) -> Ints:
+        """Cycles of one core's vector unit."""
+        unit = self.chip.core.vector
+        return vector_cycles(elements, cost, lanes=unit.lanes, special=unit.special_lanes)
+
+    def tile_floor(self) -> tuple[int, int, int]:
+        """Smallest (m, n, k) worth a tile: the unit's natural step."""
+        unit = self.chip.core.matrix
+        if unit.kind == "systolic" and unit.dataflow != "output_stationary":
+            return 16, unit.cols, unit.rows
+        if unit.kind == "systolic":
+            return min(16, unit.rows), unit.cols, 64
+        return 16, 16, 64
+
+
+def ps(seconds: float) -> int:
+    """Seconds as whole picoseconds."""
+    return round(seconds * 1e12)
+
+
+def _memory(chip: ChipSpec) -> Memory:
+    """The DRAM channels, as one resource, behind the shared cache if there is one."""
+    memory, standard, t = chip.memory, chip.memory.standard, chip.memory.standard.timings
+    piece_bursts = INTERLEAVE_BYTES / standard.burst_bytes
+    dram = Dram(
+        channels=memory.channels,
+        interleave_bytes=INTERLEAVE_BYTES,
+        banks=standard.banks,
+        row_bytes=standard.row_bytes,
+        burst_bytes=standard.burst_bytes,
+        burst_ps=max(1, ps(memory.burst_time)),
+        cl_ps=ps(t.tcl),
+        rcd_ps=ps(t.trcd),
+        rp_ps=ps(t.trp),
+        rc_ps=ps(t.trc),
+        act_ps=ps(max(t.trrd, t.tfaw / 4)),
+        refi_ps=ps(t.trefi),
+        rfc_ps=ps(t.trfc),
+        # a queue of writes turns the bus twice; each piece of it carries its part
+        turn_ps=ps((t.twtr + t.trtw) / 2 * min(1.0, piece_bursts / DRAIN_BURSTS)),
+    )
+    cache = None
+    if chip.cache is not None:
+        cache = Cache(
+            capacity_bytes=int(chip.cache.capacity),
+            block_bytes=int(chip.cache.block),
+            as_per_byte=attoseconds_per_byte(chip.cache.bandwidth),
+            hit_latency_ps=ps(chip.cache.latency),
+        )
+    # the controller's latency belongs to DRAM accesses only; behind a cache it joins the column latency
+    if cache is not None:
+        dram = replace(dram, cl_ps=dram.cl_ps + ps(memory.latency))
+    # a crossbar is crossed by the request and by the data; the links of a mesh carry their own latency
+    crossing = 2 * chip.noc.hop_latency if chip.noc.kind == "crossbar" else 0.0
+    return Memory("memory", "memory", dram, cache, latency_ps=ps(crossing + (0.0 if cache else memory.latency)))
+
+
+def make_target(chip: ChipSpec) -> Target:
+    """Build the machine and the routes of ``chip``."""
+    core, cores = chip.core, range(chip.cores)
+    unit = core.matrix
+    depth = matrix.systolic_latency(unit.rows, unit.cols) if unit.kind == "systolic" else unit.latency_cycles
+    read_bytes_per_s = core.port.read_bytes_per_cycle * chip.clock
+    write_bytes_per_s = core.port.write_bytes_per_cycle * chip.clock
+    resources: list[Resource] = [_memory(chip)]
+    resources += [Unit(f"core{c}.matrix", "matrix", ps(depth / chip.clock)) for c in cores]
+    resources += [Unit(f"core{c}.vector", "vector") for c in cores]
+    resources += [Link(f"core{c}.in", "port_in", attoseconds_per_byte(read_bytes_per_s)) for c in cores]
+    resources += [Link(f"core{c}.out", "port_out", attoseconds_per_byte(write_bytes_per_s)) for c in cores]
+    matrix_id, vector_id, in_id, out_id = (1 + chip.cores * i for i in range(4))
+    network = noc.lay_out(chip, first_resource=len(resources))
+    resources += network.links
+
+    paths: list[tuple[int, ...]] = [()]
+
+    def route(*path: int) -> int:
+        paths.append(path)
+        return len(paths) - 1
+
+    ports = range(network.ports)
+    cache, timings = chip.cache, chip.memory.standard.timings
+    idle_s = chip.memory.latency + timings.trcd + timings.tcl + 2 * chip.noc.hop_latency
+    idle_s += cache.latency if cache else 0.0
+    return Target(
+        chip=chip,
+        machine=Machine(tuple(resources)),
+        matrix_routes=np.array([route(matrix_id + c) for c in cores]),
+        vector_routes=np.array([route(vector_id + c) for c in cores]),
+        read_routes=np.array([[route(0, *network.to_core[c][p], in_id + c) for p in ports] for c in cores]),
+        write_routes=np.array([[route(out_id + c, *network.from_core[c][p], 0) for p in ports] for c in cores]),
+        port_routes=np.array([route(in_id + c) for c in cores]),
+        port_stripe_bytes=network.stripe_bytes,
+        routes=RouteTable(
+            np.cumsum([0, *(len(path) for path in paths)], dtype=np.int32),
+            np.array([resource for path in paths for resource in path], dtype=np.int32),
+        ),
+        multicast=chip.noc.multicast if chip.noc.kind == "crossbar" else 1,
+        name=chip.name,
+        cores=chip.cores,
+        clock=chip.clock,
+        scratchpad_bytes=int(core.scratchpad.capacity),
+        accumulator_bytes=int(core.accumulator.capacity),
+        port_read_bytes_per_s=read_bytes_per_s,
+        port_write_bytes_per_s=write_bytes_per_s,
+        dram_bytes_per_s=chip.memory.bandwidth,
+        memory_latency_s=idle_s,
+        loaded_latency_s=LOADED * idle_s,
+        cache_bytes=int(cache.capacity) if cache else 0,
+        cache_bytes_per_s=cache.bandwidth if cache else 0.0,
+        block_bytes=int(cache.block) if cache else 4096,
+    )

@@ -1,0 +1,1 @@
+"""Models: one phenomenon a file, pure functions of numbers, the equation in the docstring."""

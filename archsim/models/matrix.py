@@ -1,0 +1,121 @@
+"""Occupancy of one matrix unit by one tile step, in cycles.
+
+A tile step multiplies an ``m x k`` operand by a ``k x n`` operand that already lie in the core's scratchpad.
+Two figures describe it: how long it keeps the unit from the next step (*occupancy*) and how long after that the
+last result appears (*latency*, a property of the unit). The engine overlaps the latency of one step with the
+occupancy of the next, as a pipelined unit does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["systolic_latency", "systolic_occupancy", "tensor_core_occupancy"]
+
+Ints = NDArray[np.int64]
+
+
+def _ceil_div(a: Ints, b: int) -> Ints:
+    quotient: Ints = -(-a // b)
+    return quotient
+
+
+def tensor_core_occupancy(
+    m: Ints,
+    n: Ints,
+    k: Ints,
+    *,
+    step_m: int,
+    step_n: int,
+    step_k: int,
+    macs_per_cycle: float,
+) -> Ints:
+    """Cycles in which the tensor cores of one core are busy with an ``m x n x k`` tile.
+
+    Equation::
+
+        cycles = ceil(M' N' K' / rate),   X' = X rounded up to the instruction's step in that dimension
+
+    ======== ==================================================== ======
+    symbol   meaning                                              unit
+    ======== ==================================================== ======
+    m, n, k  tile of the output (m x n) and its reduction (k)     1
+    step_*   instruction tile; the operands may be swapped, so
+             the cheaper of ``(m, n)`` and ``(n, m)`` is taken    1
+    rate     multiply-accumulates per cycle of the whole core     1/cycle
+    ======== ==================================================== ======
+
+    Assumptions: the instruction stream issues back to back; operands arrive from shared memory at full rate.
+    Not modelled: register-file bank conflicts, promotion of fp8 partial sums.
+    Valid when: ``m, n, k >= 1``.
+    Reference: NVIDIA PTX ISA, ``wgmma.mma_async`` (m64nNk16, N a multiple of 8).
+
+    >>> int(tensor_core_occupancy(np.array([128]), np.array([256]), np.array([64]),
+    ...                           step_m=64, step_n=8, step_k=16, macs_per_cycle=2048)[0])
+    1024
+    """
+    kk = _ceil_div(k, step_k) * step_k
+    straight = (_ceil_div(m, step_m) * step_m) * (_ceil_div(n, step_n) * step_n)
+    swapped = (_ceil_div(n, step_m) * step_m) * (_ceil_div(m, step_n) * step_n)
+    macs = np.minimum(straight, swapped) * kk
+    cycles: Ints = np.maximum(np.ceil(macs / macs_per_cycle).astype(np.int64), 1)
+    return cycles
+
+
+def systolic_occupancy(
+    m: Ints,
+    n: Ints,
+    k: Ints,
+    *,
+    rows: int,
+    cols: int,
+    count: int,
+    dataflow: str,
+    rate: float,
+) -> Ints:
+    """Cycles in which the systolic arrays of one core are busy with an ``m x n x k`` tile.
+
+    Equation (folds are shared out over ``count`` equal arrays)::
+
+        weight_stationary  folds = ceil(k/R) ceil(n/C),  each max(m, R) / rate
+        input_stationary   folds = ceil(k/R) ceil(m/C),  each max(n, R) / rate
+        output_stationary  folds = ceil(m/R) ceil(n/C),  each max(k, R) / rate
+        cycles = ceil(folds / count) * fold
+
+    ======== ================================================================ ======
+    symbol   meaning                                                          unit
+    ======== ================================================================ ======
+    R, C     rows and columns of one array                                    1
+    rate     multiply-accumulates per element and cycle of the dtype          1/cycle
+    ======== ================================================================ ======
+
+    Assumptions: the stationary operand of the next fold is shifted in (R cycles) while the present fold streams, and
+    finished outputs are shifted out (R cycles) while the next fold computes; hence no fold is shorter than R.
+    Edge folds keep the whole array busy. The skew of the first and last fold is the unit's latency, not occupancy.
+    Not modelled: operand bandwidth of the scratchpad.
+    Reference: Samajdar et al., "A systematic methodology for characterizing scalability of DNN accelerators using
+    SCALE-Sim", ISPASS 2020, section III, with overlapped folds.
+
+    >>> int(systolic_occupancy(np.array([256]), np.array([256]), np.array([256]), rows=128, cols=128, count=1,
+    ...                        dataflow="weight_stationary", rate=1.0)[0])
+    1024
+    """
+    across, down, streamed = {
+        "weight_stationary": (n, k, m),
+        "input_stationary": (m, k, n),
+        "output_stationary": (n, m, k),
+    }[dataflow]
+    folds = _ceil_div(_ceil_div(down, rows) * _ceil_div(across, cols), count)
+    fold_cycles = np.ceil(np.maximum(streamed, rows) / rate).astype(np.int64)
+    cycles: Ints = np.maximum(folds * fold_cycles, 1)
+    return cycles
+
+
+def systolic_latency(rows: int, cols: int) -> int:
+    """Cycles from the last streamed operand to the last result: the skew over the array, ``R + C - 2``.
+
+    >>> systolic_latency(128, 128)
+    254
+    """
+    return rows + cols - 2

@@ -1,0 +1,65 @@
+"""Work of the vector unit, in lane operations and special-function operations per element.
+
+The unit issues ``lanes`` simple operations (add, multiply, compare, convert; a fused multiply-add counts once) and
+``special`` transcendental operations (exp, rsqrt, reciprocal, sin/cos) each cycle; the two run side by side::
+
+    cycles = ceil(elements * max(simple / lanes, special_ops / special))
+
+The counts below are those of straightforward kernels: reductions cost one operation an element. Not modelled:
+lane shuffles at the end of a reduction, unaligned rows, dual issue. Estimated from the operator definitions; no
+constant is fitted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["COSTS", "VectorCost", "vector_cycles"]
+
+
+@dataclass(frozen=True)
+class VectorCost:
+    """Operations per element: ``simple`` lane operations and ``special`` transcendental ones."""
+
+    simple: float
+    special: float
+
+    def __add__(self, other: VectorCost) -> VectorCost:
+        return VectorCost(self.simple + other.simple, self.special + other.special)
+
+
+#: operations per element of each vector function (elements = rows x cols of its dims)
+COSTS: dict[str, VectorCost] = {
+    "copy": VectorCost(0.0, 0.0),  # gather, scatter and append move bytes only
+    "concat": VectorCost(0.0, 0.0),
+    "cast": VectorCost(1.0, 0.0),
+    "add": VectorCost(1.0, 0.0),
+    "mul": VectorCost(1.0, 0.0),
+    "silu": VectorCost(2.0, 2.0),  # x * 1/(1 + exp(-x)): exp and reciprocal are special
+    "silu_mul": VectorCost(3.0, 2.0),
+    "gelu": VectorCost(5.0, 1.0),  # tanh form
+    "gelu_mul": VectorCost(6.0, 1.0),
+    "rms": VectorCost(4.0, 0.0),  # square-accumulate, convert, scale, weight
+    "layer": VectorCost(6.0, 0.0),
+    "rotary": VectorCost(2.0, 0.0),  # one multiply and one fused multiply-add; sin/cos come from a table
+    "sigmoid": VectorCost(4.0, 2.0),  # score, bias, group maximum, top-k compare
+    "softmax": VectorCost(4.0, 1.0),  # maximum, scale-subtract, sum, normalise; one exp
+    "online_softmax": VectorCost(4.0, 1.0),  # the same per score of a flash-attention tile
+    "argmax": VectorCost(1.0, 0.0),
+    "quantise": VectorCost(3.0, 0.0),  # absolute maximum, scale, convert
+}
+
+
+def vector_cycles(
+    elements: NDArray[np.int64] | int, cost: VectorCost, *, lanes: int, special: int
+) -> NDArray[np.int64]:
+    """Cycles of ``elements`` elements at ``cost`` operations each, at least one.
+
+    >>> int(vector_cycles(128 * 128, COSTS["online_softmax"], lanes=128, special=16))
+    1024
+    """
+    per_element = max(cost.simple / lanes, cost.special / special)
+    return np.maximum(np.ceil(np.asarray(elements) * per_element).astype(np.int64), 1)

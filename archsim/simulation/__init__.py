@@ -1,0 +1,118 @@
+"""`simulate`: one step of a workload on a chip or a system, from names to a Result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from archsim.engine import Session
+from archsim.hardware import ChipSpec, SystemSpec
+from archsim.mapping import bound_kernels
+from archsim.results import Result, run_meta
+from archsim.simulation import outcome
+from archsim.simulation.blocks import BlockRun, run_block
+from archsim.simulation.job import Job, Options, prepare
+from archsim.trace import Trace
+
+__all__ = ["Job", "Options", "prepare", "simulate"]
+
+#: default prompt of a prefill and default cached tokens of a decode step
+SEQ, CTX = 2048, 4096
+
+
+def simulate(
+    chip: str | ChipSpec,
+    workload: str | Trace,
+    *,
+    phase: str,
+    batch: int = 1,
+    seq: int | None = None,
+    ctx: int | None = None,
+    system: str | SystemSpec | None = None,
+    tp: int | None = None,
+    ep: int | None = None,
+    set: Mapping[str, str] | None = None,
+    fidelity: str = "tile",
+    engine: str = "compiled",
+    exact: bool = False,
+    quant: str = "none",
+    timeline: bool = False,
+    seed: int = 0,
+    command: str = "",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Result:
+    """Simulate one step of ``workload`` on ``chip``: a whole prompt, or the decoding of one token per sequence.
+
+    Args:
+        chip: preset name, path of a chip YAML, or a spec.
+        workload: name of a shipped workload, path of a trace, or a trace.
+        phase: "prefill" or "decode".
+        batch: sequences over the whole system.
+        seq: prompt tokens per sequence (prefill; default 2048).
+        ctx: tokens already in the KV cache (decode; default 4096).
+        system: preset or path of a system; one chip when omitted.
+        tp, ep: tensor- and expert-parallel degree; chosen from the system when omitted.
+        set: overrides of the chip, dotted path to value: ``{"memory.bandwidth": "6 TB/s"}``.
+        fidelity: "roofline" (a closed-form lower bound on the time) or "tile".
+        engine: "compiled", or "simpy", the readable reference (slow; for small workloads).
+        exact: simulate every wave of tiles and every repeated layer instead of carrying settled ones forward.
+        quant: "none", "fp8" or "int8" weights, with the matrix work of the linear layers in that type.
+        timeline: also keep the tile steps of one core.
+        seed: of the expert routing.
+        progress: called with (layers done, layers in all, block name).
+
+    Returns the Result of the step on one chip; chips do the same work. Raises InputError for anything that
+    cannot be run.
+
+    >>> import archsim
+    >>> step = archsim.simulate("h800", "llama-3.1-8b", phase="decode", batch=32, ctx=4096)
+    >>> 7e-3 < step.time_s < 15e-3
+    True
+    """
+    decode = phase == "decode"
+    options = Options(
+        phase=phase, batch=batch, seq=seq if seq is not None else (1 if decode else SEQ),
+        ctx=ctx if ctx is not None else (CTX if decode else 0), tp=tp, ep=ep, fidelity=fidelity, engine=engine,
+        exact=exact, quant=quant, seed=seed,
+    )  # fmt: skip
+    job = prepare(chip, workload, options, system, set)
+    meta = _meta(job, command)
+    if fidelity == "roofline":
+        return outcome.from_bounds(job, [bound_kernels(block.kernels, job.target) for block in job.blocks], meta)
+    return outcome.from_runs(job, _run(job, progress or (lambda done, total, name: None)), meta, timeline=timeline)
+
+
+def _run(job: Job, progress: Callable[[int, int, str], None]) -> list[BlockRun]:
+    session = Session(job.target.machine, job.options.engine)
+    total = sum(block.repeat for block in job.blocks)
+    done = 0
+    runs = []
+    for block in job.blocks:
+        hear = lambda n, base=done, name=block.name: progress(base + n, total, name)  # noqa: E731
+        runs.append(run_block(session, block, job.target, job.layout, exact=job.options.exact, on_repeat=hear))
+        done += block.repeat
+    return runs
+
+
+def _meta(job: Job, command: str) -> dict[str, object]:
+    options = job.options
+    return run_meta(command=command) | {
+        "chip": job.chip.name,
+        "chip_yaml": job.chip.resolved_yaml(),
+        "chip_hash": job.chip.content_hash,
+        "chip_estimated": job.chip.estimated,
+        "workload": job.trace.name,
+        "trace_hash": job.trace.content_hash,
+        "phase": options.phase,
+        "batch": options.batch,
+        "seq": options.seq,
+        "ctx": options.ctx,
+        "system": job.system.name if job.system else None,
+        "chips": job.plan.chips,
+        "plan": {"tp": job.plan.tp, "dp": job.plan.dp, "ep": job.plan.ep},
+        "fidelity": options.fidelity,
+        "engine": options.engine,
+        "exact": options.exact,
+        "quant": options.quant,
+        "seed": options.seed,
+        "notes": job.notes(),
+    }

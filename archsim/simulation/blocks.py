@@ -1,0 +1,153 @@
+"""Running the kernels of a block, repetition after repetition, until the time of one no longer changes.
+
+Repeated blocks (the layers of a model) do the same work on other weights. They are run one after another on the same
+session, with caches and open rows carried along; once two repetitions in a row take the same time (within ``SETTLED``)
+the rest is carried forward at their mean. ``exact`` runs every one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim.engine import Launch, LaunchRecord, Session
+from archsim.mapping import Kernel, KernelBlock, Layout, Lowered, Target, lower
+
+__all__ = ["BlockRun", "KernelRun", "run_block"]
+
+#: relative change of a repetition's time below which the block has settled
+SETTLED = 3e-3
+COMPUTE, COMMUNICATION = "compute", "communication"
+
+
+@dataclass(frozen=True, eq=False)
+class KernelRun:
+    """One kernel, averaged over the repetitions of its block (times in ps, bytes and busy times per repetition).
+
+    busy_ps: by resource group, the mean over the group's resources. first: the record of the first repetition.
+    """
+
+    kernel: Kernel
+    lowered: Lowered | None
+    first: LaunchRecord
+    time_ps: float
+    launch_ps: int
+    dram_bytes: float
+    busy_ps: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class BlockRun:
+    """A block as it ran: ``simulated`` repetitions, the others carried forward at ``period_ps`` each."""
+
+    block: KernelBlock
+    start_ps: int
+    end_ps: int
+    simulated: int
+    period_ps: int
+    kernels: tuple[KernelRun, ...]
+    records: tuple[tuple[LaunchRecord, ...], ...]
+
+
+def run_block(
+    session: Session, block: KernelBlock, target: Target, layout: Layout, *, exact: bool,
+    on_repeat: Callable[[int], None] = lambda done: None,
+) -> BlockRun:  # fmt: skip
+    """Run ``block`` to its end on ``session``; ``on_repeat`` hears how many repetitions are done."""
+    lowered = [None if k.kind == "collective" else lower(k, target, exact=exact) for k in block.kernels]
+    waits = _dependencies(block.kernels)
+    gaps = [_launch_ps(kernel, target) for kernel in block.kernels]
+    start_ps = session.now_ps
+    records: list[tuple[LaunchRecord, ...]] = []
+    periods: list[int] = []
+    for repeat in range(block.repeat):
+        before = session.now_ps
+        records.append(session.run(_launches(block.kernels, lowered, waits, gaps, layout, repeat)))
+        periods.append(session.now_ps - before)
+        on_repeat(repeat + 1)
+        if not exact and repeat and abs(periods[-1] - periods[-2]) <= SETTLED * periods[-1]:
+            break
+    left = block.repeat - len(records)
+    period = sum(periods[-2:]) // len(periods[-2:])
+    session.skip(left * period)
+    on_repeat(block.repeat)
+    weights = np.ones(len(records))
+    weights[-2:] += left / len(periods[-2:])  # the last two stand for those carried forward
+    kernels = tuple(
+        _average(kernel, lowered[i], [r[i] for r in records], weights / block.repeat, target)
+        for i, kernel in enumerate(block.kernels)
+    )
+    return BlockRun(block, start_ps, session.now_ps, len(records), period, kernels, tuple(records))
+
+
+def _launches(
+    kernels: Sequence[Kernel], lowered: Sequence[Lowered | None], waits: Sequence[tuple[int, ...]], gaps: Sequence[int],
+    layout: Layout, repeat: int,
+) -> list[Launch]:  # fmt: skip
+    launches = []
+    for kernel, program, after, gap in zip(kernels, lowered, waits, gaps, strict=True):
+        if program is None:
+            duration = sum(round(task.seconds * 1e12) for task in kernel.tasks)
+            launches.append(Launch(kernel.name, COMMUNICATION, after, gap, duration_ps=duration))
+        else:
+            launches.append(
+                Launch(
+                    kernel.name, COMPUTE, after, gap, program.program, layout.bases(program, repeat),
+                    skipped_waves=program.skipped_waves,
+                )
+            )  # fmt: skip
+    return launches
+
+
+def _launch_ps(kernel: Kernel, target: Target) -> int:
+    """The gap before a kernel; a collective's is part of its latency."""
+    launch = target.chip.launch
+    seconds = launch.latency
+    if kernel.kind == "vector" and launch.vector_latency is not None:
+        seconds = launch.vector_latency
+    return 0 if kernel.kind == "collective" else round(seconds * 1e12)
+
+
+def _dependencies(kernels: Sequence[Kernel]) -> list[tuple[int, ...]]:
+    """For each kernel the earlier ones that wrote what it reads, or last touched what it writes."""
+    writer: dict[int, int] = {}
+    readers: dict[int, list[int]] = {}
+    waits = []
+    for position, kernel in enumerate(kernels):
+        reads = {o.tensor for o in kernel.inputs}
+        writes = {o.tensor for o in kernel.outputs}
+        before = {writer[t] for t in reads | writes if t in writer}
+        before |= {r for t in writes for r in readers.get(t, [])}
+        waits.append(tuple(sorted(before - {position})))
+        for tensor in reads:
+            readers.setdefault(tensor, []).append(position)
+        for tensor in writes:
+            writer[tensor] = position
+            readers[tensor] = []
+    return waits
+
+
+def _average(
+    kernel: Kernel,
+    lowered: Lowered | None,
+    records: Sequence[LaunchRecord],
+    weights: NDArray[np.float64],
+    target: Target,
+) -> KernelRun:
+    time_ps = float(np.dot(weights, [r.end_ps - r.ready_ps for r in records]))
+    dram_bytes = 0.0
+    busy: dict[str, float] = {}
+    if lowered is not None:
+        weights = weights * lowered.scale
+        runs = [record.run for record in records if record.run is not None]
+        dram_bytes = float(np.dot(weights, [r.counters.bytes_read + r.counters.bytes_written for r in runs]))
+        mean = np.average([r.busy_ps for r in runs], axis=0, weights=weights) * weights.sum()
+        for group, members in target.groups.items():
+            busy[group] = float(mean[members].mean())
+        busy["cache"] = float(np.dot(weights, [r.counters.cache_busy_ps for r in runs]))
+    elif records:
+        busy["fabric"] = float(np.dot(weights, [r.end_ps - r.start_ps for r in records]))
+    return KernelRun(kernel, lowered, records[0], time_ps, records[0].start_ps - records[0].ready_ps, dram_bytes, busy)

@@ -1,0 +1,190 @@
+"""A simulation job: names and options checked and resolved, the model sharded, fused and fitted into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from archsim.errors import InputError
+from archsim.hardware import ChipSpec, LinkSpec, SystemSpec, list_systems, load_chip, load_system
+from archsim.mapping import (
+    Fabric,
+    Footprint,
+    KernelBlock,
+    Layout,
+    Plan,
+    Target,
+    footprint,
+    fuse,
+    lay_out,
+    make_plan,
+    make_target,
+    require_fit,
+    shard,
+)
+from archsim.mapping.task import TaskBlock
+from archsim.models.collective import Level
+from archsim.trace import Graph, Trace, load_workload, quantised
+
+__all__ = ["Job", "Options", "prepare"]
+
+PHASES = ("prefill", "decode")
+FIDELITIES = ("roofline", "tile")
+ENGINES = ("compiled", "simpy")
+QUANTS = ("none", "fp8", "int8")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to simulate; see :func:`archsim.simulate` for the meaning of each."""
+
+    phase: str
+    batch: int = 1
+    seq: int = 2048
+    ctx: int = 0
+    tp: int | None = None
+    ep: int | None = None
+    fidelity: str = "tile"
+    engine: str = "compiled"
+    exact: bool = False
+    quant: str = "none"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, legal in (
+            ("phase", self.phase, PHASES), ("fidelity", self.fidelity, FIDELITIES), ("engine", self.engine, ENGINES),
+            ("quant", self.quant, QUANTS),
+        ):  # fmt: skip
+            if value not in legal:
+                raise InputError(f"--{name} {value}: must be one of {', '.join(legal)}")
+        least = {"batch": 1, "seq": 1, "ctx": 0, "tp": 1, "ep": 1, "seed": 0}
+        for name, low in least.items():
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
+                raise InputError(f"--{name} {value}: must be a whole number, at least {low}")
+        if self.phase == "decode" and self.seq != 1:
+            raise InputError(f"--seq {self.seq}: decode takes one new token per sequence; give cached tokens by --ctx")
+        if self.phase == "prefill" and self.ctx != 0:
+            raise InputError(f"--ctx {self.ctx}: prefill starts from an empty cache; give the prompt's tokens by --seq")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything that the two fidelities need; ``graph`` is evaluated at the batch of one data-parallel group."""
+
+    options: Options
+    chip: ChipSpec
+    system: SystemSpec | None
+    trace: Trace
+    plan: Plan
+    graph: Graph
+    tasks: tuple[TaskBlock, ...]
+    need: Footprint
+    target: Target
+
+    @cached_property
+    def blocks(self) -> tuple[KernelBlock, ...]:
+        return fuse(self.tasks)
+
+    @cached_property
+    def layout(self) -> Layout:
+        return lay_out(self.graph, self.tasks, self.blocks, self.target.block_bytes)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the step over the whole system: new ones in decode, prompt tokens in prefill."""
+        return self.options.batch * self.options.seq
+
+    def notes(self) -> list[str]:
+        """What a reader must know about the figures: every estimate and simplification that took part."""
+        notes = []
+        if self.chip.estimated:
+            notes.append(f"the description of {self.chip.name} is an estimate: {self.chip.title}")
+        kinds = {task.kind for block in self.tasks for task in block.tasks}
+        if kinds & {"all_reduce", "all_gather", "all_to_all"}:
+            notes.append(
+                "collectives are analytic (alpha-beta over the links' sustained bandwidth), without contention"
+            )
+        if "grouped_matmul" in kinds:
+            notes.append(f"expert routing is uniform random (seed {self.options.seed}), one draw for all layers")
+            if self.plan.ep > 1:
+                notes.append("the chip whose experts got the most tokens stands for all chips")
+        if self.options.quant != "none":
+            notes.append(f"weights quantised to {self.options.quant} after the export, activations stored as exported")
+        notes.append("activation memory is an estimate; the clock is the quoted one (power is not modelled yet)")
+        return notes
+
+
+def prepare(
+    chip: str | ChipSpec, workload: str | Trace, options: Options, system: str | SystemSpec | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Job:  # fmt: skip
+    """Resolve names, check the plan and the memory. Raises InputError for anything that cannot be run."""
+    spec = load_chip(chip, dict(overrides or {})) if isinstance(chip, str) else chip
+    if overrides and not isinstance(chip, str):
+        raise InputError("overrides need the chip's name or path; a ChipSpec is final")
+    where = load_system(system) if isinstance(system, str) else system
+    trace = load_workload(workload, options.phase) if isinstance(workload, str) else workload
+    if trace.phase != options.phase:
+        raise InputError(f"the trace {trace.name} holds the {trace.phase} phase, not {options.phase}")
+    if options.quant != "none":
+        trace = quantised(trace, options.quant)
+
+    chips, per_node = (where.chips, where.chips_per_node) if where else (1, 1)
+    probe = _at(trace, options, 1)
+    heads, experts = _heads(probe), _experts(probe)
+    plan = make_plan(
+        chips=chips,
+        chips_per_node=per_node,
+        heads=heads,
+        experts=experts,
+        batch=options.batch,
+        tp=options.tp,
+        ep=options.ep,
+    )
+    graph = _at(trace, options, options.batch // plan.dp)
+    tasks = shard(graph, plan, _fabric(spec, where), options.seed)
+    need = footprint(graph, tasks)
+    place = f"{where.name} ({plan})" if where else spec.name
+    require_fit(need, int(spec.memory.capacity), workload=trace.name, where=place, remedy=_remedy(spec, need, chips))
+    return Job(options, spec, where, trace, plan, graph, tasks, need, make_target(spec))
+
+
+def _at(trace: Trace, options: Options, batch: int) -> Graph:
+    point = {"batch": batch, "seq": options.seq} if options.phase == "prefill" else {"batch": batch, "ctx": options.ctx}
+    return trace.at(**point)
+
+
+def _heads(graph: Graph) -> int:
+    return next((op.dims["heads"] for block in graph.blocks for op in block.ops if op.kind == "attention"), 1)
+
+
+def _experts(graph: Graph) -> int:
+    return next((op.dims["experts"] for block in graph.blocks for op in block.ops if op.kind == "grouped_matmul"), 0)
+
+
+def _fabric(chip: ChipSpec, system: SystemSpec | None) -> Fabric | None:
+    if system is None or system.chips == 1:
+        return None
+    inside, outside = system.links(chip)
+    inner = _level(inside if system.chips_per_node > 1 else outside)
+    return Fabric(inner, _level(outside) if system.nodes > 1 else None, system.chips_per_node)
+
+
+def _level(link: LinkSpec | None) -> Level:
+    assert link is not None, "SystemSpec.links has checked that the links exist"
+    return Level(link.latency, link.sustained)
+
+
+def _remedy(chip: ChipSpec, need: Footprint, chips: int) -> str:
+    """What a user can do about a model that does not fit."""
+    total = need.total * chips
+    fitting = [
+        system for system in map(load_system, list_systems())
+        if system.chip == chip.name and system.chips > chips and system.chips * chip.memory.capacity > total
+    ]  # fmt: skip
+    smallest = min(fitting, key=lambda system: system.chips, default=None)
+    if smallest is None:
+        return "use more chips (--system), fewer sequences (--batch) or narrower weights (--quant fp8)"
+    return f"--system {smallest.name} has {smallest.chips} of them; --quant fp8 halves the weights"

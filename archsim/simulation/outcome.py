@@ -1,0 +1,147 @@
+"""From what ran to what is reported: the Result of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from archsim.mapping import Bounds, Kernel, KernelBlock
+from archsim.results import OpTable, Result, Slice
+from archsim.simulation.blocks import BlockRun, KernelRun
+from archsim.simulation.job import Job
+
+__all__ = ["from_bounds", "from_runs"]
+
+#: tile steps of one core that a timeline shows at most for each kernel
+TIMELINE_STEPS = 2000
+#: a kernel none of whose resources is busy for this share of its time waits for latencies
+IDLE = 0.35
+
+
+def from_runs(job: Job, runs: Sequence[BlockRun], meta: dict[str, object], *, timeline: bool) -> Result:
+    """The Result of the ``tile`` fidelity."""
+    rows = [_row(run.block, kernel) for run in runs for kernel in run.kernels]
+    total = max(runs[-1].end_ps, 1)
+    busy: dict[str, float] = {}
+    for run in runs:
+        for kernel in run.kernels:
+            for group, ps in kernel.busy_ps.items():
+                busy[group] = busy.get(group, 0.0) + ps * run.block.repeat
+    units = {group: min(ps / total, 1.0) for group, ps in busy.items()}
+    slices = tuple(_slices(runs, tiles=timeline))
+    return _result(job, meta, total, rows, units, slices)
+
+
+def from_bounds(job: Job, bounds: Sequence[Bounds], meta: dict[str, object]) -> Result:
+    """The Result of the ``roofline`` fidelity: streams overlap as far as they can."""
+    rows: list[dict[str, object]] = []
+    stream = {"compute": 0.0, "communication": 0.0}
+    busy = {"matrix": 0.0, "vector": 0.0, "memory": 0.0, "fabric": 0.0}
+    slices: list[Slice] = []
+    for block, bound in zip(job.blocks, bounds, strict=True):
+        for i, (kernel, seconds) in enumerate(zip(block.kernels, bound.seconds, strict=True)):
+            lane = "communication" if kernel.kind == "collective" else "compute"
+            parts = {group: float(getattr(bound, group)[i]) for group in busy}
+            start = stream[lane]
+            stream[lane] += float(seconds) * block.repeat
+            for group, part in parts.items():
+                busy[group] += part * block.repeat
+            whole = max(float(seconds), 1e-15)
+            limit = max(parts, key=lambda group: parts[group])
+            rows.append(
+                _describe(block, kernel)
+                | {
+                    "start_ps": round(start * 1e12),
+                    "time_ps": round(float(seconds) * 1e12),
+                    "launch_ps": 0,
+                    "dram_bytes": round(float(bound.memory[i]) * job.target.dram_bytes_per_s),
+                    "bound": {"matrix": "compute", "fabric": "collective"}.get(limit, limit),
+                    **{f"{unit}_busy": parts[unit] / whole for unit in ("matrix", "vector", "memory")},
+                }
+            )
+            slices.append(Slice(lane, kernel.name, round(start * 1e12), round(float(seconds) * block.repeat * 1e12)))
+    total = max(round(max(stream.values()) * 1e12), 1)
+    return _result(job, meta, total, rows, {g: s * 1e12 / total for g, s in busy.items()}, tuple(slices))
+
+
+def _result(
+    job: Job, meta: dict[str, object], total: int, rows: Sequence[Mapping[str, object]], units: Mapping[str, float],
+    slices: tuple[Slice, ...],
+) -> Result:  # fmt: skip
+    return Result(
+        meta=meta,
+        time_ps=total,
+        tokens=job.tokens,
+        op_table=OpTable.from_rows(rows),
+        units=dict(units),
+        memory=job.need.rows(),
+        memory_capacity=int(job.chip.memory.capacity),
+        timeline=slices,
+    )
+
+
+def _describe(block: KernelBlock, kernel: Kernel) -> dict[str, object]:
+    return {
+        "block": block.name, "name": kernel.name, "kind": kernel.op_kind, "repeat": block.repeat,
+        "flops": kernel.flops, "bytes": kernel.nbytes,
+    }  # fmt: skip
+
+
+def _row(block: KernelBlock, run: KernelRun) -> dict[str, object]:
+    whole = max(run.time_ps, 1.0)
+    share = {group: min(ps / whole, 1.0) for group, ps in run.busy_ps.items()}
+    return _describe(block, run.kernel) | {
+        "start_ps": run.first.ready_ps,
+        "time_ps": round(run.time_ps),
+        "launch_ps": run.launch_ps,
+        "dram_bytes": round(run.dram_bytes),
+        "bound": _bound(run, share),
+        **{f"{unit}_busy": share.get(unit, 0.0) for unit in ("matrix", "vector", "memory")},
+    }
+
+
+def _bound(run: KernelRun, share: Mapping[str, float]) -> str:
+    """What keeps the kernel from being faster: its busiest resource, or else the gap before it or plain latency."""
+    if run.lowered is None:
+        return "collective"
+    name, busiest = max(share.items(), key=lambda item: item[1])
+    if busiest < IDLE:
+        return "launch" if run.launch_ps > run.time_ps / 2 else "latency"
+    return {"matrix": "compute", "vector": "vector", "memory": "memory"}.get(name, "noc")
+
+
+def _slices(runs: Sequence[BlockRun], *, tiles: bool) -> list[Slice]:
+    slices: list[Slice] = []
+    for run in runs:
+        for repeat, records in enumerate(run.records):
+            for record, kernel in zip(records, run.kernels, strict=True):
+                slices.append(Slice(record.stream, record.name, record.start_ps, record.end_ps - record.start_ps))
+                if tiles and repeat == 0:
+                    slices += _tile_slices(kernel)
+        left = run.block.repeat - run.simulated
+        if left:
+            slices.append(
+                Slice(
+                    "compute",
+                    f"{run.block.name}: {left} more like the last",
+                    run.end_ps - left * run.period_ps,
+                    left * run.period_ps,
+                )
+            )
+    return slices
+
+
+def _tile_slices(kernel: KernelRun) -> list[Slice]:
+    """The first steps of core 0, a lane for each of its units."""
+    if kernel.lowered is None or kernel.first.run is None:
+        return []
+    program, run = kernel.lowered.program, kernel.first.run
+    lanes = {"memory": "core 0 load", "port_out": "core 0 store", "matrix": "core 0 matrix", "vector": "core 0 vector"}
+    slices = []
+    for step in (program.tag == 0).nonzero()[0][:TIMELINE_STEPS]:
+        route = program.route_of(step)
+        if len(route):
+            lane = lanes[program.machine[route[0]].group]
+            slices.append(
+                Slice(lane, kernel.kernel.name, int(run.start_ps[step]), int(run.finish_ps[step] - run.start_ps[step]))
+            )
+    return slices
