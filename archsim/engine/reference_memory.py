@@ -78,8 +78,10 @@ class _DramState:
             self.counters["row_hits"] += 1
             return bank.ready_ps
         self.counters["row_misses"] += 1
-        activate = self._after_refresh(max(t, channel.activate_free_ps, bank.next_activate_ps))
+        # the activate takes its place in the channel's order now; a bank that must wait does not hold up the others
+        activate = max(t, channel.activate_free_ps)
         channel.activate_free_ps = activate + dram.act_ps
+        activate = self._after_refresh(max(activate, bank.next_activate_ps))
         bank.next_activate_ps = activate + dram.rc_ps
         precharge = dram.rp_ps if bank.open_row is not None else 0
         bank.open_row, bank.ready_ps = row, activate + precharge + dram.rcd_ps

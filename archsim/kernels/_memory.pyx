@@ -27,8 +27,10 @@ cdef inline int64_t bank_ready(Memory *m, Counters *counters, int64_t t, int64_t
         counters.row_hits += 1
         return m.open_ready[bank]
     counters.row_misses += 1
-    act = after_refresh(m, max(t, m.act_free[channel], m.bank_next_act[bank]))
+    # the activate takes its place in the channel's order now; a bank that must wait does not hold up the others
+    act = max(t, m.act_free[channel])
     m.act_free[channel] = act + m.act_ps
+    act = after_refresh(m, max(act, m.bank_next_act[bank]))
     m.bank_next_act[bank] = act + m.rc_ps
     m.open_ready[bank] = act + m.rcd_ps + (m.rp_ps if m.open_row[bank] >= 0 else 0)
     m.open_row[bank] = row

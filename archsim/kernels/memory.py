@@ -18,8 +18,8 @@ in address order, with data = ceil(bytes / burst_bytes) * burst and skip(x) = x 
 
     slot = skip(max(bus_free, t) + (turn if the direction changes))
     ready = when the open row was ready, or else, after an activate at
-            act = skip(max(t, act_free, bank_next_act)):  ready = act + (rp if another row was open) + rcd,
-            act_free = act + act_ps,  bank_next_act = act + rc
+            turn = max(t, act_free):  act_free = turn + act_ps,  act = skip(max(turn, bank_next_act)),
+            ready = act + (rp if another row was open) + rcd,  bank_next_act = act + rc
     bus_free = slot + data
     read:  head = max(slot, ready) + cl;  done = head + data
     write: head = slot;  done = slot + data                                (posted: nobody waits for the cells)
