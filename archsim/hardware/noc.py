@@ -20,6 +20,8 @@ class Crossbar(Spec):
     """One traversal."""
     memory_ports: Count
     """Ports on the memory side (memory controllers or cache slices)."""
+    multicast: Count = 1
+    """Neighbouring cores that one fetch can be delivered to (thread-block clusters of Hopper and later)."""
 
 
 class Mesh(Spec):
