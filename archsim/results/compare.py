@@ -75,12 +75,12 @@ class Comparison:
         }
 
     def __str__(self) -> str:
-        from archsim.report.text import comparison_text
+        from archsim.report.comparison import comparison_text
 
         return comparison_text(self)
 
     def _repr_html_(self) -> str:
-        from archsim.report.html import comparison_fragment
+        from archsim.report.comparison import comparison_fragment
 
         return comparison_fragment(self)
 

@@ -1,0 +1,125 @@
+"""Figures of results with matplotlib, an optional extra. Each function draws on `ax` (or a new one) and returns it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from archsim import units
+from archsim.errors import ArchsimError
+from archsim.report.breakdown import operators, top_operators
+from archsim.report.headline import title
+from archsim.report.numbers import percent, si
+from archsim.report.palette import BOUND, OTHER, SERIES
+from archsim.results.compare import chip_values
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+    from archsim.report.breakdown import Part
+    from archsim.results import Result
+
+__all__ = ["breakdown", "roofline", "timeline"]
+
+
+def breakdown(result: Result, ax: Axes | None = None, top: int = 12) -> Axes:
+    """Time of the longest operators in a step, coloured by what holds them back."""
+    parts = top_operators(result, top)
+    ax = ax or _axes(7.5, 0.9 + 0.32 * len(parts))
+    colours = [BOUND.get(part.bound, OTHER) for part in parts]
+    bars = ax.barh([part.name for part in parts], [part.time_s * 1e3 for part in parts], color=colours)
+    ax.bar_label(bars, [percent(part.share) for part in parts], padding=3, fontsize="small")
+    ax.invert_yaxis()
+    ax.margins(x=0.12)
+    ax.set_xlabel("time per step (ms)")
+    _finish(ax, result)
+    _legend(ax, parts)
+    return ax
+
+
+def roofline(result: Result, ax: Axes | None = None) -> Axes:
+    """The operators under the roofs of the chip: FLOP/s against FLOP per byte of memory traffic.
+
+    The area of a mark is the operator's share of the time.
+    """
+    parts = [part for part in operators(result) if part.flops and part.dram_bytes]
+    ax = ax or _axes(7.0, 4.5)
+    intensity = [part.flops / part.dram_bytes for part in parts]
+    ax.scatter(
+        intensity,
+        [part.rates[0][0] / 1e12 for part in parts],
+        s=[20 + 900 * part.share for part in parts],
+        c=[BOUND.get(part.bound, OTHER) for part in parts],
+        alpha=0.75,
+        edgecolors="none",
+    )
+    values = chip_values(result.meta["chip_yaml"])
+    bandwidth = units.parse(values["memory.bandwidth"], "bandwidth")
+    roofs: dict[float, list[str]] = {}
+    for path, value in values.items():
+        if path.startswith("peak."):
+            roofs.setdefault(units.parse(value, "compute rate"), []).append(path.removeprefix("peak."))
+    high = max([*intensity, *(roof / bandwidth for roof in roofs)]) * 4
+    low = min([*intensity, 1.0]) / 2
+    for roof, dtypes in roofs.items():
+        ax.plot([low, roof / bandwidth, high], [low * bandwidth / 1e12, roof / 1e12, roof / 1e12], color=OTHER, lw=1)
+        label = f"{', '.join(dtypes)}: {si(roof, 'FLOP/s')}"
+        ax.annotate(label, (high, roof / 1e12), xytext=(0, 3), textcoords="offset points", ha="right", fontsize="small")
+    for part, x in sorted(zip(parts, intensity, strict=True), key=lambda pair: -pair[0].share)[:5]:
+        place = (x, part.rates[0][0] / 1e12)
+        ax.annotate(part.name, place, xytext=(6, -10), textcoords="offset points", fontsize="small")
+    ax.set(xscale="log", yscale="log", xlim=(low, high))
+    ax.set_xlabel("intensity (FLOP per byte of memory traffic)")
+    ax.set_ylabel("compute (TFLOP/s)")
+    _finish(ax, result)
+    _legend(ax, parts)
+    return ax
+
+
+def timeline(result: Result, ax: Axes | None = None, start_s: float = 0.0, end_s: float | None = None) -> Axes:
+    """What ran when on each lane, from `start_s` to `end_s` of the step (the whole step when omitted)."""
+    lanes = list(dict.fromkeys(part.lane for part in result.timeline))
+    ax = ax or _axes(9.0, 1.2 + 0.4 * len(lanes))
+    names = [part.name for part in operators(result)]
+    colours = {name: SERIES[i] if i < len(SERIES) else OTHER for i, name in enumerate(names)}
+    end_s = result.time_s if end_s is None else end_s
+    shown = [s for s in result.timeline if s.start_ps < end_s * 1e12 and s.start_ps + s.dur_ps > start_s * 1e12]
+    for row, lane in enumerate(lanes):
+        mine = [part for part in shown if part.lane == lane]
+        spans = [(part.start_ps * 1e-9, part.dur_ps * 1e-9) for part in mine]
+        ax.broken_barh(spans, (row - 0.4, 0.8), facecolors=[colours.get(part.name, "#dddddd") for part in mine])
+    ax.set_yticks(range(len(lanes)), lanes)
+    ax.invert_yaxis()
+    ax.set_xlim(start_s * 1e3, end_s * 1e3)
+    ax.set_xlabel("time (ms)")
+    _finish(ax, result)
+    seen = {part.name for part in shown}
+    _key(ax, {name: colour for name, colour in colours.items() if name in seen and colour != OTHER})
+    return ax
+
+
+def _axes(width: float, height: float) -> Axes:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ArchsimError("figures need matplotlib, run: pip install archsim[plot]") from None
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def _finish(ax: Axes, result: Result) -> None:
+    what, where = title(result)
+    ax.set_title(f"{what}, on {where}", fontsize="medium", loc="left")
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(ax: Axes, parts: Sequence[Part]) -> None:
+    bounds = {part.bound for part in parts}
+    _key(ax, {bound: colour for bound, colour in BOUND.items() if bound in bounds}, title="bound by")
+
+
+def _key(ax: Axes, colours: dict[str, str], **options: Any) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=label) for label, colour in colours.items()]
+    ax.legend(handles=handles, frameon=False, fontsize="small", **options)
