@@ -48,23 +48,28 @@ def _activation(fn: str) -> Handler:
 
 def _mul(recorder: Recorder, func: Func, args: Args, kwargs: Kwargs) -> Any:
     out = func(*args, **kwargs)
-    gate = recorder.producer(args[0])
-    if gate is not None and gate.attrs.get("fn") == "silu":
+    operands = recorder.tracked(args)
+    gate = next(
+        (op for op in map(recorder.producer, operands) if op is not None and op.attrs.get("fn") == "silu"), None
+    )
+    if gate is not None and len(operands) == 2:
         # SwiGLU: one operator reads gate and up and writes the product; the activated gate never exists.
         recorder.ops.remove(gate)
-        op = recorder.record("elementwise", recorder.rows_cols(out), args[1:2], [out], "silu_mul", fn="silu_mul")
+        up = [tensor for tensor in operands if recorder.index(tensor) not in gate.outputs]
+        op = recorder.record("elementwise", recorder.rows_cols(out), up, [out], "silu_mul", fn="silu_mul")
         op.inputs.insert(0, gate.inputs[0])
     else:
-        recorder.record("elementwise", recorder.rows_cols(out), args[:2], [out], "mul", fn="mul")
+        recorder.record("elementwise", recorder.rows_cols(out), operands, [out], "mul", fn="mul")
     return out
 
 
 def _add(recorder: Recorder, func: Func, args: Args, kwargs: Kwargs) -> Any:
     out = func(*args, **kwargs)
-    last = max((op for op in map(recorder.producer, args[:2]) if op is not None), key=recorder.ops.index)
+    operands = recorder.tracked(args)
+    last = max((op for op in map(recorder.producer, operands) if op is not None), key=recorder.ops.index)
     # In a layer itself an addition is the residual of the part that ran before: "self_attn.residual", "mlp.residual".
     label = "add" if recorder.scope[-1] else f"{last.name.split('.')[0]}.residual"
-    recorder.record("elementwise", recorder.rows_cols(out), args[:2], [out], label, fn="add")
+    recorder.record("elementwise", recorder.rows_cols(out), operands, [out], label, fn="add")
     return out
 
 

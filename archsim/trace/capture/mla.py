@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from archsim.errors import InputError
+
 __all__ = ["absorb"]
 
 
@@ -32,7 +34,9 @@ class _HeadMatmul(torch.nn.Module):  # type: ignore[misc, unused-ignore]
 
 
 def absorb(attention: torch.nn.Module) -> None:
-    """Make the attention module of a DeepSeek-V2/V3 layer run in the absorbed form."""
+    """Make an attention module of the DeepSeek-V3 kind run in the absorbed form."""
+    if not hasattr(attention.config, "rope_interleave"):
+        raise InputError(f"the exporter has no absorbed form for {type(attention).__name__}")
     attention.q_absorb = _HeadMatmul()
     attention.v_absorb = _HeadMatmul()
     attention.forward = MethodType(_forward, attention)

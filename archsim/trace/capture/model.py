@@ -73,6 +73,10 @@ def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool)
     if shapes.guards:
         raise InputError(f"{name}: its shapes hold only where {shapes.guards[0].expr} ({sizes})")
     tensors, ops = recorder.specs(sizes)
+    read = {i for op in ops for i in op.inputs}
+    unread = [tensor.name for i, tensor in enumerate(tensors) if tensor.role == "weight" and i not in read]
+    if unread:
+        raise InputError(f"{name}: the exporter lost what the weights {unread} do")
     producer = {"archsim": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
     blocks = _blocks(layers, spans, ops)
     return _compact(Trace(name, phase, config, tuple(tensors), tuple(blocks), producer))

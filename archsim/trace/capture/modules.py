@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import DynamicCache
 
+from archsim.errors import InputError
 from archsim.trace.capture.recorder import Recorder, numel
 
 __all__ = ["RecordingCache", "attention_function", "experts_function", "instrument", "relative", "rotary_function"]
@@ -109,6 +110,8 @@ def experts_function(recorder: Recorder) -> Callable[..., Any]:
     """An experts implementation that records dispatch, the two grouped matmuls around SwiGLU, and combine."""
 
     def experts(module: Any, x: Any, indices: Any, weights: Any) -> Any:
+        if module.has_bias or module.is_transposed or not module.has_gate:
+            raise InputError(f"the exporter has no rule for {type(module).__name__} (biased, transposed or ungated)")
         tokens, cols = x.shape
         top_k = indices.shape[-1]
         count, _, inner = module.down_proj.shape

@@ -75,8 +75,7 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        tracked = [t for t in _tensors((args, kwargs)) if self.find(t) is not None]
-        if self.silent or not tracked:
+        if self.silent or not self.tracked((args, kwargs)):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", str(func)).strip("_")
         handler = self.handlers.get(name)
@@ -109,6 +108,10 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
     def find(self, tensor: Any) -> int | None:
         """Index of the recorded tensor that `tensor` is, or is a view of."""
         return self._by_storage.get(tensor.untyped_storage()._cdata)
+
+    def tracked(self, arguments: Any) -> list[Any]:
+        """The recorded tensors among `arguments` (nested tuples, lists and dictionaries)."""
+        return [tensor for tensor in _tensors(arguments) if self.find(tensor) is not None]
 
     def index(self, tensor: Any) -> int:
         """Like `find`, for an operand that must have been recorded."""
@@ -170,8 +173,8 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
         return {"rows": self.tokens, "cols": numel(tensor) / self.tokens}
 
     def specs(self, sizes: dict[str, Any]) -> tuple[list[TensorSpec], list[OpSpec]]:
-        """The record, with the torch sizes in `sizes` written as symbols of these names."""
-        names = {_sympy(size): sympy.Symbol(name) for name, size in sizes.items()}
+        """The record, with the symbolic sizes in `sizes` written as symbols of these names."""
+        names = {_sympy(n): sympy.Symbol(name) for name, n in sizes.items() if isinstance(n, torch.SymInt)}
 
         def text(value: Any) -> Expr:
             return Expr.parse(str(sympy.expand(sympy.cancel(_sympy(value).subs(names)))))
