@@ -12,6 +12,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from Cython import __version__ as cython_version
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
@@ -45,26 +46,26 @@ class BuildKernels(build_ext):
     def initialize_options(self) -> None:
         super().initialize_options()
         self.cython_c_in_temp = True  # generated C stays out of the source tree
-        self.cython_directives = {
-            "language_level": 3, "boundscheck": DEBUG, "initializedcheck": DEBUG, "wraparound": False, "cdivision": True,
-        }  # fmt: skip
+        self.cython_directives = {"language_level": 3, "boundscheck": DEBUG, "wraparound": False, "cdivision": True}
 
     def build_extension(self, ext: Extension) -> None:
         name = ext.name.rpartition(".")[2]
-        mark = f"{source_digest(ROOT / KERNELS, name)} {ext.extra_compile_args} {self.cython_directives}"
-        binary = Path(self.get_ext_fullpath(ext.name))
-        if not self.force and binary.exists() and mark.encode() in binary.read_bytes():
+        digest = source_digest(ROOT / KERNELS, name)
+        mark = f"{digest} Cython {cython_version} {ext.extra_compile_args} {self.cython_directives}"
+        target = Path(self.get_ext_fullpath(ext.name))
+        in_place = ROOT / self.get_ext_filename(ext.name)
+        if not self.force and in_place.exists() and mark.encode() in in_place.read_bytes():
+            self.mkpath(str(target.parent))
+            self.copy_file(str(in_place), str(target))
             return
         self.require_compiler()
-        self.force = True
         marker = Path(self.build_temp) / f"{name}_digest.c"
-        marker.parent.mkdir(parents=True, exist_ok=True)
+        self.mkpath(self.build_temp)
         marker.write_text(f'const char archsim_source_digest[] = "{mark}";\n')
         ext.sources = [*ext.sources, str(marker)]
-        try:
-            super().build_extension(ext)
-        finally:
-            self.force = False
+        force, self.force = self.force, True  # time stamps do not decide, the digest did
+        super().build_extension(ext)
+        self.force = force
 
     def require_compiler(self) -> None:
         """Fail with one sentence when there is no C compiler or no Python header."""
