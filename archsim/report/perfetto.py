@@ -7,8 +7,9 @@ counter shows the memory traffic of the operators as they come.
 from __future__ import annotations
 
 import gzip
+import heapq
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from archsim.errors import write_atomically
 from archsim.report.headline import title
 
 if TYPE_CHECKING:
-    from archsim.results import Result
+    from archsim.results import Result, Slice
 
 __all__ = ["events", "write_perfetto"]
 
@@ -40,23 +41,41 @@ def write_perfetto(result: Result, path: Path) -> None:
 def events(result: Result) -> Iterator[str]:
     """The trace events of `result`, each as JSON text."""
     what, where = title(result)
-    lanes = list(dict.fromkeys(part.lane for part in result.timeline))
     yield _meta("process_name", 0, name=f"{where}: {what}")
-    for tid, lane in enumerate(lanes, start=1):
+    kinds = dict(zip(result.op_table.name.tolist(), result.op_table.kind.tolist(), strict=True))
+    for tid, (lane, slices) in enumerate(_lanes(result.timeline), start=1):
         yield _meta("thread_name", tid, name=lane)
         yield _meta("thread_sort_index", tid, sort_index=tid)
-    kinds = dict(zip(result.op_table.name.tolist(), result.op_table.kind.tolist(), strict=True))
-    heads = {
-        (lane, name): f'{{"ph":"X","pid":{PID},"tid":{lanes.index(lane) + 1},"name":{json.dumps(name)},'
-        f'"cat":{json.dumps(kinds.get(name, "other"))}'
-        for lane, name in {(part.lane, part.name): None for part in result.timeline}
-    }
-    for lane, name, start, duration in result.timeline:
-        yield f'{heads[lane, name]},"ts":{_us(start)},"dur":{_us(duration)}}}'
+        for _, name, start, duration in slices:
+            kind = kinds.get(name, "other")
+            yield (
+                f'{{"ph":"X","pid":{PID},"tid":{tid},"ts":{_us(start)},"dur":{_us(duration)},'
+                f'"name":{json.dumps(name)},"cat":{json.dumps(kind)}}}'
+            )
     yield from _traffic(result)
 
 
-def _dump(result: Result, out: IO[bytes]) -> None:
+def _lanes(timeline: Sequence[Slice]) -> Iterator[tuple[str, list[Slice]]]:
+    """Slices by lane in order of start; a lane whose slices overlap is split, as a thread does one thing at a time."""
+    lanes: dict[str, list[Slice]] = {}
+    for part in timeline:
+        lanes.setdefault(part.lane, []).append(part)
+    for lane, slices in lanes.items():
+        rows: list[list[Slice]] = []
+        busy: list[tuple[int, int]] = []  # heap of (end of its last slice, row)
+        for part in sorted(slices, key=lambda part: part.start_ps):
+            if busy and busy[0][0] <= part.start_ps:
+                row = busy[0][1]
+                heapq.heapreplace(busy, (part.start_ps + part.dur_ps, row))
+                rows[row].append(part)
+            else:
+                heapq.heappush(busy, (part.start_ps + part.dur_ps, len(rows)))
+                rows.append([part])
+        for number, row_slices in enumerate(rows, start=1):
+            yield lane if number == 1 else f"{lane} ({number})", row_slices
+
+
+def _dump(result: Result, out: IO[bytes] | gzip.GzipFile) -> None:
     out.write(b'{"displayTimeUnit":"ns","traceEvents":[\n')
     for number, event in enumerate(events(result)):
         out.write((",\n" if number else "").encode() + event.encode())

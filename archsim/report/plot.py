@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.legend import Legend
 
     from archsim.report.breakdown import Part
     from archsim.results import Result
 
 __all__ = ["breakdown", "roofline", "timeline"]
+
+NAMED = 8  # operators that the roofline names
+CARRIED = "#dddddd"  # repetitions that were carried forward
 
 
 def breakdown(result: Result, ax: Axes | None = None, top: int = 12) -> Axes:
@@ -66,13 +70,15 @@ def roofline(result: Result, ax: Axes | None = None) -> Axes:
         ax.plot([low, roof / bandwidth, high], [low * bandwidth / 1e12, roof / 1e12, roof / 1e12], color=OTHER, lw=1)
         label = f"{', '.join(dtypes)}: {si(roof, 'FLOP/s')}"
         ax.annotate(label, (high, roof / 1e12), xytext=(0, 3), textcoords="offset points", ha="right", fontsize="small")
-    for part, x in sorted(zip(parts, intensity, strict=True), key=lambda pair: -pair[0].share)[:5]:
-        place = (x, part.rates[0][0] / 1e12)
-        ax.annotate(part.name, place, xytext=(6, -10), textcoords="offset points", fontsize="small")
+    for x, y, numbers in _clusters(parts[:NAMED]):
+        text = ", ".join(numbers)
+        ax.annotate(text, (x, y), xytext=(9, -9), textcoords="offset points", fontsize="small", va="top")
     ax.set(xscale="log", yscale="log", xlim=(low, high))
     ax.set_xlabel("intensity (FLOP per byte of memory traffic)")
     ax.set_ylabel("compute (TFLOP/s)")
     _finish(ax, result)
+    names = {f"{i}  {part.name}": BOUND.get(part.bound, OTHER) for i, part in enumerate(parts[:NAMED], start=1)}
+    ax.add_artist(_key(ax, names, title="longest operators", loc="center left", bbox_to_anchor=(1.0, 0.5)))
     _legend(ax, parts)
     return ax
 
@@ -81,22 +87,41 @@ def timeline(result: Result, ax: Axes | None = None, start_s: float = 0.0, end_s
     """What ran when on each lane, from `start_s` to `end_s` of the step (the whole step when omitted)."""
     lanes = list(dict.fromkeys(part.lane for part in result.timeline))
     ax = ax or _axes(9.0, 1.2 + 0.4 * len(lanes))
-    names = [part.name for part in operators(result)]
-    colours = {name: SERIES[i] if i < len(SERIES) else OTHER for i, name in enumerate(names)}
     end_s = result.time_s if end_s is None else end_s
     shown = [s for s in result.timeline if s.start_ps < end_s * 1e12 and s.start_ps + s.dur_ps > start_s * 1e12]
+    names = [part.name for part in operators(result)]
+    longest = [name for name in names if any(part.name == name for part in shown)][: len(SERIES)]
+    colours = dict(zip(longest, SERIES, strict=False))
     for row, lane in enumerate(lanes):
         mine = [part for part in shown if part.lane == lane]
         spans = [(part.start_ps * 1e-9, part.dur_ps * 1e-9) for part in mine]
-        ax.broken_barh(spans, (row - 0.4, 0.8), facecolors=[colours.get(part.name, "#dddddd") for part in mine])
+        ax.broken_barh(
+            spans,
+            (row - 0.4, 0.8),
+            facecolors=[colours.get(part.name, OTHER if part.name in names else CARRIED) for part in mine],
+        )
     ax.set_yticks(range(len(lanes)), lanes)
     ax.invert_yaxis()
     ax.set_xlim(start_s * 1e3, end_s * 1e3)
     ax.set_xlabel("time (ms)")
     _finish(ax, result)
-    seen = {part.name for part in shown}
-    _key(ax, {name: colour for name, colour in colours.items() if name in seen and colour != OTHER})
+    key = colours | ({"other": OTHER} if len(names) > len(colours) else {})
+    _key(ax, key, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return ax
+
+
+def _clusters(parts: Sequence[Part]) -> list[tuple[float, float, list[str]]]:
+    """Marks of the roofline with their numbers, those that lie too close together as one."""
+    clusters: list[tuple[float, float, list[str]]] = []
+    for number, part in enumerate(parts, start=1):
+        x, y = part.flops / part.dram_bytes, part.rates[0][0] / 1e12
+        near = (names for at_x, at_y, names in clusters if 0.5 < x / at_x < 2 and 0.5 < y / at_y < 2)
+        names = next(near, None)
+        if names is None:
+            clusters.append((x, y, [str(number)]))
+        else:
+            names.append(str(number))
+    return clusters
 
 
 def _axes(width: float, height: float) -> Axes:
@@ -115,11 +140,11 @@ def _finish(ax: Axes, result: Result) -> None:
 
 def _legend(ax: Axes, parts: Sequence[Part]) -> None:
     bounds = {part.bound for part in parts}
-    _key(ax, {bound: colour for bound, colour in BOUND.items() if bound in bounds}, title="bound by")
+    _key(ax, {bound: colour for bound, colour in BOUND.items() if bound in bounds}, title="bound by", loc="lower right")
 
 
-def _key(ax: Axes, colours: dict[str, str], **options: Any) -> None:
+def _key(ax: Axes, colours: dict[str, str], **options: Any) -> Legend:
     from matplotlib.patches import Patch
 
     handles = [Patch(color=colour, label=label) for label, colour in colours.items()]
-    ax.legend(handles=handles, frameon=False, fontsize="small", **options)
+    return ax.legend(handles=handles, frameon=False, fontsize="small", alignment="left", **options)
