@@ -109,12 +109,12 @@ class Session:
 
 
 def _carried_ps(run: Run, launch: Launch) -> int:
-    """Time of the waves that the program leaves out: the mean period of the later half of its marks, for each."""
+    """Time of the waves that the program leaves out: for each, the mean period of its marks after the first quarter."""
     if launch.program is None or not launch.skipped_waves:
         return 0
     ends = run.finish_ps[launch.program.marks]
-    middle = len(ends) // 2
-    return int((ends[-1] - ends[middle]) * launch.skipped_waves // (len(ends) - 1 - middle))
+    settled = len(ends) // 4
+    return int((ends[-1] - ends[settled]) * launch.skipped_waves // (len(ends) - 1 - settled))
 
 
 def _check(launches: Sequence[Launch]) -> None:

@@ -6,7 +6,7 @@ graph --shard--> tasks of one chip --fuse--> kernels --tile, lower--> Programs, 
 from archsim.mapping.footprint import Footprint, footprint, require_fit
 from archsim.mapping.fuse import Kernel, KernelBlock, fuse
 from archsim.mapping.layout import Layout, lay_out
-from archsim.mapping.lower import Lowered, lower
+from archsim.mapping.lowering import Lowered, lower
 from archsim.mapping.plan import Plan, make_plan
 from archsim.mapping.roofline import Bounds, bound_kernels
 from archsim.mapping.shard import Fabric, shard

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from archsim.errors import InputError
 from archsim.mapping.task import TaskBlock
 from archsim.trace import Graph
-from archsim.units import format_quantity
 
 __all__ = ["Footprint", "footprint", "require_fit"]
 
@@ -73,8 +72,8 @@ def require_fit(need: Footprint, capacity: int, *, workload: str, where: str, re
     """Raise InputError with the table in one sentence when ``need`` exceeds ``capacity`` bytes."""
     if need.total <= capacity:
         return
-    parts = " + ".join(f"{format_quantity(n, 'size', 4)} {label}" for label, n in need.rows())
+    parts = " + ".join(f"{n / 1e9:.2f} GB {label}" for label, n in need.rows())
     raise InputError(
-        f"{workload} does not fit {where}: each chip would hold {parts} = {format_quantity(need.total, 'size', 4)}, "
-        f"but has {format_quantity(capacity, 'size', 4)}; {remedy}"
+        f"{workload} does not fit {where}: each chip would hold {parts} = {need.total / 1e9:.2f} GB, "
+        f"but has {capacity / 1e9:.2f} GB; {remedy}"
     )

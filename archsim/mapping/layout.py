@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from archsim.mapping.fuse import KernelBlock
-from archsim.mapping.lower.table import WORKSPACE, Lowered
+from archsim.mapping.lowering.table import WORKSPACE, Lowered
 from archsim.mapping.task import TaskBlock
 from archsim.trace import Graph
 

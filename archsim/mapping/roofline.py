@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.mapping.fuse import Kernel
-from archsim.mapping.lower import vector_work
+from archsim.mapping.lowering import vector_work
 from archsim.mapping.target import Target
 from archsim.models.vector import COSTS
 from archsim.trace.costs import attention_pairs

@@ -45,7 +45,7 @@ class RouteTable:
     resources: NDArray[np.int32]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Target:
     """One chip, ready to be lowered for; made by :func:`make_target`. Rates in bytes/s, sizes in bytes, times in s.
 
@@ -76,6 +76,9 @@ class Target:
     cache_bytes: int
     cache_bytes_per_s: float
     block_bytes: int
+
+    def __repr__(self) -> str:
+        return f"Target({self.name}, {self.cores} cores)"
 
     @cached_property
     def groups(self) -> dict[str, Ints]:

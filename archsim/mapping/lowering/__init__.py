@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from archsim.errors import InputError
 from archsim.mapping.fuse import Kernel
-from archsim.mapping.lower.attention import AttentionShape, lower_attention
-from archsim.mapping.lower.product import ProductOperands, lower_product
-from archsim.mapping.lower.rows import Stream, lower_rows
-from archsim.mapping.lower.table import Lowered
+from archsim.mapping.lowering.attention import AttentionShape, lower_attention
+from archsim.mapping.lowering.product import ProductOperands, lower_product
+from archsim.mapping.lowering.rows import Stream, lower_rows
+from archsim.mapping.lowering.table import Lowered
 from archsim.mapping.target import Target
 from archsim.mapping.task import Task
 from archsim.mapping.tiling import MatmulShape, choose_tiling

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from archsim.mapping.lower.table import Lowered, StepTable
+from archsim.mapping.lowering.table import Lowered, StepTable
 from archsim.mapping.target import Target
 from archsim.models.vector import VectorCost
 

@@ -21,17 +21,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from archsim.mapping.lower.table import WORKSPACE, Lowered, StepTable
+from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import MatmulShape, Tiling
 from archsim.models.vector import COSTS, VectorCost
 
-__all__ = ["KEPT_WAVES", "ProductOperands", "lower_product"]
+__all__ = ["ProductOperands", "lower_product"]
 
 Ints = NDArray[np.int64]
 
-#: full waves of tiles that are simulated before the rest is carried forward
-KEPT_WAVES = 8
+#: what is simulated of a long product before the rest is carried forward: this many steps, but at least so many waves
+KEPT_STEPS, KEPT_WAVES = 200_000, 16
 A, B, C, PARTIAL = 0, 1, 2, 3
 
 
@@ -121,19 +121,18 @@ def lower_product(
     split, cores = tiling.split_k, target.cores
     per_wave = max(cores // split, 1)
     waves, skipped, everything = len(tiles) // per_wave, 0, len(tiles)
-    if not exact and waves > KEPT_WAVES + 2:
-        skipped = waves - KEPT_WAVES
-        kept = np.r_[0 : KEPT_WAVES * per_wave, waves * per_wave : len(tiles)]
-        tiles = tiles.take(kept)
-
     all_chunks = -(-shape.k // tiling.tk)
     chunks = -(-all_chunks // split)
     k_part = chunks * tiling.tk
+    kept = max(KEPT_WAVES, KEPT_STEPS // (3 * chunks * cores))
+    if not exact and waves > kept + 2:
+        skipped = waves - kept
+        tiles = tiles.take(np.r_[0 : kept * per_wave, waves * per_wave : len(tiles)])
     parts = len(tiles) * split
     team = target.multicast if split == 1 else 1  # neighbouring cores that one fetch of B can serve
     ids = _StepIds(chunks, team)
     body = ids.count(parts)
-    mark_count = min(KEPT_WAVES, waves) if skipped else 0
+    mark_count = kept if skipped else 0
     table = StepTable(target, body + (3 * len(tiles) if split > 1 else 0) + mark_count)
 
     part = np.arange(parts)

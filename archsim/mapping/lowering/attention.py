@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.errors import InputError
-from archsim.mapping.lower.table import WORKSPACE, Lowered, StepTable
+from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.target import Target
 from archsim.models.vector import COSTS, VectorCost
 

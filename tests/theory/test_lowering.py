@@ -1,0 +1,189 @@
+"""Lowered programs do the work of the operator, all of it, once, within the buffers of the core."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archsim.engine import CompiledInterpreter, SimpyInterpreter
+from archsim.errors import InputError
+from archsim.hardware import load_chip
+from archsim.mapping import MatmulShape, Target, choose_tiling, make_target, score_tilings
+from archsim.mapping.lowering import Lowered
+from archsim.mapping.lowering.attention import AttentionShape, lower_attention
+from archsim.mapping.lowering.product import ProductOperands, lower_product
+from archsim.mapping.lowering.rows import Stream, lower_rows
+from archsim.models.vector import COSTS
+
+CHIPS = ("h800", "a100", "custom-npu", "tpu-v4", "gaudi3", "ascend-910b")
+TARGETS = {name: make_target(load_chip(name)) for name in CHIPS}
+A, B, C = 0, 1, 2
+
+targets = st.sampled_from(CHIPS).map(lambda name: TARGETS[name])
+sizes = st.integers(1, 700)
+groups = st.lists(st.integers(0, 300), min_size=1, max_size=4).filter(any)
+
+
+def lower_gemm(target: Target, m: tuple[int, ...], n: int, k: int, *, exact: bool = True) -> tuple[MatmulShape, Lowered]:
+    shape = MatmulShape(m, n, k, "bf16", 2.0, 2.0, 2.0)
+    operands = ProductOperands(A, B, C, b_each=len(m) > 1)
+    return shape, lower_product(target, "gemm", shape, choose_tiling(target, shape), operands, exact=exact)
+
+
+def bases(lowered: Lowered) -> list[int]:
+    """Regions far apart."""
+    return [i << 36 for i in range(len(lowered.tensors))]
+
+
+def stores(lowered: Lowered, tensor: int) -> list[tuple[int, int]]:
+    """(offset, bytes) of every store to the region of ``tensor``, in address order."""
+    program = lowered.program
+    mine = program.write & (program.region == lowered.tensors.index(tensor))
+    return sorted(zip(program.offset[mine].tolist(), program.nbytes[mine].tolist(), strict=True))
+
+
+def loaded(lowered: Lowered, tensor: int) -> int:
+    program = lowered.program
+    region = lowered.tensors.index(tensor)
+    return int(program.nbytes[(program.region == region) & ~program.write].sum())
+
+
+def assert_written_once(written: list[tuple[int, int]], total: int) -> None:
+    place = 0
+    for offset, nbytes in written:
+        assert offset == place
+        place += nbytes
+    assert place == total
+
+
+@settings(max_examples=60, deadline=None)
+@given(targets, groups, sizes, sizes)
+def test_every_output_of_a_product_is_stored_exactly_once(target: Target, m: list[int], n: int, k: int) -> None:
+    _, lowered = lower_gemm(target, tuple(m), n, k)
+    assert_written_once(stores(lowered, C), sum(m) * n * 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(targets, groups, sizes, sizes)
+def test_every_product_term_is_multiplied_once(target: Target, m: list[int], n: int, k: int) -> None:
+    """Each output tile meets its whole panels of A and B: A is read once per column of tiles, B per row of tiles."""
+    shape, lowered = lower_gemm(target, tuple(m), n, k)
+    tiling = choose_tiling(target, shape)
+    columns = -(-n // tiling.tn)
+    assert loaded(lowered, A) == sum(m) * k * columns * 2
+    received = loaded(lowered, B)  # a team of cores fetches once for all
+    rows = sum(-(-part // tiling.tm) for part in m)
+    assert received <= rows * n * k * 2
+    assert received >= sum(-(-(-(-part // tiling.tm)) // target.multicast) for part in m) * n * k * 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(targets, groups, sizes, sizes)
+def test_no_candidate_exceeds_a_buffer(target: Target, m: list[int], n: int, k: int) -> None:
+    for tiling in score_tilings(target, MatmulShape(tuple(m), n, k, "bf16", 2.0, 2.0, 2.0), keep=100):
+        assert tiling.slots >= 2
+        assert tiling.slots * 2 * tiling.tk * (tiling.tm + tiling.tn) <= target.scratchpad_bytes
+        assert 4 * tiling.tm * tiling.tn <= target.accumulator_bytes
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(("h800", "tpu-v4", "custom-npu")), st.integers(1, 600), sizes, sizes)
+def test_chunks_alive_in_a_scratchpad_never_exceed_it(name: str, m: int, n: int, k: int) -> None:
+    """From the arrival of its first byte to the end of its multiplication a chunk holds its place."""
+    target = TARGETS[name]
+    _, lowered = lower_gemm(target, (m,), n, k)
+    program = lowered.program
+    run = CompiledInterpreter(target.machine).run(program, 0, bases(lowered))
+    multiplies = np.flatnonzero(np.isin(program.route, target.matrix_routes))
+    events: dict[int, list[tuple[int, int]]] = {}
+    for step in multiplies:
+        for load in program.preds_of(int(step)):
+            if program.nbytes[load]:
+                core = int(program.tag[step])
+                size = int(program.nbytes[load])
+                events.setdefault(core, []).extend([(int(run.start_ps[load]), size), (int(run.finish_ps[step]), -size)])
+    for moves in events.values():
+        alive = np.cumsum([size for _, size in sorted(moves)])
+        assert alive.max() <= target.scratchpad_bytes
+
+
+@settings(max_examples=30, deadline=None)
+@given(targets, groups, sizes, sizes)
+def test_a_product_takes_at_least_its_flops_and_its_bytes(target: Target, m: list[int], n: int, k: int) -> None:
+    _, lowered = lower_gemm(target, tuple(m), n, k)
+    run = CompiledInterpreter(target.machine).run(lowered.program, 0, bases(lowered))
+    active = sum(rows > 0 for rows in m)
+    cold = 2 * (sum(m) * k + active * n * k)
+    assert run.elapsed_ps >= 2e12 * sum(m) * n * k / target.peak_flops("bf16")
+    assert run.elapsed_ps >= 1e12 * cold / target.dram_bytes_per_s
+
+
+@pytest.mark.parametrize(("name", "m", "n", "k"), [("h800", 4096, 28672, 4096), ("a100", 16384, 4096, 4096)])
+def test_waves_carried_forward_agree_with_the_exact_run(name: str, m: int, n: int, k: int) -> None:
+    from archsim.engine import Launch, Session
+
+    target, times = TARGETS[name], []
+    for exact in (True, False):
+        _, lowered = lower_gemm(target, (m,), n, k, exact=exact)
+        assert bool(lowered.skipped_waves) != exact
+        session = Session(target.machine)
+        for base in (bases(lowered), [1 << 40 | place for place in bases(lowered)]):  # the first run fills the cache
+            launch = Launch(
+                "gemm", "compute", program=lowered.program, bases=base, skipped_waves=lowered.skipped_waves
+            )
+            begin = session.now_ps
+            session.run([launch])
+        times.append(session.now_ps - begin)
+    assert times[1] == pytest.approx(times[0], rel=0.005)
+
+
+@pytest.mark.parametrize("name", ["h800", "custom-npu"])
+def test_a_lowered_product_runs_alike_on_both_interpreters(name: str) -> None:
+    target = TARGETS[name]
+    _, lowered = lower_gemm(target, (70, 0, 33), 150, 200)
+    fast = CompiledInterpreter(target.machine).run(lowered.program, 0, bases(lowered))
+    slow = SimpyInterpreter(target.machine).run(lowered.program, 0, bases(lowered))
+    assert np.array_equal(fast.finish_ps, slow.finish_ps)
+    assert fast.counters == slow.counters
+
+
+attention = st.builds(
+    lambda batch, q_len, past, group, kv_heads, causal, window, shared: AttentionShape(
+        batch, q_len, q_len + past, group * kv_heads, kv_heads, 80, 64, causal, window, shared, "bf16", 2.0, 2.0
+    ),
+    st.integers(1, 3), st.integers(1, 200), st.integers(0, 400), st.sampled_from([1, 2, 5]), st.integers(1, 3),
+    st.booleans(), st.one_of(st.none(), st.integers(1, 300)), st.booleans(),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(targets, attention)
+def test_attention_stores_every_output_once_and_sees_every_visible_key(target: Target, shape: AttentionShape) -> None:
+    lowered = lower_attention(target, "attention", shape, (0, 1, 2, 3))
+    assert_written_once(stores(lowered, 3), shape.batch * shape.heads * shape.q_len * shape.d_v * 2)
+    keys = shape.kv_len if shape.window is None else min(shape.kv_len, shape.window + shape.q_len - 1)
+    assert loaded(lowered, 1) >= shape.batch * shape.kv_heads * keys * shape.d_qk * 2
+    if shape.kv_shared:
+        assert loaded(lowered, 2) == 0
+    run = CompiledInterpreter(target.machine).run(lowered.program, 0, bases(lowered))
+    assert run.elapsed_ps > 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(targets, st.integers(1, 5000), st.lists(st.integers(1, 3_000_000), min_size=1, max_size=3), st.integers(1, 3_000_000))
+def test_a_vector_kernel_moves_each_stream_once(target: Target, rows: int, read: list[int], written: int) -> None:
+    inputs = [Stream(i, nbytes) for i, nbytes in enumerate(read)]
+    lowered = lower_rows(target, "rows", rows, inputs, [Stream(9, written)], [(written, COSTS["silu_mul"])])
+    assert_written_once(stores(lowered, 9), written)
+    assert [loaded(lowered, i) for i in range(len(read))] == read
+
+
+def test_a_tile_that_fits_no_buffer_is_named_with_its_bytes() -> None:
+    tiny = make_target(load_chip("custom-npu", {"core.scratchpad.capacity": "16 KiB"}))
+    with pytest.raises(InputError, match=r"no tile of a bf16 product fits custom-npu: .* B of scratchpad \(16,384 B\)"):
+        choose_tiling(tiny, MatmulShape((64,), 64, 64, "bf16", 2.0, 2.0, 2.0))
+    tiny = make_target(load_chip("custom-npu", {"core.accumulator.capacity": "4 KiB"}))
+    with pytest.raises(InputError, match="no attention tile with heads of 80 fits custom-npu"):
+        lower_attention(tiny, "a", AttentionShape(1, 1, 64, 1, 1, 80, 64, True, None, False, "bf16", 2.0, 2.0), (0, 1, 2, 3))
