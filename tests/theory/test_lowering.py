@@ -21,7 +21,7 @@ CHIPS = ("h800", "a100", "custom-npu", "tpu-v4", "gaudi3", "ascend-910b")
 TARGETS = {name: make_target(load_chip(name)) for name in CHIPS}
 A, B, C = 0, 1, 2
 
-targets = st.sampled_from(CHIPS).map(lambda name: TARGETS[name])
+names = st.sampled_from(CHIPS)
 sizes = st.integers(1, 700)
 groups = st.lists(st.integers(0, 300), min_size=1, max_size=4).filter(any)
 
@@ -59,16 +59,18 @@ def assert_written_once(written: list[tuple[int, int]], total: int) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(targets, groups, sizes, sizes)
-def test_every_output_of_a_product_is_stored_exactly_once(target: Target, m: list[int], n: int, k: int) -> None:
+@given(names, groups, sizes, sizes)
+def test_every_output_of_a_product_is_stored_exactly_once(name: str, m: list[int], n: int, k: int) -> None:
+    target = TARGETS[name]
     _, lowered = lower_gemm(target, tuple(m), n, k)
     assert_written_once(stores(lowered, C), sum(m) * n * 2)
 
 
 @settings(max_examples=60, deadline=None)
-@given(targets, groups, sizes, sizes)
-def test_every_product_term_is_multiplied_once(target: Target, m: list[int], n: int, k: int) -> None:
+@given(names, groups, sizes, sizes)
+def test_every_product_term_is_multiplied_once(name: str, m: list[int], n: int, k: int) -> None:
     """Each output tile meets its whole panels of A and B: A is read once per column of tiles, B per row of tiles."""
+    target = TARGETS[name]
     shape, lowered = lower_gemm(target, tuple(m), n, k)
     tiling = choose_tiling(target, shape)
     columns = -(-n // tiling.tn)
@@ -80,8 +82,9 @@ def test_every_product_term_is_multiplied_once(target: Target, m: list[int], n: 
 
 
 @settings(max_examples=40, deadline=None)
-@given(targets, groups, sizes, sizes)
-def test_no_candidate_exceeds_a_buffer(target: Target, m: list[int], n: int, k: int) -> None:
+@given(names, groups, sizes, sizes)
+def test_no_candidate_exceeds_a_buffer(name: str, m: list[int], n: int, k: int) -> None:
+    target = TARGETS[name]
     for tiling in score_tilings(target, MatmulShape(tuple(m), n, k, "bf16", 2.0, 2.0, 2.0), keep=100):
         assert tiling.slots >= 2
         assert tiling.slots * 2 * tiling.tk * (tiling.tm + tiling.tn) <= target.scratchpad_bytes
@@ -110,8 +113,9 @@ def test_chunks_alive_in_a_scratchpad_never_exceed_it(name: str, m: int, n: int,
 
 
 @settings(max_examples=30, deadline=None)
-@given(targets, groups, sizes, sizes)
-def test_a_product_takes_at_least_its_flops_and_its_bytes(target: Target, m: list[int], n: int, k: int) -> None:
+@given(names, groups, sizes, sizes)
+def test_a_product_takes_at_least_its_flops_and_its_bytes(name: str, m: list[int], n: int, k: int) -> None:
+    target = TARGETS[name]
     _, lowered = lower_gemm(target, tuple(m), n, k)
     run = CompiledInterpreter(target.machine).run(lowered.program, 0, bases(lowered))
     active = sum(rows > 0 for rows in m)
@@ -159,8 +163,9 @@ attention = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(targets, attention)
-def test_attention_stores_every_output_once_and_sees_every_visible_key(target: Target, shape: AttentionShape) -> None:
+@given(names, attention)
+def test_attention_stores_every_output_once_and_sees_every_visible_key(name: str, shape: AttentionShape) -> None:
+    target = TARGETS[name]
     lowered = lower_attention(target, "attention", shape, (0, 1, 2, 3))
     assert_written_once(stores(lowered, 3), shape.batch * shape.heads * shape.q_len * shape.d_v * 2)
     keys = shape.kv_len if shape.window is None else min(shape.kv_len, shape.window + shape.q_len - 1)
@@ -172,8 +177,9 @@ def test_attention_stores_every_output_once_and_sees_every_visible_key(target: T
 
 
 @settings(max_examples=60, deadline=None)
-@given(targets, st.integers(1, 5000), st.lists(st.integers(1, 3_000_000), min_size=1, max_size=3), st.integers(1, 3_000_000))
-def test_a_vector_kernel_moves_each_stream_once(target: Target, rows: int, read: list[int], written: int) -> None:
+@given(names, st.integers(1, 5000), st.lists(st.integers(1, 3_000_000), min_size=1, max_size=3), st.integers(1, 3_000_000))
+def test_a_vector_kernel_moves_each_stream_once(name: str, rows: int, read: list[int], written: int) -> None:
+    target = TARGETS[name]
     inputs = [Stream(i, nbytes) for i, nbytes in enumerate(read)]
     lowered = lower_rows(target, "rows", rows, inputs, [Stream(9, written)], [(written, COSTS["silu_mul"])])
     assert_written_once(stores(lowered, 9), written)

@@ -57,8 +57,8 @@ def lower_rows(
     )
     table.vector(compute, core, np.broadcast_to(np.asarray(cycles), compute.shape))
     for i, stream in enumerate(streams):
-        origin = np.floor(begin * (stream.nbytes / rows))
-        nbytes = np.floor(end * (stream.nbytes / rows)) - origin
+        origin = begin * stream.nbytes // rows
+        nbytes = end * stream.nbytes // rows - origin
         if i < len(inputs):
             step = first + i
             table.load(step, core, i, origin, nbytes)
