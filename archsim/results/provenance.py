@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import time
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 
 from archsim._version import MODEL_VERSION, __version__
+from archsim.errors import InputError
 
 __all__ = ["META", "check_meta", "run_meta"]
 
@@ -30,9 +33,10 @@ META: dict[str, type | tuple[type, ...]] = {
 
 
 def run_meta(command: str = "", created: str | None = None) -> dict[str, Any]:
-    """Provenance of a run started by `command` at `created` (ISO 8601; now, in UTC, when omitted).
+    """Provenance of a run started by `command` at `created` (ISO 8601).
 
-    Give `created` to make results byte-identical:
+    `created` makes results byte-identical; without it the time is that of SOURCE_DATE_EPOCH (seconds, the convention
+    of reproducible builds), or else the present.
 
     >>> run_meta("archsim run h800 llama-3.1-8b", "2026-01-01T00:00:00+00:00")["created"]
     '2026-01-01T00:00:00+00:00'
@@ -43,8 +47,17 @@ def run_meta(command: str = "", created: str | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "command": command,
-        "created": created or datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": created or _now(),
     }
+
+
+def _now() -> str:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    try:
+        moment = datetime.fromtimestamp(int(epoch) if epoch else time.time(), timezone.utc)
+    except (OverflowError, ValueError):
+        raise InputError(f"SOURCE_DATE_EPOCH={epoch}: must be a whole number of seconds since 1970") from None
+    return moment.isoformat(timespec="seconds")
 
 
 def check_meta(meta: dict[str, Any]) -> None:

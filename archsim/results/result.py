@@ -96,6 +96,12 @@ class Result:
 
         return summarise(self)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The summary, the whole meta and a row per operator; JSON-able."""
+        from archsim.results.summary import to_dict
+
+        return to_dict(self)
+
     def to_hdf5(self, path: str | Path) -> None:
         """Write everything to an HDF5 file, whole or not at all; `archsim.load_result` reads it."""
         from archsim.results.hdf5 import save_result

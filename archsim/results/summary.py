@@ -6,7 +6,7 @@ from typing import Any
 
 from archsim.results.result import Result
 
-__all__ = ["summarise"]
+__all__ = ["summarise", "to_dict"]
 
 _FROM_META = (
     *("workload", "phase", "batch", "seq", "ctx", "quant"),
@@ -47,6 +47,13 @@ def summarise(result: Result) -> dict[str, Any]:
         "memory_capacity_bytes": result.memory_capacity,
         "notes": list(result.meta["notes"]),
     }
+
+
+def to_dict(result: Result) -> dict[str, Any]:
+    """The summary, with the whole meta and a row per operator: what `archsim run --json` prints."""
+    columns = {name: column.tolist() for name, column in result.op_table.columns().items()}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return {**summarise(result), "meta": result.meta, "ops": rows}
 
 
 def _shares(times: dict[str, int]) -> dict[str, float]:

@@ -1,0 +1,68 @@
+"""What `run` and `report` share: where views of a result go."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from archsim.cli._common import console, emit_json
+from archsim.errors import InputError
+
+if TYPE_CHECKING:
+    from archsim.results import Result
+
+__all__ = ["check_outputs", "output_file", "show", "top_option", "wrote"]
+
+top_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--top", type=click.IntRange(1), default=10, show_default=True, help="Operators to list."
+)
+
+
+def output_file(flag: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that names a file to write."""
+    return click.option(flag, type=click.Path(path_type=Path), metavar="FILE", help=help)
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Raise InputError unless each of the files can be written, before any work is done for it."""
+    wanted = [path for path in paths if path is not None]
+    for path in wanted:
+        if path.is_dir():
+            raise InputError(f"{path}: is a directory, expected the name of a file")
+        if not path.parent.is_dir():
+            raise InputError(f"{path}: the directory {path.parent} does not exist")
+        try:
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:100]}."):
+                pass
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    if len({path.absolute() for path in wanted}) < len(wanted):
+        raise InputError(f"{wanted[0]}: is named for two outputs")
+
+
+def show(result: Result, *, as_json: bool, top: int, timeline: Path | None, html: Path | None) -> None:
+    """Write the views that were asked for, then print the result."""
+    if timeline is not None:
+        result.to_perfetto(timeline)
+        wrote(timeline, "open it at ui.perfetto.dev")
+    if html is not None:
+        from archsim.report.html import write_page
+
+        write_page(result, html)
+        wrote(html)
+    if as_json:
+        emit_json(result.to_dict())
+        return
+    from archsim.report.text import result_view
+
+    out = console()
+    out.print(result_view(result, top, out.width))
+
+
+def wrote(path: Path, hint: str = "") -> None:
+    """Say on stderr that a file was written."""
+    click.echo(f"wrote {path}" + (f" ({hint})" if hint else ""), err=True)

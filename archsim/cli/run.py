@@ -1,0 +1,110 @@
+"""`archsim run`: simulate a workload on a chip or a system."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from archsim.cli._common import json_option, progress
+from archsim.cli._results import check_outputs, output_file, show, top_option, wrote
+from archsim.cli.chip import set_option
+
+__all__ = ["run"]
+
+
+@click.command()
+@click.argument("chip")
+@click.argument("workload")
+@click.option("--phase", type=click.Choice(("prefill", "decode")), required=True, help="Which phase of inference.")
+@click.option("--batch", type=int, default=1, show_default=True, help="Sequences over the whole system.")
+@click.option("--seq", type=int, help="Prompt tokens of a sequence (prefill).  [default: 2048]")
+@click.option("--ctx", type=int, help="Tokens of a sequence already in the KV cache (decode).  [default: 4096]")
+@click.option("--system", metavar="NAME", help="System of such chips, a preset or a YAML file.  [default: one chip]")
+@click.option("--tp", type=int, help="Tensor-parallel degree.  [default: chosen]")
+@click.option("--ep", type=int, help="Expert-parallel degree.  [default: chosen]")
+@set_option
+@click.option("--quant", type=click.Choice(("none", "fp8", "int8")), default="none", help="Type of the weights.")
+@click.option(
+    "--fidelity",
+    type=click.Choice(("roofline", "tile")),
+    default="tile",
+    show_default=True,
+    help="A lower bound in closed form, or every tile.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(("compiled", "simpy")),
+    default="compiled",
+    show_default=True,
+    help="simpy is the readable reference, for small workloads.",
+)
+@click.option("--exact", is_flag=True, help="Simulate every repeated layer and wave of tiles, also once they settle.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the routing of tokens to experts.")
+@output_file("--out", "Store the result (HDF5); `archsim report` shows it again.")
+@output_file("--timeline", "Write a timeline for ui.perfetto.dev (.json or .json.gz).")
+@output_file("--html", "Write a page of its own.")
+@json_option
+@top_option
+def run(
+    chip: str,
+    workload: str,
+    phase: str,
+    batch: int,
+    seq: int | None,
+    ctx: int | None,
+    system: str | None,
+    tp: int | None,
+    ep: int | None,
+    overrides: dict[str, str],
+    quant: str,
+    fidelity: str,
+    engine: str,
+    exact: bool,
+    seed: int,
+    out: Path | None,
+    timeline: Path | None,
+    html: Path | None,
+    as_json: bool,
+    top: int,
+) -> None:
+    """Simulate one step of WORKLOAD on CHIP: a whole prompt, or one token of each sequence.
+
+    CHIP is a preset (`archsim chip list`) or a YAML file, WORKLOAD a shipped trace (`archsim trace list`) or a file.
+
+    \b
+    Examples:
+      archsim run h800 llama-3.1-8b --phase decode --batch 32 --ctx 4096
+      archsim run h800 deepseek-v3 --phase decode --batch 256 --quant fp8 --system h800-x32 --out step.h5
+      archsim run custom-npu llama-3.1-8b --phase prefill --seq 4096 --set core.matrix.rows=256 --html npu.html
+    """
+    check_outputs(out, timeline, html)
+    import archsim
+
+    with progress("simulating") as update:
+        result = archsim.simulate(
+            chip,
+            workload,
+            phase=phase,
+            batch=batch,
+            seq=seq,
+            ctx=ctx,
+            system=system,
+            tp=tp,
+            ep=ep,
+            set=overrides,
+            fidelity=fidelity,
+            engine=engine,
+            exact=exact,
+            quant=quant,
+            timeline=timeline is not None,
+            seed=seed,
+            command=shlex.join(["archsim", *sys.argv[1:]]),
+            progress=lambda done, total, block: update(done, total),
+        )
+    if out is not None:
+        result.to_hdf5(out)
+        wrote(out)
+    show(result, as_json=as_json, top=top, timeline=timeline, html=html)
