@@ -44,7 +44,7 @@ def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
         writer(beside)
         with beside.open("rb+") as handle:
             os.fsync(handle.fileno())
-        os.replace(beside, path)
+        beside.replace(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:

@@ -82,9 +82,7 @@ def _data(suffix: str) -> dict[str, Fraction]:
     }
 
 
-def _dimension(
-    article: str, example: str, units: dict[str, Fraction], preferred: dict[str, Fraction]
-) -> _Dimension:
+def _dimension(article: str, example: str, units: dict[str, Fraction], preferred: dict[str, Fraction]) -> _Dimension:
     return _Dimension(article, example, units, tuple(sorted(preferred, key=lambda u: preferred[u])))
 
 
@@ -102,9 +100,7 @@ _DIMENSIONS: dict[str, _Dimension] = {
         _FLOPS,
     ),
     "power": _dimension("a power", "700 W", _scaled("W", "mkM"), _scaled("W", "mkM")),
-    "area": _dimension(
-        "an area", "814 mm2", dict.fromkeys(("mm2", "mm^2"), Fraction(1)), {"mm2": Fraction(1)}
-    ),
+    "area": _dimension("an area", "814 mm2", dict.fromkeys(("mm2", "mm^2"), Fraction(1)), {"mm2": Fraction(1)}),
 }
 _DIMENSION_OF = {unit: name for name, dimension in _DIMENSIONS.items() for unit in dimension.units}
 _TEXT = re.compile(r"([+-]?(?:\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})(?:[eE][+-]?\d{1,3})?)\s*(\S{0,16})")
@@ -126,9 +122,7 @@ def parse_exact(text: str, dimension: str) -> Fraction:
     wanted = _DIMENSIONS[dimension]
     match = _TEXT.fullmatch(text.strip())
     if match is None:
-        raise UnitError(
-            f"'{text[:60]}' is not a quantity, expected {wanted.article} such as '{wanted.example}'"
-        )
+        raise UnitError(f"'{text[:60]}' is not a quantity, expected {wanted.article} such as '{wanted.example}'")
     number, unit = match.groups()
     if unit == "":
         raise UnitError(f"'{text}' needs a unit, expected {wanted.article} such as '{wanted.example}'")
@@ -187,16 +181,12 @@ class Quantity:
         wanted = _DIMENSIONS[self.dimension]
         if isinstance(value, str):
             exact = parse_exact(value, self.dimension)
-            return (
-                int(exact) if exact.denominator == 1 and abs(exact) < 2**63 else parse(value, self.dimension)
-            )
+            return int(exact) if exact.denominator == 1 and abs(exact) < 2**63 else parse(value, self.dimension)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number:
             raise UnitError(f"expected {wanted.article} such as '{wanted.example}', found {value!r:.60}")
         if info.context is not None and info.context.get("units") == "required":
-            raise UnitError(
-                f"{value!r:.60} needs a unit, expected {wanted.article} such as '{wanted.example}'"
-            )
+            raise UnitError(f"{value!r:.60} needs a unit, expected {wanted.article} such as '{wanted.example}'")
         return value
 
     def _write(self, value: float, info: core_schema.SerializationInfo) -> Any:
@@ -204,13 +194,9 @@ class Quantity:
             return format_quantity(value, self.dimension)
         return value
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         writer = core_schema.plain_serializer_function_ser_schema(self._write, info_arg=True)
-        return core_schema.with_info_before_validator_function(
-            self._read, handler(source), serialization=writer
-        )
+        return core_schema.with_info_before_validator_function(self._read, handler(source), serialization=writer)
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler

@@ -30,7 +30,15 @@ class Check:
 
 def check_chip(chip: ChipSpec) -> tuple[Check, ...]:
     """Compare quoted numbers with what the parts add up to."""
-    return (*_peaks(chip), _memory(chip), *_mesh(chip), *_ports(chip))
+    return (*_clock(chip), *_peaks(chip), _memory(chip), *_mesh(chip), *_ports(chip))
+
+
+def _clock(chip: ChipSpec) -> list[Check]:
+    if chip.clock_under_load is None:
+        return []
+    loaded, quoted = (format_quantity(f, "frequency", 4) for f in (chip.clock_under_load, chip.clock))
+    text = f"{loaded} under load, at most the {quoted} of the quoted peaks"
+    return [Check("clock_under_load", text, chip.clock_under_load <= chip.clock)]
 
 
 def _peaks(chip: ChipSpec) -> list[Check]:

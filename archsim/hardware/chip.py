@@ -55,6 +55,8 @@ class ChipSpec(Spec):
     """The whole description is an estimate: nobody outside has the numbers."""
     clock: Frequency
     """The clock at which the peaks are quoted."""
+    clock_under_load: Frequency | None = None
+    """What the matrix units sustain when all are busy, where power holds them below `clock`."""
     cores: Count
     core: CoreSpec
     noc: NocSpec
@@ -104,9 +106,7 @@ class ChipSpec(Spec):
 
         data = self.model_dump(exclude_none=True, context=AS_TEXT)
         for spec, tree in ((self, data), (self.memory.standard, data["memory"]["standard"])):
-            tree["provenance"] = {
-                path: p.model_dump(exclude_defaults=True) for path, p in spec.provenance.items()
-            }
+            tree["provenance"] = {path: p.model_dump(exclude_defaults=True) for path, p in spec.provenance.items()}
         return to_yaml(data)
 
     def __hash__(self) -> int:
@@ -121,9 +121,7 @@ class ChipSpec(Spec):
             if not _exists(self, path):
                 options = sorted(_paths(self.model_dump(exclude={"provenance"})))
                 text = f"no such value in this chip{did_you_mean(path, options)}"
-                raise PydanticCustomError(
-                    "contradiction", "{text}", {"path": f"provenance.{path}", "text": text}
-                )
+                raise PydanticCustomError("contradiction", "{text}", {"path": f"provenance.{path}", "text": text})
         return self
 
 

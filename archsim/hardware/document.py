@@ -104,9 +104,7 @@ class _Builder:
         path = (*self.path, key)
         if key in self.open[-1]:
             first = self.marks[path].rsplit(":", 2)[1]
-            raise InputError(
-                f"{self.place(event)}: {_dotted(path)}: duplicate key, first given on line {first}"
-            )
+            raise InputError(f"{self.place(event)}: {_dotted(path)}: duplicate key, first given on line {first}")
         self.marks[path] = self.place(event)
         self.keys[-1] = key
 
@@ -160,9 +158,7 @@ def read_document(path: Path, label: str) -> Document:
     except UnicodeDecodeError:
         raise InputError(f"{label}: is not a UTF-8 text file") from None
     if len(raw) > MAX_BYTES:
-        raise InputError(
-            f"{label}: is larger than {MAX_BYTES // 1024} KiB, which no hardware description needs"
-        )
+        raise InputError(f"{label}: is larger than {MAX_BYTES // 1024} KiB, which no hardware description needs")
     builder = _build(text, label)
     if not isinstance(builder.root, dict):
         raise InputError(f"{label}:1:1: expected a map of keys and values")

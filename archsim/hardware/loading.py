@@ -83,8 +83,7 @@ def _locate(what: str, name: str | Path, folder: Path | None = None) -> tuple[Pa
     presets = _list(what)
     if text not in presets:
         hint = (
-            did_you_mean(text, presets)
-            or f" (known: {', '.join(presets[:12])}{', ...' if len(presets) > 12 else ''})"
+            did_you_mean(text, presets) or f" (known: {', '.join(presets[:12])}{', ...' if len(presets) > 12 else ''})"
         )
         raise InputError(f"unknown {what} '{text[:80]}'{hint}")
     sub = _FOLDERS[what]

@@ -63,9 +63,7 @@ def _lay_over(base: dict[str, Any], child: dict[str, Any], source: str) -> dict[
         elif len(theirs) > len(mine):
             added[_dotted(leaf)] = own[mine]
     entries = {**inherited, **added, **own}
-    kept = {
-        path: entry for path, entry in entries.items() if path in own or _has(result, tuple(path.split(".")))
-    }
+    kept = {path: entry for path, entry in entries.items() if path in own or _has(result, tuple(path.split(".")))}
     return {**result, "provenance": kept}
 
 
@@ -93,12 +91,8 @@ def override(document: Document, overrides: Mapping[str, Any]) -> Document:
             raise InputError(f"{label}: expected a dotted path such as core.matrix.rows=256")
         parsed = parse_scalar_text(value, label) if isinstance(value, str) else value
         for depth in range(1, len(path)):
-            if _has(document.data, path[:depth]) and not isinstance(
-                _get(document.data, path[:depth]), dict | None
-            ):
-                raise InputError(
-                    f"{label}: {_dotted(path[:depth])} is a single value and has no '{path[depth]}'"
-                )
+            if _has(document.data, path[:depth]) and not isinstance(_get(document.data, path[:depth]), dict | None):
+                raise InputError(f"{label}: {_dotted(path[:depth])} is a single value and has no '{path[depth]}'")
         layer: Any = parsed
         for part in reversed(path):
             layer = {part: layer}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from archsim.errors import InputError
@@ -27,7 +27,8 @@ class SystemSpec(Spec):
     """In place of the chip's own."""
     scale_out: LinkSpec | None = None
     """In place of the chip's own."""
-    source: str = Field(default="", min_length=0)
+    source: str = ""
+    """Where the numbers come from."""
     estimated: bool = False
     notes: str = ""
 
@@ -39,18 +40,13 @@ class SystemSpec(Spec):
     def links(self, chip: ChipSpec) -> tuple[LinkSpec | None, LinkSpec | None]:
         """Scale-up and scale-out link of `chip` in this system; InputError when a link it needs is missing."""
         scale_up, scale_out = self.scale_up or chip.scale_up, self.scale_out or chip.scale_out
+        joins = f"system '{self.name}' joins {self.chips_per_node} chips"
         if self.chips_per_node > 1 and scale_up is None:
-            raise InputError(
-                f"system '{self.name}' joins {self.chips_per_node} chips but '{chip.name}' has no scale_up link"
-            )
+            raise InputError(f"{joins} but '{chip.name}' has no scale_up link")
         if scale_up is not None and self.chips_per_node > scale_up.domain:
-            raise InputError(
-                f"system '{self.name}' joins {self.chips_per_node} chips by {scale_up.name}, which reaches {scale_up.domain}"
-            )
+            raise InputError(f"{joins} by {scale_up.name}, which reaches {scale_up.domain}")
         if self.nodes > 1 and scale_out is None:
-            raise InputError(
-                f"system '{self.name}' has {self.nodes} nodes but '{chip.name}' has no scale_out link"
-            )
+            raise InputError(f"system '{self.name}' has {self.nodes} nodes but '{chip.name}' has no scale_out link")
         return scale_up, scale_out
 
     @model_validator(mode="after")
