@@ -49,6 +49,8 @@ class RouteTable:
 class Target:
     """One chip, ready to be lowered for; made by :func:`make_target`. Rates in bytes/s, sizes in bytes, times in s.
 
+    clock: of vector units and ports, in Hz. matrix_clock: what the matrix units sustain.
+
     The route arrays hold route ids: ``matrix_routes[core]``, ``read_routes[core, memory port]`` and so on.
     """
 
@@ -66,6 +68,7 @@ class Target:
     name: str
     cores: int
     clock: float
+    matrix_clock: float
     scratchpad_bytes: int
     accumulator_bytes: int
     port_read_bytes_per_s: float
@@ -126,7 +129,7 @@ class Target:
         )
 
     def peak_flops(self, dtype: str) -> float:
-        """Dense peak of the chip in FLOP/s at its clock."""
+        """Dense peak of the chip in FLOP/s at its quoted clock, which power may not allow to hold."""
         return self.chip.flops(self.compute_dtype(dtype))
 
     def vector_cycles(self, elements: Ints | int, cost: VectorCost) -> Ints:
@@ -191,10 +194,11 @@ def make_target(chip: ChipSpec) -> Target:
     core, cores = chip.core, range(chip.cores)
     unit = core.matrix
     depth = matrix.systolic_latency(unit.rows, unit.cols) if unit.kind == "systolic" else unit.latency_cycles
+    matrix_clock = chip.clock_under_load or chip.clock
     read_bytes_per_s = core.port.read_bytes_per_cycle * chip.clock
     write_bytes_per_s = core.port.write_bytes_per_cycle * chip.clock
     resources: list[Resource] = [_memory(chip)]
-    resources += [Unit(f"core{c}.matrix", "matrix", ps(depth / chip.clock)) for c in cores]
+    resources += [Unit(f"core{c}.matrix", "matrix", ps(depth / matrix_clock)) for c in cores]
     resources += [Unit(f"core{c}.vector", "vector") for c in cores]
     resources += [Link(f"core{c}.in", "port_in", attoseconds_per_byte(read_bytes_per_s)) for c in cores]
     resources += [Link(f"core{c}.out", "port_out", attoseconds_per_byte(write_bytes_per_s)) for c in cores]
@@ -229,6 +233,7 @@ def make_target(chip: ChipSpec) -> Target:
         name=chip.name,
         cores=chip.cores,
         clock=chip.clock,
+        matrix_clock=matrix_clock,
         scratchpad_bytes=int(core.scratchpad.capacity),
         accumulator_bytes=int(core.accumulator.capacity),
         port_read_bytes_per_s=read_bytes_per_s,

@@ -222,7 +222,7 @@ def _choose(target: Target, shape: AttentionShape) -> _Cut:
         height = min(rows, packed)
         chunks = max(mean_keys / splits / keys, 1.0)
         m, n, d = np.array([height, height]), np.array([keys, shape.d_v]), np.array([shape.d_qk, keys])
-        matrix = float(target.matrix_cycles(m, n, d, shape.dtype).sum()) / target.clock
+        matrix = float(target.matrix_cycles(m, n, d, shape.dtype).sum()) / target.matrix_clock
         vector = float(target.vector_cycles(height * keys, COSTS["online_softmax"])) / target.clock
         port = keys * (k_width + v_width) / target.port_read_bytes_per_s
         load = items / target.cores

@@ -89,15 +89,16 @@ class StepTable:
         height, width, depth = np.maximum(sizes, 1)
         cycles = self.target.matrix_cycles(height, width, depth, dtype)
         cycles = np.where((sizes > 0).all(axis=0), cycles, 0)
-        self._work(at, core, self.target.matrix_routes, cycles[inverse].reshape(at.shape))
+        self._work(at, core, self.target.matrix_routes, cycles[inverse].reshape(at.shape), self.target.matrix_clock)
 
     def vector(self, at: Ints, core: Ints, cycles: ArrayLike) -> None:
         """Work of given cycles on the vector units; none makes a join."""
-        self._work(at, core, self.target.vector_routes, np.broadcast_to(np.asarray(cycles), at.shape))
+        cycles = np.broadcast_to(np.asarray(cycles), at.shape)
+        self._work(at, core, self.target.vector_routes, cycles, self.target.clock)
 
-    def _work(self, at: Ints, core: Ints, routes: Ints, cycles: Ints) -> None:
+    def _work(self, at: Ints, core: Ints, routes: Ints, cycles: Ints, clock: float) -> None:
         self.route[at] = np.where(cycles > 0, routes[core], 0)
-        self.work_ps[at] = np.ceil(cycles * (1e12 / self.target.clock)).astype(np.int64)
+        self.work_ps[at] = np.ceil(cycles * (1e12 / clock)).astype(np.int64)
         self.core[at] = core
 
     def after(self, step: Ints, before: ArrayLike) -> None:
