@@ -112,7 +112,9 @@ class Job:
                 notes.append("the chip whose experts got the most tokens stands for all chips")
         if self.options.quant != "none":
             notes.append(f"weights quantised to {self.options.quant} after the export, activations stored as exported")
-        notes.append("activation memory is an estimate; the clock is the quoted one (power is not modelled yet)")
+        load = self.chip.clock_under_load
+        clock = f"matrix units at the {load / 1e9:g} GHz stated for full load" if load else "every unit at the quoted clock"
+        notes.append(f"{clock} (power is not modelled yet); activation memory is an estimate")
         return notes
 
 
