@@ -139,7 +139,7 @@ setup(
     ],
     package_dir={"": "."},  # an editable install is then one line in a .pth file
     packages=find_packages(include=["archsim", "archsim.*"]),
-    package_data={"archsim": ["py.typed", "validation/data/*.csv"]},
+    package_data={"archsim": ["py.typed", "report/*.css", "validation/data/*"]},
     exclude_package_data={"archsim": ["*.pyx", "*.pxd", "*.c"]},
     include_package_data=False,
     ext_modules=kernel_extensions(),

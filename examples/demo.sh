@@ -9,7 +9,7 @@ run() { printf '\n$ %s\n' "$*"; "$@"; }
 # One H800, Llama-3.1-8B: a prompt of 4,096 tokens, then one decode step of 32 sequences.
 run archsim run h800 llama-3.1-8b --phase prefill --batch 1 --seq 4096 --out demo-output/h800-llama-prefill.h5
 run archsim run h800 llama-3.1-8b --phase decode --batch 32 --ctx 4096 --out demo-output/h800-llama-decode.h5 \
-    --timeline demo-output/h800-llama-decode.json --report demo-output/h800-llama-decode.html
+    --timeline demo-output/h800-llama-decode.json --html demo-output/h800-llama-decode.html
 
 # DeepSeek-V3 (671 billion parameters) needs many of them.
 run archsim run h800 deepseek-v3 --phase decode --batch 1024 --ctx 4096 --system h800-x32 \

@@ -1,0 +1,85 @@
+"""`archsim validate`: hold the simulator against reference data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from archsim.cli._common import console, emit_json, json_option
+
+if TYPE_CHECKING:
+    from archsim.validation import Report, Suite
+
+__all__ = ["validate"]
+
+ERROR_TITLES = {
+    "mape_pct": "mean error",
+    "median_ape_pct": "median error",
+    "p95_ape_pct": "95th percentile",
+    "max_ape_pct": "worst error",
+    "bias_pct": "bias",
+}
+
+
+@click.command()
+@click.argument("suite", required=False)
+@click.option("--reference", type=click.Path(path_type=Path), help="A CSV file with the columns of a shipped one.")
+@click.option("--rows", is_flag=True, help="Show every case.")
+@json_option
+@click.pass_context
+def validate(ctx: click.Context, suite: str | None, reference: Path | None, rows: bool, as_json: bool) -> None:
+    """Compare with reference data and print the errors; exit with 1 if they leave the suite's band.
+
+    Without SUITE all suites run; with a --reference file alone, the suite that knows its columns.
+    """
+    from archsim.validation import run_suite
+
+    reports = [run_suite(each, reference) for each in _select(suite, reference)]
+    if as_json:
+        found = [report.as_dict(rows=rows) for report in reports]
+        emit_json(found[0] if suite or reference else found)
+    else:
+        for report in reports:
+            _print(report, rows)
+    ctx.exit(0 if all(report.passed for report in reports) else 1)
+
+
+def _select(name: str | None, reference: Path | None) -> list[Suite]:
+    from archsim.errors import InputError, did_you_mean
+    from archsim.validation import SUITES, suite_of
+
+    if name is not None:
+        if name not in SUITES:
+            raise InputError(f"unknown suite '{name}'{did_you_mean(name, SUITES)}; there are: {', '.join(SUITES)}")
+        return [SUITES[name]]
+    return [suite_of(reference, SUITES.values())] if reference else list(SUITES.values())
+
+
+def _print(report: Report, rows: bool) -> None:
+    from rich.table import Table
+
+    from archsim.validation import SUITES
+
+    out = console()
+    if rows:
+        table = Table("case", box=None)
+        for name in ("expected", "got", "error"):
+            table.add_column(name, justify="right")
+        for row in report.rows:
+            table.add_row(row.case, f"{row.expected:,.6g}", f"{row.got:,.6g}", f"{row.error_pct:+.2f} %")
+        out.print(table)
+    out.print(f"[bold]{report.suite}[/bold]: {SUITES[report.suite].title}", soft_wrap=True)
+    summary = Table(box=None, show_header=False, padding=(0, 2))
+    summary.add_row("cases", f"{report.cases:,}")
+    for reason, count in report.skipped.items():
+        summary.add_row("skipped", f"{count:,}: {reason}")
+    for name in ERROR_TITLES:
+        error = report.error(name)
+        if error is not None:
+            band = f"  (band {report.band[name]:g} %)" if name in report.band else ""
+            summary.add_row(ERROR_TITLES[name], f"{error:.3g} %{band}")
+    summary.add_row("wall time", f"{report.wall_s:.3f} s")
+    out.print(summary)
+    out.print("[green]within its band[/green]" if report.passed else "[red]misses its band[/red]")

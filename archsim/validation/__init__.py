@@ -1,0 +1,17 @@
+"""Suites that hold the simulator against reference data.
+
+>>> report = run_suite(SUITES["systolic"])
+>>> report.cases, report.max_ape_pct
+(243, 0.0)
+"""
+
+from __future__ import annotations
+
+from archsim.validation.report import Report, Row
+from archsim.validation.suite import Reference, Suite, run_suite, suite_of
+from archsim.validation.systolic import SYSTOLIC
+from archsim.validation.table import Table
+
+__all__ = ["SUITES", "Reference", "Report", "Row", "Suite", "Table", "run_suite", "suite_of"]
+
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC,)}

@@ -1,0 +1,89 @@
+"""What a suite found: the rows that it compared, the rows that it could not, and the errors over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ERRORS", "Report", "Row"]
+
+#: the errors that a report names, each a function of the signed percentage errors of the rows
+ERRORS: dict[str, Callable[[NDArray[np.float64]], float]] = {
+    "mape_pct": lambda errors: float(np.mean(np.abs(errors))),
+    "median_ape_pct": lambda errors: float(np.median(np.abs(errors))),
+    "p95_ape_pct": lambda errors: float(np.percentile(np.abs(errors), 95)),
+    "max_ape_pct": lambda errors: float(np.max(np.abs(errors))),
+    "bias_pct": lambda errors: float(np.mean(errors)),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case: the reference's value (not zero) and ours.
+
+    >>> Row("a", expected=200, got=190).error_pct
+    -5.0
+    """
+
+    case: str
+    expected: float
+    got: float
+
+    @property
+    def error_pct(self) -> float:
+        """Signed error in percent of the expected value."""
+        return 100.0 * (self.got - self.expected) / abs(self.expected)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of one suite on one reference file.
+
+    `skipped` counts, by reason, the reference rows that the suite cannot express. `band` bounds some of the errors,
+    in percent, by name.
+    """
+
+    suite: str
+    rows: tuple[Row, ...]
+    skipped: Mapping[str, int]
+    wall_s: float
+    band: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def cases(self) -> int:
+        """Rows that were compared."""
+        return len(self.rows)
+
+    @property
+    def max_ape_pct(self) -> float | None:
+        """The worst absolute percentage error."""
+        return self.error("max_ape_pct")
+
+    def error(self, name: str) -> float | None:
+        """One of `ERRORS`, or None when no row was compared."""
+        return ERRORS[name](np.array([row.error_pct for row in self.rows])) if self.rows else None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every error that has a band lies within it; a suite that compared nothing has shown nothing."""
+        return bool(self.rows) and all(abs(self.error(name) or 0.0) <= limit for name, limit in self.band.items())
+
+    def as_dict(self, *, rows: bool = False) -> dict[str, Any]:
+        """The JSON form."""
+        result: dict[str, Any] = {
+            "suite": self.suite,
+            "cases": self.cases,
+            "skipped": dict(self.skipped),
+            **{name: self.error(name) for name in ERRORS},
+            "wall_s": self.wall_s,
+        }
+        if rows:
+            result["rows"] = [
+                {"case": row.case, "expected": row.expected, "got": row.got, "error_pct": row.error_pct}
+                for row in self.rows
+            ]
+        return result
