@@ -45,13 +45,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]], width: int) ->
     rows = list(rows)
     widths = [max(_width(cell) for cell in cells) for cells in zip(_heads(columns), *rows, strict=True)]
     widths[0] = max(min(widths[0], width - sum(widths[1:]) - _GAP * len(widths[1:])), _NARROWEST)
+    rows = [(_shortened(first, widths[0]), *others) for first, *others in rows]
     view = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column, head, cells in zip(columns, _heads(columns), widths, strict=True):
         align: Literal["left", "right"] = "right" if column.startswith(">") else "left"
-        view.add_column(head, justify=align, width=cells, no_wrap=True, overflow="ellipsis")
+        view.add_column(head, justify=align, width=cells, no_wrap=True)
     for row in rows:
-        view.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        view.add_row(*(Text(cell, no_wrap=True) if isinstance(cell, str) else cell for cell in row))
     return view
+
+
+def _shortened(cell: Cell, width: int) -> Cell:
+    """Text that does not fit ends in two dots, not in an ellipsis: not every terminal has one."""
+    return cell[: width - 2] + ".." if isinstance(cell, str) and cell_len(cell) > width else cell
 
 
 def _heads(columns: Sequence[str]) -> list[str]:

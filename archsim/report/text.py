@@ -26,7 +26,7 @@ _WIDE = 110  # columns from which there is room for rates
 
 def result_view(result: Result, top: int = 10, width: int = 100) -> RenderableType:
     """All that `archsim run` prints about a result, on a console of `width` columns."""
-    gap = 6 if width >= _WIDE else 3
+    gap = 6 if width >= _WIDE else 2
     below = Table.grid(padding=(0, gap))
     third = (width - 2 * gap) // 3
     below.add_row(_units(result, third - 1), _memory(result, third + 2), _work(result, third - 1))
