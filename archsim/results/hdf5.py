@@ -44,6 +44,8 @@ DTYPES: dict[type, Any] = {str: np.uint32, int: np.int64, float: np.float64}
 
 def save_result(result: Result, path: Path) -> None:
     """Write `result` to `path`, whole or not at all; the same result gives the same bytes."""
+    import h5py
+
     tables: dict[str, Mapping[str, Sequence[Any]]] = {
         "ops": {name: column.tolist() for name, column in result.op_table.columns().items()},
         "timeline": _transposed(TABLES["timeline"], result.timeline),
@@ -63,7 +65,7 @@ def save_result(result: Result, path: Path) -> None:
                     values = [codes.setdefault(text, len(codes)) for text in values]
                 packed = {"compression": "gzip", "shuffle": True} if len(values) > SMALL else {}
                 file.create_dataset(f"{table}/{column}", data=np.array(values, DTYPES[kind]), **packed)
-        file["strings"] = np.array(list(codes), dtype=object)
+        file.create_dataset("strings", data=np.array(list(codes), dtype=object), dtype=h5py.string_dtype())
 
     write_h5(path, "result", VERSION, fill)
 
