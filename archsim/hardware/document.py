@@ -167,7 +167,10 @@ def read_document(path: Path, label: str) -> Document:
 
 def parse_scalar_text(text: str, label: str) -> Any:
     """Read the right-hand side of ``--set key=value`` as YAML."""
-    return _build(text[:4096], label).root
+    try:
+        return _build(text[:4096], "").root
+    except InputError as error:
+        raise InputError(f"{label}: {str(error).partition(': ')[2]}") from None
 
 
 def to_yaml(data: dict[str, Any]) -> str:

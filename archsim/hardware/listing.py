@@ -12,7 +12,8 @@ from archsim.units import AS_TEXT
 
 __all__ = ["Value", "unsourced", "values"]
 
-_SKIPPED = {"provenance", "name", "title", "vendor", "status", "estimated"}
+_SKIPPED = {"name", "title", "vendor", "status", "estimated", "provenance"}
+_SKIPPED |= {f"memory.standard.{key}" for key in ("title", "provenance")}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def unsourced(chip: ChipSpec) -> tuple[str, ...]:
 
 def _leaves(tree: dict[str, Any], texts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, bool]]:
     for key, value in tree.items():
-        if key in _SKIPPED:
+        if prefix + key in _SKIPPED:
             continue
         if isinstance(value, dict):
             yield from _leaves(value, texts[key], f"{prefix}{key}.")

@@ -49,11 +49,10 @@ def list_memory_standards() -> list[str]:
 
 def load_chip(name: str | Path, overrides: Mapping[str, Any] | None = None) -> ChipSpec:
     """Load a preset (``"h100"``) or a file (``"my/chip.yaml"``) and lay ``{"core.matrix.rows": "256"}`` over it."""
-    document = _resolve("chip", name)
-    standard_first = sorted((overrides or {}).items(), key=lambda item: item[0] != "memory.standard")
-    for path, value in standard_first:
-        document = override(_with_standard(document), {path: value})
-    return _validate(ChipSpec, _with_standard(document))
+    document, layers = _resolve("chip", name), dict(overrides or {})
+    if "memory.standard" in layers:  # before overrides that reach into it
+        document = override(document, {"memory.standard": layers.pop("memory.standard")})
+    return _validate(ChipSpec, _with_standard(override(_with_standard(document), layers)))
 
 
 def load_system(name: str | Path, overrides: Mapping[str, Any] | None = None) -> SystemSpec:

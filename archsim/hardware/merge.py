@@ -1,8 +1,8 @@
 """Inheritance (`base:`) and overrides (`--set`): two ways to lay one document over another.
 
 Maps merge deeply, everything else is replaced, and a map whose `kind` changes is replaced as a whole. A layer that
-changes what the quoted peaks rest on without quoting its own drops them, and a changed value does not keep the
-source of the value it replaces.
+changes what the quoted peaks rest on without quoting its own drops them, one that lowers the clock to where load no
+longer limits it drops that limit, and a changed value does not keep the source of the value it replaces.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from archsim.errors import InputError
 from archsim.hardware.document import Document, Path_, parse_scalar_text
+from archsim.units import UnitError, parse
 
 __all__ = ["inherit", "override"]
 
@@ -47,13 +48,14 @@ def _has(tree: Any, path: Path_) -> bool:
 def _lay_over(base: dict[str, Any], child: dict[str, Any], source: str) -> dict[str, Any]:
     """Merge `child` over `base`, then drop stale peaks and give every unsourced change the source `source`."""
     result: dict[str, Any] = _merge(base, child)
-    if "peak" not in child and any(_has(child, path) for path in _PEAK_RESTS_ON):
-        result.pop("peak", None)
-    inherited = base.get("provenance")
-    if not isinstance(inherited, dict):
+    if any(_has(child, path) for path in _PEAK_RESTS_ON):
+        result["peak"] = child.get("peak", {})
+    if "clock" in child and "clock_under_load" not in child and not _limits(result):
+        result.pop("clock_under_load", None)
+    inherited, own = base.get("provenance"), child.get("provenance", {})
+    if not (isinstance(inherited, dict) and isinstance(own, dict)):
         return result
     changed = {key: value for key, value in child.items() if key not in _NOT_VALUES}
-    own = child.get("provenance") or {}
     guess = {"source": source, "confidence": "low", "estimated": True}
     added = {}
     for leaf in _leaves(changed):
@@ -65,6 +67,15 @@ def _lay_over(base: dict[str, Any], child: dict[str, Any], source: str) -> dict[
     entries = {**inherited, **added, **own}
     kept = {path: entry for path, entry in entries.items() if path in own or _has(result, tuple(path.split(".")))}
     return {**result, "provenance": kept}
+
+
+def _limits(data: dict[str, Any]) -> bool:
+    """True unless the clock under load is known to be no lower than the clock."""
+    try:
+        loaded, clock = (parse(str(data.get(key)), "frequency") for key in ("clock_under_load", "clock"))
+    except UnitError:
+        return True
+    return loaded < clock
 
 
 def _dotted(path: Path_) -> str:
@@ -84,22 +95,31 @@ def inherit(base: Document, child: Document, source: str) -> Document:
 
 def override(document: Document, overrides: Mapping[str, Any]) -> Document:
     """Lay ``{"core.matrix.rows": "256"}`` over a document; text values are read as YAML."""
+    layer: dict[str, Any] = {}
+    data, marks = document.data, dict(document.marks)
     for dotted, value in overrides.items():
         path: Path_ = tuple(dotted.split("."))
         label = f"--set {dotted}={value!s:.60}"
         if not all(path):
             raise InputError(f"{label}: expected a dotted path such as core.matrix.rows=256")
-        parsed = parse_scalar_text(value, label) if isinstance(value, str) else value
         for depth in range(1, len(path)):
-            if _has(document.data, path[:depth]) and not isinstance(_get(document.data, path[:depth]), dict | None):
-                raise InputError(f"{label}: {_dotted(path[:depth])} is a single value and has no '{path[depth]}'")
-        layer: Any = parsed
-        for part in reversed(path):
-            layer = {part: layer}
-        data = _lay_over(_without(document.data, path), layer, f"set by hand ({label})")
-        marks = {place: mark for place, mark in document.marks.items() if place[: len(path)] != path}
-        document = Document(data, {**marks, path: label})
-    return document
+            if _has(data, path[:depth]) and not isinstance(_get(data, path[:depth]), dict):
+                above, below = _dotted(path[:depth]), path[depth]
+                raise InputError(f"{label}: {above} is a single value and has no '{below}'")
+        _insert(layer, path, parse_scalar_text(value, label) if isinstance(value, str) else value)
+        data = _without(data, path)
+        marks = {place: mark for place, mark in marks.items() if place[: len(path)] != path}
+        for depth in range(1, len(path) + 1):  # maps that only this override opens are its own, too
+            marks.setdefault(path[:depth], label)
+    return Document(_lay_over(data, layer, "set by hand (--set)"), marks) if layer else document
+
+
+def _insert(tree: dict[str, Any], path: Path_, value: Any) -> None:
+    for part in path[:-1]:
+        if not isinstance(tree.get(str(part)), dict):
+            tree[str(part)] = {}
+        tree = tree[str(part)]
+    tree[str(path[-1])] = value
 
 
 def _get(tree: Any, path: Path_) -> Any:
