@@ -95,13 +95,13 @@ class _Parser:
     def sum(self) -> _Node:
         node = self.product()
         while operator := self.take("+", "-"):
-            node = (operator, node, self.product())
+            node = _binary(operator, node, self.product())
         return node
 
     def product(self) -> _Node:
         node = self.factor()
         while operator := self.take("*", "//"):
-            node = (operator, node, self.factor())
+            node = _binary(operator, node, self.factor())
         return node
 
     def factor(self) -> _Node:
@@ -109,8 +109,7 @@ class _Parser:
         if self.depth > _MAX_DEPTH:
             raise self.error(f"nested deeper than {_MAX_DEPTH}")
         if self.take("-"):
-            operand = self.factor()
-            node: _Node = -operand if isinstance(operand, int) else ("-", 0, operand)
+            node: _Node = _binary("-", 0, self.factor())
         elif self.take("("):
             node = self.sum()
             if not self.take(")"):
@@ -133,6 +132,13 @@ class _Parser:
 
     def error(self, what: str) -> InputError:
         return InputError(f"expression '{self.text}': {what}")
+
+
+def _binary(operator: str, left: _Node, right: _Node) -> _Node:
+    """The node, or its number where both sides are numbers (a division by zero stays, to fail when evaluated)."""
+    node = (operator, left, right)
+    constant = isinstance(left, int) and isinstance(right, int) and not (operator == "//" and right == 0)
+    return _evaluate(node, {}) if constant else node
 
 
 def _evaluate(node: _Node, values: Mapping[str, int]) -> int:
@@ -160,7 +166,7 @@ def _print(node: _Node) -> str:
         return str(node)
     operator, left, right = node
     if operator == "-" and left == 0:
-        return f"-{_wrap(right, '*//')}"
+        return f"-{_wrap(right, '')}"
     if operator in "+-":
         return f"{_print(left)} {operator} {_wrap(right, '*//')}"
     return f"{_wrap(left, '*//')}{operator}{_wrap(right, '')}"

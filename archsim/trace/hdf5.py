@@ -138,7 +138,7 @@ def _op(row: Mapping[str, str]) -> OpSpec:
 def _json_object(text: str, what: str) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
-        raise InputError(f"the {what} are not a JSON object")
+        raise InputError(f"{what}: not a JSON object")
     return value
 
 

@@ -93,8 +93,9 @@ def _build(config: dict[str, Any], recorder: Recorder) -> Any:
         model = AutoModelForCausalLM.from_config(
             settings, dtype=torch.bfloat16, attn_implementation=_IMPLEMENTATION, experts_implementation=_IMPLEMENTATION
         )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"transformers {transformers.__version__} cannot build this config: {error}") from error
+    except Exception as error:  # transformers has many ways to refuse a configuration
+        reason = " ".join(str(error).split())
+        raise InputError(f"transformers {transformers.__version__} cannot build this config: {reason}") from error
     if not hasattr(getattr(model, "model", None), "layers"):
         raise InputError(f"{type(model).__name__} is not a decoder-only model with model.layers")
     return model.eval()

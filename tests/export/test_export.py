@@ -1,0 +1,240 @@
+"""Does the exporter record what the model code does? Small models of both families, and the shipped files again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="exporting needs torch (pip install archsim[export])")
+transformers = pytest.importorskip("transformers", reason="exporting needs transformers (pip install archsim[export])")
+
+from click.testing import CliRunner  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
+
+from archsim._data import data_path  # noqa: E402
+from archsim.cli.main import cli  # noqa: E402
+from archsim.errors import InputError  # noqa: E402
+from archsim.trace import Graph, Trace, load_trace, load_workload  # noqa: E402
+from archsim.trace.capture import capture, functions, model  # noqa: E402
+from archsim.trace.capture.mla import absorb  # noqa: E402
+from archsim.trace.trace import PHASES  # noqa: E402
+
+LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "max_position_embeddings": 512,
+}
+DEEPSEEK: dict[str, Any] = {
+    "model_type": "deepseek_v3",
+    "hidden_size": 96,
+    "intermediate_size": 160,
+    "moe_intermediate_size": 48,
+    "num_hidden_layers": 5,
+    "first_k_dense_replace": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "n_routed_experts": 16,
+    "num_experts_per_tok": 3,
+    "n_group": 4,
+    "topk_group": 2,
+    "q_lora_rank": 40,
+    "kv_lora_rank": 24,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 12,
+    "vocab_size": 300,
+    "max_position_embeddings": 512,
+}
+CONFIGS = {"llama": LLAMA, "deepseek": DEEPSEEK}
+families = pytest.mark.parametrize("family", sorted(CONFIGS))
+phases = pytest.mark.parametrize("phase", PHASES)
+
+
+def costs(graph: Graph) -> list[tuple[Any, ...]]:
+    return [
+        (block.name, block.repeat, op.name, op.kind, op.dims, op.attrs, op.flops, op.input_bytes, op.output_bytes)
+        for block in graph.blocks
+        for op in block.ops
+    ]
+
+
+def concrete(monkeypatch: pytest.MonkeyPatch, family: str, phase: str, point: dict[str, int]) -> Trace:
+    """A capture with plain integers in place of symbols."""
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "_HINTS", point)
+        patch.setattr(model, "_symbol", lambda fake, size: size)
+        return capture(family, CONFIGS[family], phase)
+
+
+@families
+@phases
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 40), (5, 97)])
+def test_symbols_stand_for_any_size(
+    family: str, phase: str, sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = dict(zip(PHASES[phase], sizes, strict=True))
+    symbolic = capture(family, CONFIGS[family], phase).at(**point)
+    fixed = concrete(monkeypatch, family, phase, point).at(**point)
+    assert costs(symbolic) == costs(fixed)
+    assert symbolic.tensors == fixed.tensors
+
+
+@families
+@phases
+def test_one_layer_stands_for_its_repeats(family: str, phase: str) -> None:
+    point = dict.fromkeys(PHASES[phase], 7)
+    collapsed = capture(family, CONFIGS[family], phase).at(**point)
+    full = capture(family, CONFIGS[family], phase, collapse=False).at(**point)
+    assert len(full.blocks) == CONFIGS[family]["num_hidden_layers"] + 2
+    unrolled = [block for block in collapsed.blocks for _ in range(block.repeat)]
+    for one, other in zip(unrolled, full.blocks, strict=True):
+        assert [(op.name, op.dims, op.attrs) for op in one.ops] == [(op.name, op.dims, op.attrs) for op in other.ops]
+    for total in ("flops", "n_params", "weight_bytes", "kv_bytes"):
+        assert getattr(collapsed, total) == getattr(full, total)
+
+
+def test_block_structure() -> None:
+    def structure(config: dict[str, Any]) -> list[tuple[str, int]]:
+        return [(block.name, block.repeat) for block in capture("m", config, "decode").blocks]
+
+    assert structure(LLAMA) == [("prologue", 1), ("layer", 4), ("epilogue", 1)]
+    assert structure(DEEPSEEK) == [("prologue", 1), ("dense", 2), ("moe", 3), ("epilogue", 1)]
+
+
+def test_linear_flops_equal_torchs_own_count() -> None:
+    batch, seq = 2, 33
+    with FakeTensorMode():
+        settings = transformers.AutoConfig.for_model(**LLAMA)
+        plain = transformers.AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa")
+        tokens = torch.zeros((batch, seq), dtype=torch.long)
+        with FlopCounterMode(display=False) as counter:
+            plain(input_ids=tokens, use_cache=False, logits_to_keep=1)
+    counted = counter.get_flop_counts()["Global"][torch.ops.aten.mm]
+    graph = capture("llama", LLAMA, "prefill").at(batch=batch, seq=seq)
+    assert sum(op.flops * b.repeat for b in graph.blocks for op in b.ops if op.kind == "matmul") == counted
+
+
+@pytest.mark.parametrize("config", [{}, {"q_lora_rank": None}, {"rope_interleave": False}], ids=str)
+def test_absorbed_attention_gives_the_same_numbers(config: dict[str, Any]) -> None:
+    """The model's own attention against the absorbed form, in a decode step after a prefill of 9 tokens."""
+    torch.manual_seed(0)
+    settings = transformers.AutoConfig.for_model(**DEEPSEEK, **{k: v for k, v in config.items() if k not in DEEPSEEK})
+    for key, value in config.items():
+        setattr(settings, key, value)
+    plain = transformers.AutoModelForCausalLM.from_config(
+        settings, dtype=torch.float64, attn_implementation="eager", experts_implementation="eager"
+    ).eval()
+    tokens = torch.randint(0, 300, (3, 10))
+
+    def decode(absorbed: bool) -> Any:
+        cache = transformers.DynamicCache(config=settings)
+        plain(input_ids=tokens[:, :9], past_key_values=cache, use_cache=True)
+        if absorbed:
+            for layer in plain.model.layers:
+                absorb(layer.self_attn)
+        return plain(input_ids=tokens[:, 9:], past_key_values=cache, use_cache=True).logits
+
+    with torch.no_grad():
+        torch.testing.assert_close(decode(absorbed=True), decode(absorbed=False), rtol=1e-9, atol=1e-9)
+
+
+def test_decode_attends_to_the_latents() -> None:
+    trace = capture("deepseek", DEEPSEEK, "decode")
+    graph = trace.at(batch=2, ctx=50)
+    ops = {op.name: op for op in graph.blocks[1].ops}
+    attention = ops["self_attn.attention"]
+    assert attention.dims == {
+        "batch": 2, "q_len": 1, "kv_len": 51, "heads": 4, "kv_heads": 1, "d_qk": 24 + 8, "d_v": 24,
+    }  # fmt: skip
+    assert attention.attrs["kv_shared"] is True
+    assert "self_attn.kv_b_proj" not in ops
+    weight = next(i for i, tensor in enumerate(graph.tensors) if tensor.name == "dense.self_attn.kv_b_proj.weight")
+    assert ops["self_attn.q_absorb"].inputs[1] == ops["self_attn.v_absorb"].inputs[1] == weight
+
+
+def test_prefill_expands_the_latents() -> None:
+    graph = capture("deepseek", DEEPSEEK, "prefill").at(batch=2, seq=50)
+    ops = {op.name: op for op in graph.blocks[1].ops}
+    assert ops["self_attn.attention"].dims["kv_heads"] == 4
+    assert ops["self_attn.attention"].attrs["kv_shared"] is False
+    concat = ops["self_attn.concat"]  # keys: each head's part, and the rotary part that all heads share, read once
+    assert (concat.dims["cols"], concat.dims["cols_0"], concat.dims["cols_1"]) == (4 * 24, 4 * 16, 8)
+    assert ops["self_attn.kv_append"].dims == {"rows": 100, "cols": 24 + 8}
+
+
+@families
+def test_logits_of_the_last_token_only(family: str) -> None:
+    head = capture(family, CONFIGS[family], "prefill").at(batch=3, seq=50).blocks[-1].ops[-1]
+    assert (head.name, head.dims["m"]) == ("lm_head", 3)
+
+
+def test_other_families() -> None:
+    """Biases, head norms and fused projections of models that do not ship."""
+    sizes = {key: value for key, value in LLAMA.items() if key != "model_type"}
+    for family, extra in {
+        "qwen2": {},
+        "qwen3": {"head_dim": 16},
+        "phi3": {"pad_token_id": 0, "eos_token_id": 1},
+    }.items():
+        for phase in PHASES:
+            trace = capture(family, {"model_type": family, **sizes, **extra}, phase)
+            assert [block.name for block in trace.blocks] == ["prologue", "layer", "epilogue"]
+            assert sum(op.attrs.get("fn") == "silu_mul" for op in trace.blocks[1].ops) == 1
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "deepseek-v3"])
+@phases
+def test_the_shipped_files_are_what_the_exporter_makes(name: str, phase: str, tmp_path: Path) -> None:
+    out = tmp_path / "again.h5"
+    result = CliRunner().invoke(cli, ["trace", "export", name, "--phase", phase, "--out", str(out)])
+    assert result.exit_code == 0, result.stderr
+    assert load_trace(out).content_hash == load_workload(name, phase).content_hash
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"model_type": "no_such_model"}, "cannot build this config"),
+        ({**LLAMA, "hidden_size": "wide"}, "cannot build this config"),
+        ({**LLAMA, "model_type": "gpt2"}, "not a decoder-only model with model.layers"),
+        ({**LLAMA, "hidden_act": "relu"}, "no rule for 'relu' in module 'mlp.act_fn'"),
+        ({**LLAMA, "model_type": "gpt_oss", "head_dim": 16}, "no rule for GptOssExperts"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_it_cannot_export_is_said(config: dict[str, Any], what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        capture("bad", config, "prefill")
+
+
+def test_work_without_a_rule_is_never_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(functions.HANDLERS, "silu")
+    with pytest.raises(InputError, match=r"no rule for 'silu' in module 'mlp\.act_fn'"):
+        capture("llama", LLAMA, "prefill")
+
+
+def test_the_models_code_is_left_as_it_was() -> None:
+    modeling = sys.modules["transformers.models.llama.modeling_llama"]
+    before = modeling.apply_rotary_pos_emb
+    capture("llama", LLAMA, "decode")
+    assert modeling.apply_rotary_pos_emb is before
+
+
+def test_unknown_phase() -> None:
+    with pytest.raises(InputError, match="did you mean 'decode'"):
+        capture("llama", LLAMA, "decod")
+
+
+def test_the_shipped_configs_are_plain_json() -> None:
+    for path in (data_path("workloads") / "configs").glob("*.json"):
+        assert {"_source", "model_type"} <= json.loads(path.read_text()).keys()
