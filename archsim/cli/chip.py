@@ -172,7 +172,7 @@ def chip_check(name: str, overrides: dict[str, str], as_json: bool) -> None:
     \b
     Examples:
       archsim chip check my-chip.yaml
-      archsim chip check custom-npu --set cores=128 --set noc.rows=16
+      archsim chip check custom-npu --set cores=32 --set noc.rows=8
     """
     from archsim.hardware import load_chip
     from archsim.hardware.listing import unsourced
