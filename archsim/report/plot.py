@@ -45,7 +45,7 @@ def breakdown(result: Result, ax: Axes | None = None, top: int = 12) -> Axes:
 def roofline(result: Result, ax: Axes | None = None) -> Axes:
     """The operators under the roofs of the chip: FLOP/s against FLOP per byte of memory traffic.
 
-    The area of a mark is the operator's share of the time.
+    The area of a mark is the operator's share of the time. Flat roofs are the peaks that the chip quotes.
     """
     parts = [part for part in operators(result) if part.flops and part.dram_bytes]
     ax = ax or _axes(7.0, 4.5)
@@ -66,8 +66,10 @@ def roofline(result: Result, ax: Axes | None = None) -> Axes:
             roofs.setdefault(units.parse(value, "compute rate"), []).append(path.removeprefix("peak."))
     high = max([*intensity, *(roof / bandwidth for roof in roofs)]) * 4
     low = min([*intensity, 1.0]) / 2
+    top = max(roofs, default=high * bandwidth)
+    ax.plot([low, top / bandwidth], [low * bandwidth / 1e12, top / 1e12], color=OTHER, lw=1)
     for roof, dtypes in roofs.items():
-        ax.plot([low, roof / bandwidth, high], [low * bandwidth / 1e12, roof / 1e12, roof / 1e12], color=OTHER, lw=1)
+        ax.plot([roof / bandwidth, high], [roof / 1e12, roof / 1e12], color=OTHER, lw=1)
         label = f"{', '.join(dtypes)}: {si(roof, 'FLOP/s')}"
         ax.annotate(label, (high, roof / 1e12), xytext=(0, 3), textcoords="offset points", ha="right", fontsize="small")
     for x, y, numbers in _clusters(parts[:NAMED]):

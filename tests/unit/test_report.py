@@ -198,6 +198,14 @@ def test_figures_draw_on_the_axes_they_are_given(figure):
     plt.close("all")
 
 
+def test_a_chip_without_quoted_peaks_has_a_roofline():
+    pytest.importorskip("matplotlib").use("Agg")
+    from archsim.report import plot
+
+    assert len(plot.roofline(llama_decode()).lines) == 1
+    assert len(plot.roofline(plottable()).lines) == 2
+
+
 @pytest.mark.parametrize(("module", "use"), [("matplotlib", "figure"), ("pandas", "frame")])
 def test_a_missing_extra_is_named(module, use, monkeypatch):
     real = builtins.__import__
