@@ -7,7 +7,7 @@ from archsim.mapping.footprint import Footprint, footprint, require_fit
 from archsim.mapping.fuse import Kernel, KernelBlock, fuse
 from archsim.mapping.layout import Layout, lay_out
 from archsim.mapping.lowering import Lowered, lower
-from archsim.mapping.plan import Plan, make_plan
+from archsim.mapping.plan import Plan, candidate_plans, make_plan
 from archsim.mapping.roofline import Bounds, bound_kernels
 from archsim.mapping.shard import Fabric, shard
 from archsim.mapping.target import Target, make_target
@@ -26,6 +26,7 @@ __all__ = [
     "Target",
     "Tiling",
     "bound_kernels",
+    "candidate_plans",
     "choose_tiling",
     "footprint",
     "fuse",

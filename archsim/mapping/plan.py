@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from archsim.errors import InputError
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "candidate_plans", "make_plan", "tensor_degrees"]
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,8 @@ class Plan:
         return f"TP{self.tp} x DP{self.dp}" + (f", EP{self.ep}" if self.ep > 1 else "")
 
 
-def make_plan(
-    *,
-    chips: int,
-    chips_per_node: int,
-    heads: int,
-    experts: int,
-    batch: int,
-    tp: int | None = None,
-    ep: int | None = None,
-) -> Plan:
-    """The plan that was asked for, or the default: TP inside a node, DP across nodes, experts over all chips.
+def make_plan(*, chips: int, heads: int, experts: int, batch: int, tp: int, ep: int | None = None) -> Plan:
+    """The plan of a given tensor-parallel degree; the experts are spread over all chips unless ``ep`` says otherwise.
 
     Args:
         heads: attention heads; tp must divide them.
@@ -49,9 +40,7 @@ def make_plan(
 
     Raises InputError with the legal values where a degree does not divide what it has to.
     """
-    legal = [d for d in range(1, chips + 1) if chips % d == 0 and heads % d == 0]
-    if tp is None:
-        tp = max(d for d in legal if d <= chips_per_node)
+    legal = tensor_degrees(chips, heads)
     if tp not in legal:
         raise InputError(
             f"--tp {tp}: must divide both the {chips} chips and the {heads} attention heads ({_list(legal)})"
@@ -75,6 +64,31 @@ def make_plan(
             f"of {chips} chips"
         )
     return Plan(tp, dp, ep)
+
+
+def tensor_degrees(chips: int, heads: int) -> list[int]:
+    """Tensor-parallel degrees that divide the chips and the heads.
+
+    >>> tensor_degrees(12, 32)
+    [1, 2, 4]
+    """
+    return [d for d in range(1, chips + 1) if chips % d == 0 and heads % d == 0]
+
+
+def candidate_plans(
+    *, chips: int, chips_per_node: int, heads: int, experts: int, batch: int, ep: int | None = None
+) -> list[Plan]:
+    """All plans with tensor parallelism inside a node, the widest first; InputError where there is none."""
+    inside = [d for d in tensor_degrees(chips, heads) if d <= chips_per_node]
+    widest = max(inside)
+    plans = []
+    for tp in sorted(inside, reverse=True):
+        try:
+            plans.append(make_plan(chips=chips, heads=heads, experts=experts, batch=batch, tp=tp, ep=ep))
+        except InputError:
+            if tp == widest:  # the one that asks the least of the batch: its complaint is the one to hear
+                raise
+    return plans
 
 
 def _list(values: list[int]) -> str:

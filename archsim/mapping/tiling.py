@@ -130,7 +130,10 @@ def score_tilings(target: Target, shape: MatmulShape, keep: int = 8) -> list[Til
     k_span = np.minimum(k_part, shape.k)
 
     matrix_s = (
-        waves * chunks * target.matrix_cycles(m_tile, n_tile, np.minimum(tk, shape.k), shape.dtype) / target.matrix_clock
+        waves
+        * chunks
+        * target.matrix_cycles(m_tile, n_tile, np.minimum(tk, shape.k), shape.dtype)
+        / target.matrix_clock
     )
     tile_in = k_span * (m_tile * shape.a_bytes + n_tile * shape.b_bytes)
     team = np.where(split == 1, np.minimum(target.multicast, rows_of_tiles.max(axis=0)), 1)

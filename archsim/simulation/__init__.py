@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 
 from archsim.engine import Session
 from archsim.hardware import ChipSpec, SystemSpec
-from archsim.mapping import bound_kernels
 from archsim.results import Result, run_meta
 from archsim.simulation import outcome
 from archsim.simulation.blocks import BlockRun, run_block
@@ -50,7 +49,7 @@ def simulate(
         seq: prompt tokens per sequence (prefill; default 2048).
         ctx: tokens already in the KV cache (decode; default 4096).
         system: preset or path of a system; one chip when omitted.
-        tp, ep: tensor- and expert-parallel degree; chosen from the system when omitted.
+        tp, ep: tensor- and expert-parallel degree; by default what the roofline likes best among all that fit.
         set: overrides of the chip, dotted path to value: ``{"memory.bandwidth": "6 TB/s"}``.
         fidelity: "roofline" (a closed-form lower bound on the time) or "tile".
         engine: "compiled", or "simpy", the readable reference (slow; for small workloads).
@@ -77,7 +76,7 @@ def simulate(
     job = prepare(chip, workload, options, system, set)
     meta = _meta(job, command)
     if fidelity == "roofline":
-        return outcome.from_bounds(job, [bound_kernels(block.kernels, job.target) for block in job.blocks], meta)
+        return outcome.from_bounds(job, job.bounds, meta)
     return outcome.from_runs(job, _run(job, progress or (lambda done, total, name: None)), meta, timeline=timeline)
 
 

@@ -9,12 +9,15 @@ from functools import cached_property
 from archsim.errors import InputError
 from archsim.hardware import ChipSpec, LinkSpec, SystemSpec, list_systems, load_chip, load_system
 from archsim.mapping import (
+    Bounds,
     Fabric,
     Footprint,
     KernelBlock,
     Layout,
     Plan,
     Target,
+    bound_kernels,
+    candidate_plans,
     footprint,
     fuse,
     lay_out,
@@ -91,6 +94,15 @@ class Job:
     def layout(self) -> Layout:
         return lay_out(self.graph, self.tasks, self.blocks, self.target.block_bytes)
 
+    @cached_property
+    def bounds(self) -> tuple[Bounds, ...]:
+        """Lower bounds of the kernels of each block."""
+        return tuple(bound_kernels(block.kernels, self.target) for block in self.blocks)
+
+    def bound_s(self) -> float:
+        """Lower bound of the step if nothing overlaps, in seconds: what plans are chosen by."""
+        return float(sum(b.seconds.sum() * block.repeat for b, block in zip(self.bounds, self.blocks, strict=True)))
+
     @property
     def tokens(self) -> int:
         """Tokens of the step over the whole system: new ones in decode, prompt tokens in prefill."""
@@ -113,7 +125,9 @@ class Job:
         if self.options.quant != "none":
             notes.append(f"weights quantised to {self.options.quant} after the export, activations stored as exported")
         load = self.chip.clock_under_load
-        clock = f"matrix units at the {load / 1e9:g} GHz stated for full load" if load else "every unit at the quoted clock"
+        clock = (
+            f"matrix units at the {load / 1e9:g} GHz stated for full load" if load else "every unit at the quoted clock"
+        )
         notes.append(f"{clock} (power is not modelled yet); activation memory is an estimate")
         return notes
 
@@ -122,7 +136,10 @@ def prepare(
     chip: str | ChipSpec, workload: str | Trace, options: Options, system: str | SystemSpec | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Job:  # fmt: skip
-    """Resolve names, check the plan and the memory. Raises InputError for anything that cannot be run."""
+    """Resolve names, choose the plan, check the memory. Raises InputError for anything that cannot be run.
+
+    Without ``tp`` the plan is the one with the smallest lower bound on the time among those that fit.
+    """
     spec = load_chip(chip, dict(overrides or {})) if isinstance(chip, str) else chip
     if overrides and not isinstance(chip, str):
         raise InputError("overrides need the chip's name or path; a ChipSpec is final")
@@ -136,21 +153,32 @@ def prepare(
     chips, per_node = (where.chips, where.chips_per_node) if where else (1, 1)
     probe = _at(trace, options, 1)
     heads, experts = _heads(probe), _experts(probe)
-    plan = make_plan(
-        chips=chips,
-        chips_per_node=per_node,
-        heads=heads,
-        experts=experts,
-        batch=options.batch,
-        tp=options.tp,
-        ep=options.ep,
-    )
+    if options.tp is None:
+        plans = candidate_plans(
+            chips=chips, chips_per_node=per_node, heads=heads, experts=experts, batch=options.batch, ep=options.ep
+        )
+    else:
+        plans = [
+            make_plan(chips=chips, heads=heads, experts=experts, batch=options.batch, tp=options.tp, ep=options.ep)
+        ]
+    fabric, target = _fabric(spec, where), make_target(spec)
+    jobs = [_job(options, spec, where, trace, plan, fabric, target) for plan in plans]
+    fitting = [job for job in jobs if job.need.total <= spec.memory.capacity]
+    if not fitting:
+        least = min(jobs, key=lambda job: job.need.total)
+        place = f"{where.name} ({least.plan})" if where else spec.name
+        remedy = _remedy(spec, least.need, chips)
+        require_fit(least.need, int(spec.memory.capacity), workload=trace.name, where=place, remedy=remedy)
+    return min(fitting, key=Job.bound_s)
+
+
+def _job(
+    options: Options, chip: ChipSpec, system: SystemSpec | None, trace: Trace, plan: Plan, fabric: Fabric | None,
+    target: Target,
+) -> Job:  # fmt: skip
     graph = _at(trace, options, options.batch // plan.dp)
-    tasks = shard(graph, plan, _fabric(spec, where), options.seed)
-    need = footprint(graph, tasks)
-    place = f"{where.name} ({plan})" if where else spec.name
-    require_fit(need, int(spec.memory.capacity), workload=trace.name, where=place, remedy=_remedy(spec, need, chips))
-    return Job(options, spec, where, trace, plan, graph, tasks, need, make_target(spec))
+    tasks = shard(graph, plan, fabric, options.seed)
+    return Job(options, chip, system, trace, plan, graph, tasks, footprint(graph, tasks), target)
 
 
 def _at(trace: Trace, options: Options, batch: int) -> Graph:
