@@ -1,0 +1,135 @@
+"""The command line's root: cheap help, one line for an error, exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import types
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from archsim import __version__
+from archsim.cli import _common, main
+from archsim.errors import InputError, KernelError
+
+HEAVY = ("numpy", "pandas", "pydantic", "h5py", "simpy", "rich", "ruamel", "matplotlib", "torch", "json.tool")
+SHOW_HEAVY = f"print([name for name in {HEAVY!r} if name in sys.modules])"
+
+
+def python(code: str) -> str:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"import sys\nfrom archsim.cli.main import cli\ncli(['--help'], standalone_mode=False)\n{SHOW_HEAVY}"
+    *text, heavy = python(code).splitlines()
+    assert heavy == "[]"
+    for name in main.COMMANDS:
+        assert any(line.strip().startswith(name) for line in text)
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    assert python(f"import sys, archsim\n{SHOW_HEAVY}").strip() == "[]"
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_each_command_has_its_help_without_running_a_model(name: str) -> None:
+    outcome = CliRunner().invoke(main.cli, [name, "--help"])
+    assert outcome.exit_code == 0
+    assert "Usage" in outcome.stdout
+
+
+def test_version_names_the_models_too() -> None:
+    assert CliRunner().invoke(main.cli, ["--version"]).stdout.startswith(f"archsim {__version__} (model version ")
+
+
+def test_module_form() -> None:
+    command = [sys.executable, "-m", "archsim", "--version"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.startswith("archsim ")
+
+
+@pytest.mark.parametrize("args", [["rum"], ["--colour"], ["run"], ["run", "h800", "llama-3.1-8b", "--phase", "both"]])
+def test_usage_errors_exit_with_2(args: list[str]) -> None:
+    assert CliRunner().invoke(main.cli, args).exit_code == 2
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch):
+    """Run `archsim fail` where that command raises the given error."""
+
+    def run(error: Exception, *options: str):
+        module = types.ModuleType("archsim_test_command")
+
+        @click.command()
+        def command() -> None:
+            raise error
+
+        module.command = command
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setitem(main.COMMANDS, "fail", (module.__name__, "command", "Fails."))
+        return CliRunner().invoke(main.cli, [*options, "fail"])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (InputError("x.yaml:1:2: clok: unknown key"), 2, "archsim: x.yaml:1:2: clok: unknown key"),
+        (KernelError("the kernel k is not built"), 1, "archsim: the kernel k is not built"),
+        (
+            ZeroDivisionError("division\nby zero"),
+            1,
+            "archsim: internal fault (ZeroDivisionError: division by zero); run with --debug for the traceback",
+        ),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(fail, error: Exception, code: int, line: str) -> None:
+    outcome = fail(error)
+    assert outcome.exit_code == code
+    assert outcome.stderr == line + "\n"
+    assert outcome.stdout == ""
+
+
+def test_debug_shows_the_traceback(fail) -> None:
+    outcome = fail(InputError("no such chip"), "--debug")
+    assert isinstance(outcome.exception, InputError)
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m archsim validate --rows --json | head -n 1"
+    outcome = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], check=False, capture_output=True, text=True)
+    assert outcome.stderr == ""
+
+
+def test_json_takes_numpy_and_refuses_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    _common.emit_json({"a": np.int64(3), "b": np.arange(2), "c": np.float64(0.5)})
+    assert json.loads(capsys.readouterr().out) == {"a": 3, "b": [0, 1], "c": 0.5}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        _common.emit_json({"a": float("nan")})
+
+
+def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with _common.progress("working", 2) as update:
+        update(1)
+        update(2)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("quiet_s", [0.0, 3600.0])
+def test_progress_shows_on_a_terminal_after_a_while(monkeypatch, capsys, quiet_s: float) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(_common, "QUIET_S", quiet_s)
+    with _common.progress("working") as update:
+        update(1, 2)
+        time.sleep(0.01)
+        update(2, 2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("working" in err) == (quiet_s == 0.0)
