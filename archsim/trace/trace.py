@@ -21,6 +21,7 @@ __all__ = ["PHASES", "BlockSpec", "OpSpec", "TensorSpec", "Trace"]
 # `ctx` tokens in the cache before the step.
 PHASES = {"prefill": ("batch", "seq"), "decode": ("batch", "ctx")}
 _LEAST = {"batch": 1, "seq": 1, "ctx": 0}
+_MOST = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,9 @@ class Trace:
             value = given.get(name)
             if value is None:
                 raise InputError(f"{self.name} {self.phase}: a value for {name} is missing")
-            if isinstance(value, bool) or not isinstance(value, int) or not _LEAST[name] <= value < 2**40:
-                least = _LEAST[name]
-                raise InputError(f"{self.name} {self.phase}: {name}={value} must be an integer of at least {least}")
+            if isinstance(value, bool) or not isinstance(value, int) or not _LEAST[name] <= value <= _MOST:
+                bounds = f"from {_LEAST[name]} to {_MOST:,}"
+                raise InputError(f"{self.name} {self.phase}: {name}={value} must be an integer {bounds}")
         return {name: given[name] for name in self.symbols}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import random
 from collections.abc import Callable
@@ -251,7 +252,8 @@ def test_a_trace_checks_itself(changes: dict[str, Any], what: str) -> None:
     ("point", "what"),
     [
         ({"batch": 1}, "a value for seq is missing"),
-        ({"batch": 1, "seq": 0}, "seq=0 must be an integer of at least 1"),
+        ({"batch": 1, "seq": 0}, "seq=0 must be an integer from 1 to 1,000,000,000"),
+        ({"batch": 10**10, "seq": 1}, "must be an integer from 1"),
         ({"batch": 1, "seq": 2.5}, "must be an integer"),
         ({"batch": True, "seq": 2}, "must be an integer"),
         ({"batch": 1, "seq": 2, "ctx": 5}, "ctx=5 has no meaning here"),
@@ -285,3 +287,10 @@ def test_workloads_by_path(tmp_path: Path) -> None:
     assert load_workload(str(path), "prefill") == small()
     with pytest.raises(InputError, match="holds the prefill phase, not decode"):
         load_workload(str(path), "decode")
+
+
+def test_the_documented_examples_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout = Path(__file__).parents[2]
+    monkeypatch.chdir(checkout)
+    outcome = doctest.testfile(str(checkout / "docs" / "trace-format.md"), module_relative=False)
+    assert (outcome.failed, outcome.attempted > 5) == (0, True)
