@@ -53,7 +53,7 @@ def comparison_fragment(comparison: Comparison, top: int = 12) -> str:
     body = f"<h1>{escape(_verdict(comparison))}</h1>"
     for heading, rows in _sections(comparison, top):
         columns = (heading, *_COLUMNS[: len(rows[0]) - 1])
-        body += "<p></p>" + html.table(columns, [[escape(cell) for cell in row] for row in rows])
+        body += "<br>" + html.table(columns, [[escape(cell) for cell in row] for row in rows])
     return html.wrap(body)
 
 
