@@ -25,8 +25,6 @@ COMMANDS = {
     "chip": ("archsim.cli.chip", "chip", "List, show and check chip descriptions."),
     "system": ("archsim.cli.chip", "system", "List and show systems of chips."),
     "trace": ("archsim.cli.trace", "trace", "Export and show operator traces of models."),
-    "report": ("archsim.cli.report", "report", "Show a stored result again."),
-    "compare": ("archsim.cli.compare", "compare", "Compare two stored results."),
     "validate": ("archsim.cli.validate", "validate", "Hold the simulator against reference data."),
 }
 
