@@ -22,6 +22,7 @@ from archsim.errors import InputError  # noqa: E402
 from archsim.trace import Graph, Trace, load_trace, load_workload  # noqa: E402
 from archsim.trace.capture import capture, functions, model  # noqa: E402
 from archsim.trace.capture.mla import absorb  # noqa: E402
+from archsim.trace.capture.recorder import Recorder  # noqa: E402
 from archsim.trace.trace import PHASES  # noqa: E402
 
 LLAMA: dict[str, Any] = {
@@ -221,6 +222,17 @@ def test_work_without_a_rule_is_never_dropped(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delitem(functions.HANDLERS, "silu")
     with pytest.raises(InputError, match=r"no rule for 'silu' in module 'mlp\.act_fn'"):
         capture("llama", LLAMA, "prefill")
+
+
+@pytest.mark.parametrize("change", ["x.sigmoid_()", "x[0] = 1", "x -= 1", "x.masked_fill_(x > 0, 0.0)", "x.cumsum(0)"])
+def test_changes_in_place_are_work(change: str) -> None:
+    recorder = Recorder({}, tokens=1)
+    x = torch.zeros(4)
+    recorder.add_tensor(x, "x")
+    with recorder:
+        assert x.view(2, 2)[:1].shape == (1, 2)  # views pass
+        with pytest.raises(InputError, match="no rule for"):
+            exec(change, {"x": x})
 
 
 def test_the_models_code_is_left_as_it_was() -> None:

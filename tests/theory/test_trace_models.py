@@ -82,6 +82,14 @@ def test_parameters(name: str, billions: float, phase: str) -> None:
     assert graph.weight_bytes == 2 * expected
 
 
+@pytest.mark.parametrize(("name", "billions"), [("llama-3.1-8b", 8.03), ("deepseek-v3", 37.55)])
+def test_active_parameters(name: str, billions: float) -> None:
+    """The published "37 B activated": what one token passes through, the embedding and the head included."""
+    c = CONFIGS[name]
+    active = matrix_params(name)[1] + norm_params(name) + 2 * c["vocab_size"] * c["hidden_size"]
+    assert round(active / 1e9, 2) == billions
+
+
 @pytest.mark.parametrize("name", MODELS)
 @given(batch=points[0], seq=points[1])
 @settings(max_examples=25, deadline=None)

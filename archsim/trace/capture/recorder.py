@@ -31,6 +31,8 @@ _DTYPES = {
     torch.int32: "int32",
 }
 
+_IN_PLACE = ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__")
+
 Handler = Callable[["Recorder", Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -77,14 +79,16 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
         kwargs = kwargs or {}
         if self.silent or not self.tracked((args, kwargs)):
             return func(*args, **kwargs)
-        name = getattr(func, "__name__", str(func)).strip("_")
-        handler = self.handlers.get(name)
+        name = getattr(func, "__name__", str(func))
+        handler = self.handlers.get(name.strip("_"))
         if handler is not None:
             return handler(self, func, args, kwargs)
         out = func(*args, **kwargs)
-        for result in _tensors(out):
-            if self.find(result) is None:
-                raise InputError(f"the exporter has no rule for '{name}' in module '{self.scope[-1] or 'model'}'")
+        # Only a view may pass: a result in storage of its own is work, and so is a change in place.
+        in_place = name in _IN_PLACE or (name.endswith("_") and not name.endswith("__"))
+        if in_place or len(self.tracked(out)) < len(_tensors(out)):
+            where = self.scope[-1] or "model"
+            raise InputError(f"the exporter has no rule for '{name.strip('_')}' in module '{where}'")
         return out
 
     @contextmanager
