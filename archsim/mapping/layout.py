@@ -1,16 +1,17 @@
 """Where this chip's tensors lie in its memory.
 
-Weights and KV cache come first, block after block, one copy for each repeat of a block; activations follow and
-reuse the same addresses in every repeat, as an allocator that frees after each layer does, so they stay warm in
-a cache. Everything is aligned to a cache block.
+Weights and KV cache come first: block after block, and within a block one repeat after the other, each with all of its
+tensors. Activations follow and reuse the same addresses in every repeat, as an allocator that frees after each layer
+does, so they stay warm in a cache. The weights of a merged product lie side by side without a gap, as do its outputs:
+its kernel walks over them as over one wide matrix. Everything else is aligned to a cache block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from archsim.mapping.fuse import KernelBlock
+from archsim.mapping.fuse import Kernel, KernelBlock
 from archsim.mapping.lowering.table import WORKSPACE, Lowered
 from archsim.mapping.task import TaskBlock
 from archsim.trace import Graph
@@ -32,28 +33,42 @@ class Layout:
 
 
 def lay_out(graph: Graph, tasks: Sequence[TaskBlock], kernels: Sequence[KernelBlock], align: int) -> Layout:
-    """Addresses for every tensor that the kernels of one chip touch, in the order in which they meet them.
-
-    The weights and the outputs of merged products therefore lie side by side, as one wide matrix.
-    """
-    needed: dict[int, int] = {}  # the most bytes that any kernel touches: routed rows can exceed a tensor's own size
-    share: dict[int, int] = {}
-    repeat: dict[int, int] = {}
+    """Addresses for every tensor that the kernels of one chip touch, in the order in which they meet them."""
+    size: dict[int, int] = {}
+    home: dict[int, KernelBlock] = {}  # the block with most repeats that touches a tensor: it holds that many copies
     for block, fused in zip(tasks, kernels, strict=True):
         for operand in (o for k in fused.kernels for o in (*k.inputs, *k.outputs)):
             tensor = operand.tensor
-            needed[tensor] = max(needed.get(tensor, 0), operand.nbytes)
-            share[tensor] = max(share.get(tensor, 1), block.shares.get(tensor, 1))
-            repeat[tensor] = max(repeat.get(tensor, 1), block.repeat)
+            share = -(-graph.tensors[tensor].nbytes // block.shares.get(tensor, 1))
+            # routed rows can exceed a tensor's own size
+            size[tensor] = max(size.get(tensor, 1), share, operand.nbytes)
+            if tensor not in home or home[tensor].repeat < fused.repeat:
+                home[tensor] = fused
     base: dict[int, int] = {}
     stride: dict[int, int] = {}
     address = 0
     for resident in (True, False):
-        for tensor in needed:
-            spec = graph.tensors[tensor]
-            if (spec.role != "activation") != resident:
-                continue
-            size = -(-max(spec.nbytes // share[tensor], needed[tensor], 1) // align) * align + align
-            base[tensor], stride[tensor] = address, size if resident else 0
-            address += size * (repeat[tensor] if resident else 1)
+        for fused in kernels:
+            start, placed = address, []
+            for group in _neighbours(fused.kernels):
+                for tensor in dict.fromkeys(group):
+                    kept = graph.tensors[tensor].role != "activation"
+                    if tensor not in base and kept == resident and home[tensor] is fused:
+                        base[tensor] = address
+                        address += size[tensor]
+                        placed.append(tensor)
+                address = -(-address // align) * align
+            copies = fused.repeat if resident else 1
+            stride.update(dict.fromkeys(placed, address - start if resident else 0))
+            address = start + copies * (address - start)
     return Layout(base, stride, address)
+
+
+def _neighbours(kernels: Iterable[Kernel]) -> Iterable[list[int]]:
+    """Groups of tensors that have to lie side by side."""
+    for kernel in kernels:
+        inputs, outputs = ([o.tensor for o in side] for side in (kernel.inputs, kernel.outputs))
+        if kernel.kind == "product":
+            yield from (inputs[:1], inputs[1:], outputs)
+        else:
+            yield from ([tensor] for tensor in inputs + outputs)
