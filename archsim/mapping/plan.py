@@ -56,12 +56,13 @@ def make_plan(*, chips: int, heads: int, experts: int, batch: int, tp: int, ep: 
             raise InputError(f"--ep {ep}: the model has no experts")
         return Plan(tp, dp, 1)
     choices = [d for d in {1 if dp == 1 else chips, chips} if experts % d == 0 or d == 1]
-    if ep is None and choices:
+    if not choices:
+        raise InputError(f"--tp {tp}: the {experts} experts do not divide over {chips} chips, as data-parallel groups need")
+    if ep is None:
         ep = max(choices)
     if ep not in choices:
         raise InputError(
-            f"--ep {ep}: at TP{tp} the {experts} experts can be spread over {_list(sorted(choices)) or 'none'} "
-            f"of {chips} chips"
+            f"--ep {ep}: at TP{tp} the {experts} experts can be spread over {_list(sorted(choices))} of {chips} chips"
         )
     return Plan(tp, dp, ep)
 
