@@ -92,9 +92,7 @@ def read_arrivals(path: str | Path) -> Arrivals:
     return _collect(path, lines, parse, block_tokens)
 
 
-def _collect(
-    path: Path, lines: Iterator[tuple[int, str]], parse: Callable[[str], _Row], block_tokens: int
-) -> Arrivals:
+def _collect(path: Path, lines: Iterator[tuple[int, str]], parse: Callable[[str], _Row], block_tokens: int) -> Arrivals:
     times, prompts, answers, blocks, ends = list[int](), list[int](), list[int](), list[int](), [0]
     for number, line in lines:
         try:

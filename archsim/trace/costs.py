@@ -6,7 +6,8 @@ FLOPs count a multiply and an add as two. Vector kinds count what one element co
 =============  =============================================================================================
 kind           FLOPs
 =============  =============================================================================================
-norm           rms: 4 an element (square, accumulate, scale, weight); layer: 7 (mean, centre, bias more)
+norm           an element: rms 4 (square, accumulate, scale, weight), layer 7 (mean, centre, bias more),
+               softmax 5 (max, subtract, exp, sum, divide)
 rotary         3 an element (two products, one sum)
 elementwise    add, mul: 1; silu: 4 (exp, add, divide, multiply); silu_mul: 5; gelu (tanh form): 9; copies: 0
 router         an element: sigmoid 5 (exp, add, divide, bias, compare), softmax 6 (and max, subtract, exp, sum)
@@ -43,7 +44,7 @@ KIND_DIMS: dict[str, tuple[str, ...]] = {
     "sample": ("rows", "cols"),
 }
 
-_NORM_FLOPS = {"rms": 4, "layer": 7}
+_NORM_FLOPS = {"rms": 4, "layer": 7, "softmax": 5}
 _ROUTER_FLOPS = {"sigmoid": 5, "softmax": 6}
 _ELEMENTWISE_FLOPS = {"add": 1, "mul": 1, "silu": 4, "silu_mul": 5, "gelu": 9, "cast": 0, "copy": 0, "concat": 0}
 
@@ -94,14 +95,17 @@ def operand_bytes(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Unique bytes of each input read and of each output written, in operand order.
 
+    No operand gives more than all it holds: a convolution multiplies an element of x up to k times (its k is input
+    channels x window), a broadcast operand serves many rows; both are read once.
+
     >>> x, w, y = (Tensor("", s, "bf16", "activation") for s in [(2, 4), (3, 4), (2, 3)])
     >>> operand_bytes("matmul", {"b": 1, "m": 2, "n": 3, "k": 4}, {}, [x, w], [y])
     ((16, 24), (12,))
     """
     read, written = _elements(kind, dims, attrs, inputs, outputs)
     return (
-        tuple(tensor.bytes_of(n) for tensor, n in zip(inputs, read, strict=True)),
-        tuple(tensor.bytes_of(n) for tensor, n in zip(outputs, written, strict=True)),
+        tuple(tensor.bytes_of(min(n, tensor.numel)) for tensor, n in zip(inputs, read, strict=True)),
+        tuple(tensor.bytes_of(min(n, tensor.numel)) for tensor, n in zip(outputs, written, strict=True)),
     )
 
 
@@ -111,7 +115,7 @@ def _elements(
     """Unique elements of each operand; what a kind has no rule for below is rows x cols."""
     d = dims
     if kind == "matmul":
-        bias = [d["n"]] * (len(inputs) - 2)
+        bias = [d["b"] * d["n"]] * (len(inputs) - 2)
         return [d["b"] * d["m"] * d["k"], d["b"] * d["k"] * d["n"], *bias], [d["b"] * d["m"] * d["n"]]
     if kind == "attention":
         keys = d["batch"] * d["kv_heads"] * _keys(dims, attrs)
