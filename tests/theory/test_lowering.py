@@ -26,7 +26,9 @@ sizes = st.integers(1, 700)
 groups = st.lists(st.integers(0, 300), min_size=1, max_size=4).filter(any)
 
 
-def lower_gemm(target: Target, m: tuple[int, ...], n: int, k: int, *, exact: bool = True) -> tuple[MatmulShape, Lowered]:
+def lower_gemm(
+    target: Target, m: tuple[int, ...], n: int, k: int, *, exact: bool = True
+) -> tuple[MatmulShape, Lowered]:
     shape = MatmulShape(m, n, k, "bf16", 2.0, 2.0, 2.0)
     operands = ProductOperands(A, B, C, b_each=len(m) > 1)
     return shape, lower_product(target, "gemm", shape, choose_tiling(target, shape), operands, exact=exact)
@@ -134,9 +136,7 @@ def test_waves_carried_forward_agree_with_the_exact_run(name: str, m: int, n: in
         assert bool(lowered.skipped_waves) != exact
         session = Session(target.machine)
         for base in (bases(lowered), [1 << 40 | place for place in bases(lowered)]):  # the first run fills the cache
-            launch = Launch(
-                "gemm", "compute", program=lowered.program, bases=base, skipped_waves=lowered.skipped_waves
-            )
+            launch = Launch("gemm", "compute", program=lowered.program, bases=base, skipped_waves=lowered.skipped_waves)
             begin = session.now_ps
             session.run([launch])
         times.append(session.now_ps - begin)
@@ -177,7 +177,9 @@ def test_attention_stores_every_output_once_and_sees_every_visible_key(name: str
 
 
 @settings(max_examples=60, deadline=None)
-@given(names, st.integers(1, 5000), st.lists(st.integers(1, 3_000_000), min_size=1, max_size=3), st.integers(1, 3_000_000))
+@given(
+    names, st.integers(1, 5000), st.lists(st.integers(1, 3_000_000), min_size=1, max_size=3), st.integers(1, 3_000_000)
+)
 def test_a_vector_kernel_moves_each_stream_once(name: str, rows: int, read: list[int], written: int) -> None:
     target = TARGETS[name]
     inputs = [Stream(i, nbytes) for i, nbytes in enumerate(read)]
@@ -191,5 +193,6 @@ def test_a_tile_that_fits_no_buffer_is_named_with_its_bytes() -> None:
     with pytest.raises(InputError, match=r"no tile of a bf16 product fits custom-npu: .* B of scratchpad \(16,384 B\)"):
         choose_tiling(tiny, MatmulShape((64,), 64, 64, "bf16", 2.0, 2.0, 2.0))
     tiny = make_target(load_chip("custom-npu", {"core.accumulator.capacity": "4 KiB"}))
+    shape = AttentionShape(1, 1, 64, 1, 1, 80, 64, True, None, False, "bf16", 2.0, 2.0)
     with pytest.raises(InputError, match="no attention tile with heads of 80 fits custom-npu"):
-        lower_attention(tiny, "a", AttentionShape(1, 1, 64, 1, 1, 80, 64, True, None, False, "bf16", 2.0, 2.0), (0, 1, 2, 3))
+        lower_attention(tiny, "attention", shape, (0, 1, 2, 3))
