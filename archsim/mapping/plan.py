@@ -57,7 +57,9 @@ def make_plan(*, chips: int, heads: int, experts: int, batch: int, tp: int, ep: 
         return Plan(tp, dp, 1)
     choices = [d for d in {1 if dp == 1 else chips, chips} if experts % d == 0 or d == 1]
     if not choices:
-        raise InputError(f"--tp {tp}: the {experts} experts do not divide over {chips} chips, as data-parallel groups need")
+        raise InputError(
+            f"--tp {tp}: the {experts} experts do not divide over {chips} chips, as data-parallel groups need"
+        )
     if ep is None:
         ep = max(choices)
     if ep not in choices:
