@@ -145,7 +145,8 @@ def score_tilings(target: Target, shape: MatmulShape, keep: int = 8) -> list[Til
     # panels: a wave of tiles covers group_m x group_n tiles, as square in elements as the grid allows
     across = np.maximum(cores // split, 1)
     group_m = np.clip(np.round(np.sqrt(across * tn / tm)), 1, rows_of_tiles.max(axis=0)).astype(np.int64)
-    group_m = _ceil_div(group_m, team) * team
+    groups = _ceil_div(rows_of_tiles.max(axis=0), group_m)  # of equal height: a low last one would re-read B for little
+    group_m = _ceil_div(_ceil_div(rows_of_tiles.max(axis=0), groups), team) * team
     a_total = float(m_all.sum()) * shape.k * shape.a_bytes
     b_total = float((m_all > 0).sum()) * shape.n * shape.k * shape.b_bytes
     if target.cache_bytes:
