@@ -116,7 +116,7 @@ def _kernel(group: list[Task], readers: Counter[int]) -> Kernel:
     if kind == "product":
         weights = tuple(o for task in group for o in task.inputs[1:])
         return Kernel(kind, tuple(group), (group[0].inputs[0], *weights), tuple(o for t in group for o in t.outputs))
-    if kind in ("attention", "grouped"):
+    if kind in ("attention", "grouped", "collective"):
         return Kernel(kind, tuple(group), group[0].inputs, group[0].outputs)
     made = {o.tensor for task in group for o in task.outputs}
     inside = Counter(o.tensor for task in group for o in task.inputs if o.tensor in made)

@@ -101,6 +101,16 @@ def test_gathers_scatters_and_collectives_are_kernels_of_their_own(deepseek: Map
         assert name in names
 
 
+def test_a_collective_works_in_place_so_it_waits_for_its_data_and_is_waited_for() -> None:
+    _, _, kernels = mapped("llama-3.1-8b", "decode", Plan(tp=8), batch=4, ctx=512)
+    for name in ("layer.mlp.down_proj.all_reduce", "epilogue.lm_head.all_gather"):
+        block, _, op = name.partition(".")
+        collective = kernel(kernels, block, op)
+        producer = kernel(kernels, block, op.rpartition(".")[0])
+        assert collective.inputs == collective.outputs
+        assert collective.inputs[0].tensor == producer.outputs[0].tensor
+
+
 @pytest.mark.parametrize("model", ["llama", "deepseek"])
 def test_fusion_neither_loses_nor_repeats_a_task(model: str, request: pytest.FixtureRequest) -> None:
     _, tasks, kernels = request.getfixturevalue(model)
