@@ -28,6 +28,11 @@ __all__ = ["run"]
 @set_option
 @click.option("--quant", type=click.Choice(("none", "fp8", "int8")), default="none", help="Type of the weights.")
 @click.option(
+    "--routing",
+    metavar="KIND|FILE",
+    help="Of tokens to experts: uniform, balanced, zipf:S or a file of measured routing.  [default: as the trace says]",
+)
+@click.option(
     "--fidelity",
     type=click.Choice(("roofline", "tile")),
     default="tile",
@@ -60,6 +65,7 @@ def run(
     ep: int | None,
     overrides: dict[str, str],
     quant: str,
+    routing: str | None,
     fidelity: str,
     engine: str,
     exact: bool,
@@ -99,6 +105,7 @@ def run(
             engine=engine,
             exact=exact,
             quant=quant,
+            routing=routing,
             timeline=timeline is not None,
             seed=seed,
             command=shlex.join(["archsim", *sys.argv[1:]]),

@@ -34,6 +34,7 @@ def simulate(
     engine: str = "compiled",
     exact: bool = False,
     quant: str = "none",
+    routing: str | None = None,
     timeline: bool = False,
     seed: int = 0,
     command: str = "",
@@ -55,6 +56,8 @@ def simulate(
         engine: "compiled", or "simpy", the readable reference (slow; for small workloads).
         exact: simulate every wave of tiles and every repeated layer instead of carrying settled ones forward.
         quant: "none", "fp8" or "int8" weights, with the matrix work of the linear layers in that type.
+        routing: of tokens to experts: "uniform", "balanced", "zipf:0.5", or the path of a file of measured routing
+            (docs/trace-format.md); by default what the trace says, which is uniform unless it was set.
         timeline: also keep the tile steps of one core.
         seed: of the expert routing.
         progress: called with (layers done, layers in all, block name).
@@ -71,7 +74,7 @@ def simulate(
     options = Options(
         phase=phase, batch=batch, seq=seq if seq is not None else (1 if decode else SEQ),
         ctx=ctx if ctx is not None else (CTX if decode else 0), tp=tp, ep=ep, fidelity=fidelity, engine=engine,
-        exact=exact, quant=quant, seed=seed,
+        exact=exact, quant=quant, routing=routing, seed=seed,
     )  # fmt: skip
     job = prepare(chip, workload, options, system, set)
     meta = _meta(job, command)
@@ -112,6 +115,7 @@ def _meta(job: Job, command: str) -> dict[str, object]:
         "engine": options.engine,
         "exact": options.exact,
         "quant": options.quant,
+        "routing": options.routing,
         "seed": options.seed,
         "notes": job.notes(),
     }

@@ -28,7 +28,8 @@ from archsim.mapping import (
 )
 from archsim.mapping.task import TaskBlock
 from archsim.models.collective import Level
-from archsim.trace import Graph, Trace, load_workload, quantised
+from archsim.trace import Graph, Trace, load_workload, quantised, routed
+from archsim.trace.routing import describe_routing
 
 __all__ = ["Job", "Options", "prepare"]
 
@@ -52,6 +53,7 @@ class Options:
     engine: str = "compiled"
     exact: bool = False
     quant: str = "none"
+    routing: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -119,7 +121,7 @@ class Job:
                 "collectives are analytic (alpha-beta over the links' sustained bandwidth), without contention"
             )
         if "grouped_matmul" in kinds:
-            notes.append(f"expert routing is uniform random (seed {self.options.seed}), one draw for all layers")
+            notes.append(describe_routing(_routing(self.trace), self.options.seed))
             if self.plan.ep > 1:
                 notes.append("the chip whose experts got the most tokens stands for all chips")
         if self.options.quant != "none":
@@ -149,6 +151,8 @@ def prepare(
         raise InputError(f"the trace {trace.name} holds the {trace.phase} phase, not {options.phase}")
     if options.quant != "none":
         trace = quantised(trace, options.quant)
+    if options.routing is not None:
+        trace = routed(trace, options.routing)
 
     chips, per_node = (where.chips, where.chips_per_node) if where else (1, 1)
     probe = _at(trace, options, 1)
@@ -192,6 +196,11 @@ def _heads(graph: Graph) -> int:
 
 def _experts(graph: Graph) -> int:
     return next((op.dims["experts"] for block in graph.blocks for op in block.ops if op.kind == "grouped_matmul"), 0)
+
+
+def _routing(trace: Trace) -> str:
+    ops = (op for block in trace.blocks for op in block.ops)
+    return next((str(op.attrs["routing"]) for op in ops if op.kind == "grouped_matmul"), "uniform")
 
 
 def _fabric(chip: ChipSpec, system: SystemSpec | None) -> Fabric | None:

@@ -8,6 +8,7 @@
 from archsim.trace.graph import Block, Graph, Op, Tensor
 from archsim.trace.hdf5 import load_trace
 from archsim.trace.quantise import quantised
+from archsim.trace.routing import routed
 from archsim.trace.trace import BlockSpec, OpSpec, TensorSpec, Trace
 from archsim.trace.workloads import list_workloads, load_workload
 
@@ -24,4 +25,5 @@ __all__ = [
     "load_trace",
     "load_workload",
     "quantised",
+    "routed",
 ]
