@@ -144,12 +144,12 @@ setup(
     include_package_data=False,
     ext_modules=kernel_extensions(),
     cmdclass={"build_ext": BuildKernels, "build_py": BuildPackage},
-    install_requires=[
+    install_requires=[  # the lower ends are the oldest versions that passed the tests
         "numpy>=1.26,<3",
         "simpy>=4.1,<5",
-        "click>=8.1,<9",
+        "click>=8.2,<9",
         "h5py>=3.10,<4",
-        "pydantic>=2.7,<3",
+        "pydantic>=2.10,<3",
         "ruamel.yaml>=0.18,<0.20",
         "rich>=13.7,<16",
     ],
