@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archsim.cli._common import console, emit_json, json_option
+from archsim.cli._common import console, emit_json, json_option, progress
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from archsim.validation import Report, Suite
 
 __all__ = ["validate"]
@@ -27,17 +29,29 @@ ERROR_TITLES = {
 @click.argument("suite", required=False)
 @click.option("--reference", type=click.Path(path_type=Path), help="A CSV file with the columns of a shipped one.")
 @click.option("--rows", is_flag=True, help="Show every case.")
+@click.option("--all", "everything", is_flag=True, help="Compare every row where a suite samples by default.")
+@click.option("--markdown", is_flag=True, help="Print the errors of each group as a Markdown table.")
 @json_option
 @click.pass_context
-def validate(ctx: click.Context, suite: str | None, reference: Path | None, rows: bool, as_json: bool) -> None:
+def validate(
+    ctx: click.Context, suite: str | None, reference: Path | None, rows: bool, everything: bool, markdown: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Compare with reference data and print the errors; exit with 1 if they leave the suite's band.
 
-    Without SUITE all suites run; with a --reference file alone, the suite that knows its columns.
+    Without SUITE all suites run, on few rows where comparing takes long; with a --reference file alone, the suite that
+    knows its columns.
     """
-    from archsim.validation import run_suite
+    from archsim.validation import FEW, MANY, markdown_table, run_suite
 
-    reports = [run_suite(each, reference) for each in _select(suite, reference)]
-    if as_json:
+    per_group = None if everything else MANY if suite or reference else FEW
+    reports = []
+    for each in _select(suite, reference):
+        with progress(f"suite {each.name}") as update:
+            reports.append(run_suite(each, reference, per_group=per_group, on_progress=update))
+    if markdown:
+        click.echo("\n\n".join(markdown_table(report) for report in reports))
+    elif as_json:
         found = [report.as_dict(rows=rows) for report in reports]
         emit_json(found[0] if suite or reference else found)
     else:
@@ -57,6 +71,19 @@ def _select(name: str | None, reference: Path | None) -> list[Suite]:
     return [suite_of(reference, SUITES.values())] if reference else list(SUITES.values())
 
 
+def _groups(report: Report) -> Table:
+    """The errors of each group, in percent."""
+    from rich.table import Table
+
+    table = Table("group", box=None)
+    for name in ("cases", *(title.replace(" error", "") for title in ERROR_TITLES.values())):
+        table.add_column(name, justify="right")
+    for name, group in report.groups.items():
+        errors = (group.error(error) for error in ERROR_TITLES)
+        table.add_row(name, str(group.cases), *("-" if error is None else f"{error:.1f}" for error in errors))
+    return table
+
+
 def _print(report: Report, rows: bool) -> None:
     from rich.table import Table
 
@@ -70,9 +97,12 @@ def _print(report: Report, rows: bool) -> None:
         for row in report.rows:
             table.add_row(row.case, f"{row.expected:,.6g}", f"{row.got:,.6g}", f"{row.error_pct:+.2f} %")
         out.print(table)
+    if report.groups:
+        out.print(_groups(report))
     out.print(f"[bold]{report.suite}[/bold]: {SUITES[report.suite].title}", soft_wrap=True)
     summary = Table(box=None, show_header=False, padding=(0, 2))
-    summary.add_row("cases", f"{report.cases:,}")
+    sampled = f" of {report.sampled_from:,}; --all compares every one" if report.sampled_from else ""
+    summary.add_row("cases", f"{report.cases:,}{sampled}")
     for reason, count in report.skipped.items():
         summary.add_row("skipped", f"{count:,}: {reason}")
     for name in ERROR_TITLES:

@@ -7,11 +7,24 @@
 
 from __future__ import annotations
 
-from archsim.validation.report import Report, Row
-from archsim.validation.suite import Reference, Suite, run_suite, suite_of
+from archsim.validation.op import OP
+from archsim.validation.report import Report, Row, markdown_table
+from archsim.validation.suite import FEW, MANY, Reference, Suite, run_suite, suite_of
 from archsim.validation.systolic import SYSTOLIC
 from archsim.validation.table import Table
 
-__all__ = ["SUITES", "Reference", "Report", "Row", "Suite", "Table", "run_suite", "suite_of"]
+__all__ = [
+    "FEW",
+    "MANY",
+    "SUITES",
+    "Reference",
+    "Report",
+    "Row",
+    "Suite",
+    "Table",
+    "markdown_table",
+    "run_suite",
+    "suite_of",
+]
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC,)}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC, OP)}

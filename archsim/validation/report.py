@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ERRORS", "Report", "Row"]
+__all__ = ["ERRORS", "Report", "Row", "markdown_table"]
 
 #: the errors that a report names, each a function of the signed percentage errors of the rows
 ERRORS: dict[str, Callable[[NDArray[np.float64]], float]] = {
@@ -23,7 +23,7 @@ ERRORS: dict[str, Callable[[NDArray[np.float64]], float]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One case: the reference's value (not zero) and ours.
+    """One case: the reference's value (not zero) and ours; `group` is what its error is reported with.
 
     >>> Row("a", expected=200, got=190).error_pct
     -5.0
@@ -32,6 +32,7 @@ class Row:
     case: str
     expected: float
     got: float
+    group: str = ""
 
     @property
     def error_pct(self) -> float:
@@ -43,8 +44,8 @@ class Row:
 class Report:
     """The outcome of one suite on one reference file.
 
-    `skipped` counts, by reason, the reference rows that the suite cannot express. `band` bounds some of the errors,
-    in percent, by name.
+    `skipped` counts, by reason, the reference rows that the suite cannot express. `sampled_from` is how many rows can
+    be compared, where only some of them were. `band` bounds some of the errors, in percent, by name.
     """
 
     suite: str
@@ -52,6 +53,16 @@ class Report:
     skipped: Mapping[str, int]
     wall_s: float
     band: Mapping[str, float] = field(default_factory=dict)
+    sampled_from: int | None = None
+
+    @property
+    def groups(self) -> dict[str, Report]:
+        """The rows of each group as a report of their own; nothing if the suite forms no groups."""
+        members: dict[str, list[Row]] = {}
+        for row in self.rows:
+            members.setdefault(row.group, []).append(row)
+        members.pop("", None)
+        return {name: Report(name, tuple(members[name]), {}, 0.0) for name in sorted(members)}
 
     @property
     def cases(self) -> int:
@@ -81,9 +92,34 @@ class Report:
             **{name: self.error(name) for name in ERRORS},
             "wall_s": self.wall_s,
         }
+        if self.sampled_from is not None:
+            result["sampled_from"] = self.sampled_from
+        if groups := self.groups:
+            result["groups"] = {
+                name: {"cases": group.cases, **{error: group.error(error) for error in ERRORS}}
+                for name, group in groups.items()
+            }
         if rows:
             result["rows"] = [
                 {"case": row.case, "expected": row.expected, "got": row.got, "error_pct": row.error_pct}
                 for row in self.rows
             ]
         return result
+
+
+def markdown_table(report: Report) -> str:
+    """The errors of each group, and of all rows, as a Markdown table in percent.
+
+    >>> print(markdown_table(Report("op", (Row("a", 10, 9, "x"), Row("b", 10, 12, "x")), {}, 0.0)))
+    | group | cases | mean | median | p95 | worst | bias |
+    | --- | --: | --: | --: | --: | --: | --: |
+    | x | 2 | 15.0 | 15.0 | 19.5 | 20.0 | +5.0 |
+    | all | 2 | 15.0 | 15.0 | 19.5 | 20.0 | +5.0 |
+    """
+    lines = ["| group | cases | mean | median | p95 | worst | bias |", "| --- |" + " --: |" * 6]
+    for name, group in {**report.groups, "all": report}.items():
+        if group.rows:
+            errors = {error: group.error(error) for error in ERRORS}
+            cells = [f"{value:{'+' if error == 'bias_pct' else ''}.1f}" for error, value in errors.items()]
+            lines.append(f"| {name} | {group.cases} | {' | '.join(cells)} |")
+    return "\n".join(lines)

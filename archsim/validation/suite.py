@@ -4,29 +4,47 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from archsim.errors import InputError
 from archsim.validation.report import Report, Row
 from archsim.validation.table import Table
 
-__all__ = ["Reference", "Suite", "run_suite", "suite_of"]
+__all__ = ["FEW", "MANY", "Plan", "Reference", "Suite", "run_suite", "suite_of"]
 
 DATA = Path(__file__).parent / "data"
+
+#: rows of each group that are compared where comparing takes long: for a look at all suites, and at one of them
+FEW, MANY = 1, 20
 
 #: rows that were compared, and the reason of each row that cannot be
 Outcome = tuple[list[Row], list[str]]
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What comparing one row means: the group that it stands for, "" if it cannot be compared; heavy rows are many
+    times the work of others, and left to a run of everything."""
+
+    group: str
+    heavy: bool = False
+
+
+@dataclass(frozen=True)
 class Reference:
-    """One kind of reference file: the columns it is known by, the file that ships, and how to compare with it."""
+    """One kind of reference file: the columns it is known by, the file that ships, and how to compare with it.
+
+    plan: where comparing takes long, the plan of every row; then rows are sampled evenly from every group.
+    """
 
     file: str
     columns: frozenset[str]
     compare: Callable[[Table], Outcome]
+    plan: Callable[[Table], Sequence[Plan]] | None = None
 
 
 @dataclass(frozen=True)
@@ -53,21 +71,62 @@ def suite_of(path: Path, suites: Iterable[Suite]) -> Suite:
     raise InputError(f"{path}: no suite knows its columns (suites: {', '.join(suite.name for suite in suites)})")
 
 
-def run_suite(suite: Suite, reference: Path | None = None) -> Report:
-    """Compare with every file that ships for `suite`, or with the one file `reference`."""
+def run_suite(
+    suite: Suite,
+    reference: Path | None = None,
+    *,
+    per_group: int | None = FEW,
+    on_progress: Callable[[float, float | None], None] = lambda done, total: None,
+) -> Report:
+    """Compare with every file that ships for `suite`, or with the one file `reference`.
+
+    per_group: at most so many rows of each group and file, spread evenly, where comparing takes long; None: all.
+    """
     paths = [DATA / each.file for each in suite.references] if reference is None else [reference]
     begin = time.perf_counter()
-    rows: list[Row] = []
-    skipped: Counter[str] = Counter()
+    jobs: list[tuple[Reference, Table]] = []
+    possible = chosen = 0
     for path in paths:
         table = Table.read(path)
         kind = suite.reference_for(table)
         if kind is None:
             raise InputError(_missing_columns(suite, table))
+        if kind.plan is None:
+            jobs.append((kind, table))
+            continue
+        plans = kind.plan(table)
+        which = _sample(plans, per_group)
+        possible += sum(plan.group != "" for plan in plans)
+        chosen += sum(plans[i].group != "" for i in which)
+        jobs += [(kind, table.take([i])) for i in which]
+    rows: list[Row] = []
+    skipped: Counter[str] = Counter()
+    for done, (kind, table) in enumerate(jobs):
         compared, reasons = kind.compare(table)
         rows += compared
         skipped.update(reasons)
-    return Report(suite.name, tuple(rows), skipped, time.perf_counter() - begin, suite.band)
+        on_progress(done + 1, len(jobs))
+    sampled_from = possible if chosen < possible else None
+    return Report(suite.name, tuple(rows), skipped, time.perf_counter() - begin, suite.band, sampled_from)
+
+
+def _sample(plans: Sequence[Plan], per_group: int | None) -> list[int]:
+    """Rows to compare: from each group `per_group` light ones, evenly spaced in the file; and all that are refused.
+
+    >>> _sample([Plan("a"), Plan(""), Plan("a"), Plan("a"), Plan("b", heavy=True)], 2)
+    [0, 1, 3]
+    """
+    if per_group is None:
+        return list(range(len(plans)))
+    members: dict[str, list[int]] = {}
+    for index, plan in enumerate(plans):
+        if not plan.heavy or not plan.group:
+            members.setdefault(plan.group, []).append(index)
+    chosen = members.pop("", [])
+    for rows in members.values():
+        count = min(per_group, len(rows))
+        chosen += [rows[round(i)] for i in np.linspace(0, len(rows) - 1, count)]
+    return sorted(chosen)
 
 
 def _missing_columns(suite: Suite, table: Table) -> str:

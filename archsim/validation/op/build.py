@@ -1,0 +1,119 @@
+"""From the shape of a measured operator to the kernels that its time covers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from archsim.mapping.lowering.attention import AttentionShape
+from archsim.mapping.tiling import MatmulShape
+from archsim.models.vector import COSTS
+from archsim.validation.op.case import Attention, Kernel, Product, Vector
+from archsim.validation.op.dtypes import Format
+
+__all__ = ["W", "attention", "elementwise", "mla_decode", "mla_prefill", "moe", "product"]
+
+#: bytes of an element of activations outside the product, and of the result
+WIDE = 2
+#: elements of one row of a kernel without a reduction, which may be cut anywhere
+ANY_ROW = 1024
+X, W, Y, QUANTISED, K, V, CACHE, GATHERED, HIDDEN, ACTIVE, W2, PARTS, CHOSEN = range(13)
+
+
+def product(rows: Sequence[int], n: int, k: int, form: Format) -> tuple[tuple[Kernel, ...], frozenset[int]]:
+    """A product (or a group of them, a weight each), after the kernel that quantises its activations if any."""
+    shape = MatmulShape(tuple(rows), n, k, form.dtype, form.a_bytes, form.b_bytes, WIDE)
+    if not form.quantised:
+        return (Product(shape, (X, W, Y)),), frozenset({W})
+    size = sum(rows) * k
+    quantise = Vector(sum(rows), ((X, size * WIDE),), ((QUANTISED, size * form.a_bytes),), ((size, COSTS["quantise"]),))
+    return (quantise, Product(shape, (QUANTISED, W, Y))), frozenset({W})
+
+
+def attention(
+    batch: int, q_len: int, kv_len: int, heads: int, kv_heads: int, d_qk: int, d_v: int, *, dtype: str = "bf16",
+    causal: bool = True, kv_bytes: float = WIDE, cache_bytes: float | None = None,
+) -> tuple[Kernel, ...]:  # fmt: skip
+    """Fused attention. cache_bytes: a kernel before it rotates q and k and appends k and v, so wide, to the cache."""
+    q_bytes = 1 if dtype == "fp8" else WIDE
+    core = Attention(
+        AttentionShape(batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, causal, None, False, dtype, q_bytes, kv_bytes),
+        (X, K, V, Y),
+    )
+    if cache_bytes is None:
+        return (core,)
+    tokens = batch * q_len
+    q, kv = tokens * heads * d_qk, tokens * kv_heads * (d_qk + d_v)
+    # in prefill the attention reads what has just been written, in decode the cache of which this is a small part
+    rotated = q + tokens * kv_heads * d_qk
+    append = Vector(
+        max(tokens, rotated // ANY_ROW), ((QUANTISED, (q + kv) * WIDE),), ((X, q * q_bytes), (CACHE, kv * cache_bytes)),
+        ((rotated, COSTS["rotary"]),),
+    )  # fmt: skip
+    return append, core
+
+
+def mla_prefill(batch: int, q_len: int, heads: int) -> tuple[Kernel, ...]:
+    """DeepSeek's attention with keys and values expanded, after the rotation of 64 of 192 dims and the append."""
+    tokens = batch * q_len
+    rotated, latent = tokens * 64 * (heads + 1), tokens * 576
+    append = Vector(
+        max(tokens, rotated // ANY_ROW), ((X, rotated * WIDE), (GATHERED, latent * WIDE)),
+        ((X, tokens * heads * 64 * WIDE), (K, tokens * heads * 64 * WIDE), (CACHE, latent * WIDE)),
+        ((rotated, COSTS["rotary"]),),
+    )  # fmt: skip
+    return append, *attention(batch, q_len, q_len, heads, heads, 192, 128)
+
+
+def mla_decode(batch: int, kv_len: int, heads: int, kv_bytes: float) -> tuple[Kernel, ...]:
+    """DeepSeek's absorbed attention over the latent cache, after the rotation and the append of one token each."""
+    rotated, latent = batch * 64 * (heads + 1), batch * 576
+    append = Vector(
+        max(batch, rotated // ANY_ROW), ((GATHERED, (rotated + latent) * WIDE),),
+        ((X, batch * heads * 64 * WIDE), (CACHE, latent * kv_bytes)), ((rotated, COSTS["rotary"]),),
+    )  # fmt: skip
+    shape = AttentionShape(batch, 1, kv_len, heads, 1, 576, 512, True, None, True, "bf16", WIDE, kv_bytes)
+    return append, Attention(shape, (X, K, K, Y))
+
+
+def moe(
+    rows: Sequence[int], *, tokens: int, hidden: int, inner: int, experts: int, top_k: int, form: Format
+) -> tuple[tuple[Kernel, ...], frozenset[int]]:
+    """The experts of one rank: routing, gathering (and quantising) rows, gate and up, SwiGLU, down, weighted sum."""
+    routed, quantise = sum(rows), (COSTS["quantise"],) if form.quantised else ()
+    up = MatmulShape(tuple(rows), 2 * inner, hidden, form.dtype, form.a_bytes, form.b_bytes, WIDE)
+    down = MatmulShape(tuple(rows), hidden, inner, form.dtype, form.a_bytes, form.b_bytes, WIDE)
+    kernels = (
+        Vector(
+            tokens, ((CHOSEN, tokens * experts * WIDE),), ((V, tokens * top_k * 8),),
+            ((tokens * experts, COSTS["softmax"]),),
+        ),
+        Vector(
+            routed, ((X, tokens * hidden * WIDE),), ((GATHERED, routed * hidden * form.a_bytes),),
+            tuple((routed * hidden, cost) for cost in quantise),
+        ),
+        Product(up, (GATHERED, W, HIDDEN)),
+        Vector(
+            routed, ((HIDDEN, 2 * routed * inner * WIDE),), ((ACTIVE, routed * inner * form.a_bytes),),
+            tuple((routed * inner, cost) for cost in (COSTS["silu_mul"], *quantise)),
+        ),
+        Product(down, (ACTIVE, W2, PARTS)),
+        Vector(
+            tokens, ((PARTS, routed * hidden * WIDE),), ((Y, tokens * hidden * WIDE),),
+            ((routed * hidden, COSTS["add"]),),
+        ),
+    )  # fmt: skip
+    return kernels, frozenset({W, W2})
+
+
+def elementwise(
+    rows: int, cols: int, function: str, *, inputs: int = 1, table: bool = False, whole_rows: bool = False
+) -> tuple[Kernel, ...]:
+    """A vector kernel of ``inputs`` streams in and one out; whole_rows: it reduces along the row."""
+    size = rows * cols
+    source = W if table else X
+    return (
+        Vector(
+            rows if whole_rows else -(-size // ANY_ROW), ((source, inputs * size * WIDE),), ((Y, size * WIDE),),
+            ((size, COSTS[function]),),
+        ),
+    )  # fmt: skip

@@ -1,0 +1,58 @@
+"""The number formats that the reference files name, as the widths and the extra kernel that they mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archsim.trace.graph import DTYPE_BITS
+
+__all__ = ["FORMATS", "Format", "format_of", "width"]
+
+
+@dataclass(frozen=True)
+class Format:
+    """What is multiplied, the bytes of an activation and of a weight with their scales, and who quantises.
+
+    quantised: activations arrive as bf16, and a kernel before the product turns them into ``dtype``.
+    """
+
+    dtype: str
+    a_bytes: float
+    b_bytes: float
+    quantised: bool = False
+
+
+#: formats by the name in the files; text instead: why rows of it are left out
+FORMATS: dict[str, Format | str] = {
+    "fp16": Format("fp16", 2, 2),
+    "bf16": Format("bf16", 2, 2),
+    "bfloat16": Format("bf16", 2, 2),
+    "fp8": Format("fp8", 1, 1, quantised=True),
+    # one fp32 scale for 128 activations, and for 128 x 128 weights
+    "fp8_block": Format("fp8", 1 + 4 / 128, 1 + 4 / 128**2, quantised=True),
+    "fp8xfp8->bf16": Format("fp8", 1 + 4 / 128, 1 + 4 / 128**2),
+    # one 8-bit scale for 16 values
+    "nvfp4": Format("fp4", 0.5 + 1 / 16, 0.5 + 1 / 16, quantised=True),
+    "int8_wo": "weights alone are quantised (int8), and unpacking them in the kernel is not modelled",
+    "int4_wo": "weights alone are quantised (int4), and unpacking them in the kernel is not modelled",
+    "w4a16_mxfp4": "weights alone are quantised (MXFP4), and unpacking them in the kernel is not modelled",
+    "w4a8_mxfp4_mxfp8": "operands of two formats (MXFP4 and MXFP8) are not modelled",
+    "sq": "SmoothQuant: which kernels the timed plugin runs is not documented",
+}
+
+
+def format_of(name: str, offered: frozenset[str]) -> Format | str:
+    """The format, or why a chip that multiplies the types ``offered`` cannot be compared in it."""
+    found = FORMATS.get(name, f"the format '{name}' is not known")
+    if isinstance(found, Format) and found.dtype not in offered:
+        return f"the chip multiplies no {found.dtype}: the rows are of an emulation that is not modelled"
+    return found
+
+
+def width(name: str) -> float:
+    """Bytes of an element of a cache held as ``name``.
+
+    >>> width("bfloat16"), width("fp8")
+    (2.0, 1.0)
+    """
+    return DTYPE_BITS[name.replace("bfloat16", "bf16")] / 8

@@ -1,0 +1,74 @@
+"""published_ops.csv: operator times that vendors and authors of kernels have published."""
+
+from __future__ import annotations
+
+from archsim.validation.op import build
+from archsim.validation.op.case import Case
+from archsim.validation.op.dtypes import format_of, width
+from archsim.validation.op.readers import NO_SOURCE, chip_of, formats_of, no_preset
+from archsim.validation.op.sources import source_of
+from archsim.validation.table import Record
+
+__all__ = ["read_published"]
+
+OPERATORS = {"gemm", "grouped_gemm_contiguous", "grouped_gemm_masked", "attention_fwd", "attention_prefill",
+             "attention_decode", "mla_decode", "mla_prefill"}  # fmt: skip
+SECOND = "a second figure of the run of another row"
+OLDER = "an implementation that is not the fastest one published for this chip"
+
+
+def read_published(row: Record) -> Case | str:
+    """One row: a product, attention, MLA or grouped product with a time, or a rate that gives one."""
+    chip, operator, unit = chip_of(row.text("chip")), row.text("op"), row.text("unit")
+    if chip is None:
+        return no_preset(row.text("chip"))
+    if operator.startswith(("nccl", "moe_", "p2p")):
+        return "communication between chips, which is no operator of one"
+    if operator not in OPERATORS:
+        return f"the operator '{operator}' (a training pass, sparse attention, or without a shape) is not modelled"
+    if unit not in ("us", "TFLOPS"):
+        return SECOND
+    if "gemm" in operator and not all(row.text(name) for name in "MNK"):
+        return "published without its shape"
+    source = source_of(row.text("source"))
+    if source is None:
+        return NO_SOURCE
+    if operator == "attention_fwd" and not row.text("notes").startswith("FA3"):
+        return OLDER
+    math, _, held = row.text("dtype").partition(", KV ")
+    form = format_of(math, formats_of(chip))
+    if isinstance(form, str):
+        return form
+    dtype = math.replace("bfloat16", "bf16").replace("fp8xfp8->bf16", "fp8_block")
+    weights: frozenset[int] = frozenset()
+    if "gemm" in operator:
+        m, n, k = (row.integer(name) for name in "MNK")
+        groups = row.integer("groups") if operator != "gemm" else 1
+        kernels, weights = build.product((m,) * groups, n, k, form)
+        flops, label, shape = 2.0 * groups * m * n * k, "grouped gemm" if groups > 1 else "gemm", f"M{m} N{n} K{k}"
+        shape += f" x {groups}" if groups > 1 else ""
+    else:
+        batch, heads, kv_heads, d_qk, d_v, q_len, kv_len = (
+            row.integer(name) for name in ("batch", "heads", "kv_heads", "head_dim", "head_dim_v", "seq_q", "seq_kv")
+        )
+        causal = operator != "attention_fwd" or row.integer("causal", least=0) == 1
+        kv_bytes = width(held) if held else float(build.WIDE)
+        flops = 2.0 * batch * heads * q_len * kv_len * (d_qk + d_v) / (2 if causal else 1)
+        phase = "decode" if operator.endswith("decode") else "prefill"
+        label = f"mla {phase}" if operator.startswith("mla") else f"attention {phase}"
+        shape = f"b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads} d{d_qk}" + (" causal" if causal else "")
+        if operator == "mla_decode":
+            kernels = build.mla_decode(batch, kv_len, heads, kv_bytes)
+        elif operator == "mla_prefill":
+            kernels = build.mla_prefill(batch, q_len, heads)
+        else:
+            kernels = build.attention(
+                batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, dtype=form.dtype, causal=causal,
+                kv_bytes=kv_bytes, cache_bytes=None if operator == "attention_fwd" else kv_bytes,
+            )  # fmt: skip
+        if operator != "attention_fwd":
+            dtype += f"/kv {(held or 'bf16').replace('bfloat16', 'bf16')}"
+    value = row.number("value")
+    expected_us = value if unit == "us" else flops / value * 1e-6
+    name = f"{row.text('id')} {chip} {label} {dtype} {shape}"
+    return Case(name, chip, label, dtype, kernels, expected_us, source, weights)

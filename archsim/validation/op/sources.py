@@ -1,0 +1,94 @@
+"""What each source of measured operator times did: whose gaps its figures hold, and which operands were in the cache.
+
+The rules are data, one line a source, each with its reason; nothing here is fitted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import inf
+
+__all__ = ["DEVICES", "SOURCES", "Source", "source_of"]
+
+#: chip presets by the name that a reference file gives its device
+DEVICES = {
+    "A100": "a100",
+    "A100-80GB": "a100",
+    "A100_80G_SXM": "a100",
+    "NVIDIA A100-SXM4-80GB": "a100",
+    "H100": "h100",
+    "H100_SXM": "h100",
+    "NVIDIA H100 80GB HBM3": "h100",
+    "H200": "h200",
+    "NVIDIA H200": "h200",
+    "H800_SXM": "h800",
+    "B200": "b200",
+    "NVIDIA B200": "b200",
+    "TPU-v6e-1": "tpu-v6e",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """How one source measured.
+
+    first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
+    count. weight_copies: how many copies of the weights its loop goes round; they are read from memory when all of them
+    together exceed the cache. flushed: everything comes from memory.
+    """
+
+    name: str
+    pattern: str
+    first_gap: bool
+    reason: str
+    weight_copies: float = 1
+    flushed: bool = False
+
+
+SOURCES = (
+    Source(
+        "LLMCompass", r"LLMCompass|^ae/", True,
+        "wall time of a torch call in a loop over the same operands: the launch is in it (of the host's part no preset "
+        "knows anything), and what fits the cache is warm",
+    ),
+    Source(
+        "Vidur", r"Vidur", False,
+        "kernel time by Kineto while a whole layer runs: no gap; activations just written, weights long evicted",
+        weight_copies=inf,
+    ),
+    Source(
+        "LLMServingSim", r"LLMServingSim", False,
+        "kernel time by a profiler while a whole model runs: no gap; activations just written, weights long evicted",
+        weight_copies=inf,
+    ),
+    Source(
+        "aiconfigurator GEMM", r"/gemm/", True,
+        "period of a loop of CUDA graph replays, so the device's gap between kernels is in it; the loop goes round up "
+        "to five copies of the weights",
+        weight_copies=5,
+    ),
+    Source(
+        "aiconfigurator", r"/(attention|mla|moe)/", True,
+        "period of a loop of CUDA graph replays over the same operands: the device's gap between kernels is in it, and "
+        "what fits the cache is warm",
+    ),
+    Source(
+        "DeepGEMM", r"DeepGEMM", False,
+        "kernel time by Kineto with the cache flushed before every run",
+        flushed=True,
+    ),
+    Source(
+        "FlashAttention", r"flash-attention", True,
+        "period of a loop of calls over the same operands, queued ahead, so the device's gap is in it",
+    ),
+)  # fmt: skip
+
+
+def source_of(text: str) -> Source | None:
+    """The source that a row's text names.
+
+    >>> source_of("h100_sxm/gemm/trtllm/1.3.0rc20/gemm_perf.parquet").weight_copies
+    5
+    """
+    return next((source for source in SOURCES if re.search(source.pattern, text)), None)
