@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from archsim.cli.main import cli
-from archsim.trace import load_workload
+from archsim.trace import list_workloads, load_workload
+from archsim.trace.trace import PHASES
 
 
 def archsim(*args: str) -> Result:
@@ -19,8 +20,9 @@ def archsim(*args: str) -> Result:
 
 def test_list() -> None:
     rows = json.loads(archsim("list", "--json").stdout)
-    assert [(row["name"], row["phase"]) for row in rows][:2] == [("deepseek-v3", "prefill"), ("deepseek-v3", "decode")]
-    assert {row["name"]: row["kv_bytes_per_token"] for row in rows} == {"deepseek-v3": 70272, "llama-3.1-8b": 131072}
+    assert [(row["name"], row["phase"]) for row in rows] == [(n, p) for n in list_workloads() for p in PHASES]
+    per_token = {row["name"]: row["kv_bytes_per_token"] for row in rows}
+    assert (per_token["deepseek-v3"], per_token["llama-3.1-8b"]) == (70272, 131072)
     assert "70,272" in archsim("list").stdout
 
 

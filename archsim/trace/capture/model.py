@@ -167,9 +167,10 @@ def _spanning(recorder: Recorder, layer: _Layer, spans: list[slice]) -> Callable
 def _rotary(model: Any, recorder: Recorder) -> Iterator[None]:
     """While open, the rotary functions of the model's module are recorded."""
     modeling = sys.modules[type(model).__module__]
-    originals = {key: value for key, value in vars(modeling).items() if key.startswith("apply_rotary_pos_emb")}
+    originals = {key: value for key, value in vars(modeling).items() if key.startswith("apply_rotary")}
+    frequencies = next((part.inv_freq for part in model.modules() if hasattr(part, "inv_freq")), ())
     for key, value in originals.items():
-        setattr(modeling, key, rotary_function(recorder, value))
+        setattr(modeling, key, rotary_function(recorder, value, width=2 * len(frequencies)))
     try:
         yield
     finally:

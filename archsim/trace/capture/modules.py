@@ -68,15 +68,20 @@ def _router(recorder: Recorder, module: Any, forward: Callable[..., Any], x: Any
     return logits, weights, indices
 
 
-def rotary_function(recorder: Recorder, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` (a model's apply_rotary_pos_emb) recorded as one operator for the queries and one for the keys."""
+def rotary_function(recorder: Recorder, function: Callable[..., Any], width: int) -> Callable[..., Any]:
+    """`function` (a model's apply_rotary_pos_emb) recorded as one operator for the queries and one for the keys.
+
+    `width` columns of each head are rotated at most: with partial rotary embedding the others pass.
+    """
 
     @functools.wraps(function)
     def rotary(q: Any, k: Any, *args: Any, **kwargs: Any) -> Any:
         with recorder.unrecorded():
             rotated = function(q, k, *args, **kwargs)
         for part, before, after in zip("qk", (q, k), rotated, strict=True):
-            recorder.record("rotary", recorder.rows_cols(after), [before], [after], f"rotary_{part}", part=part)
+            dims = recorder.rows_cols(after)
+            dims["cols"] = dims["cols"] * min(width, after.shape[-1]) / after.shape[-1]
+            recorder.record("rotary", dims, [before], [after], f"rotary_{part}", part=part)
         return rotated
 
     return rotary
