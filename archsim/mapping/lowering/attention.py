@@ -17,6 +17,7 @@ Reference: Shah et al., "FlashAttention-3", 2024, section 3; Dao et al., "Flash-
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import heapreplace
 from itertools import product
 
 import numpy as np
@@ -86,12 +87,12 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     cut = _choose(target, shape)
     items = _enumerate(shape, cut)
     chunks = -(-items.keys // cut.keys)
-    # the longest first, dealt out in snake order: causal items differ, and cores should end together
-    order = np.argsort(-chunks, kind="stable")
+    # heads in sections whose keys the cache can hold; in each the longest first, since causal items differ and cores
+    # should end together
+    order = np.lexsort((-chunks, items.head // _heads_per_section(target, shape, items)))
     items, chunks = items.take(order), chunks[order]
     count, cores = len(chunks), target.cores
-    turn, lane = np.divmod(np.arange(count), cores)
-    core = np.where(turn % 2, cores - 1 - lane, lane)
+    core, turn = _deal(chunks, cores)
 
     size = 5 * chunks + 3  # query load, five steps a chunk, normalise, store
     first = np.cumsum(size) - size
@@ -163,6 +164,36 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (f", split-KV {cut.splits}" if merged else "")
     regions = ["q", "k", "v", "out"] + (["partial results"] if merged else [])
     return table.build(name, regions, [*tensors, *([WORKSPACE] if merged else [])], text)
+
+
+def _deal(chunks: Ints, cores: int) -> tuple[Ints, Ints]:
+    """Core of each item, and how many that core had before: every item goes to the core with the least work so far.
+
+    >>> [each.tolist() for each in _deal(np.array([5, 3, 1, 1, 1]), 2)]
+    [[0, 1, 1, 1, 0], [0, 0, 1, 2, 1]]
+    """
+    ready = [(0, core) for core in range(cores)]  # a heap
+    core = np.empty(len(chunks), dtype=np.int64)
+    turn = np.empty_like(core)
+    taken = [0] * cores
+    for item, work in enumerate(chunks.tolist()):
+        busy, lane = ready[0]
+        heapreplace(ready, (busy + work, lane))
+        core[item], turn[item] = lane, taken[lane]
+        taken[lane] += 1
+    return core, turn
+
+
+def _heads_per_section(target: Target, shape: AttentionShape, items: _Items) -> int:
+    """Key/value heads that are worked on at a time: as many as half the cache holds, but enough for every core.
+
+    Longest-first over all heads would stream the keys of all of them past the cache once for every block of queries.
+    Reference: the scheduler of FlashAttention-3 for causal and variable-length batches does the same.
+    """
+    heads = shape.batch * shape.kv_heads
+    head_bytes = shape.kv_len * shape.kv_bytes * (shape.d_qk + (0 if shape.kv_shared else shape.d_v))
+    for_cores = -(-target.cores * heads // len(items.head))
+    return min(max(int(target.cache_bytes / 2 // head_bytes), for_cores), heads) if target.cache_bytes else heads
 
 
 def _packed_rows(shape: AttentionShape) -> int:
