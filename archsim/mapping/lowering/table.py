@@ -85,11 +85,9 @@ class StepTable:
     def multiply(self, at: Ints, core: Ints, m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str) -> None:
         """Tile products on the matrix units; an empty one becomes a join."""
         m, n, k = np.broadcast_arrays(np.asarray(m), np.asarray(n), np.asarray(k))
-        sizes, inverse = np.unique(np.stack([m.ravel(), n.ravel(), k.ravel()]), axis=1, return_inverse=True)
-        height, width, depth = np.maximum(sizes, 1)
-        cycles = self.target.matrix_cycles(height, width, depth, dtype)
-        cycles = np.where((sizes > 0).all(axis=0), cycles, 0)
-        self._work(at, core, self.target.matrix_routes, cycles[inverse].reshape(at.shape), self.target.matrix_clock)
+        cycles = self.target.matrix_cycles(np.maximum(m, 1), np.maximum(n, 1), np.maximum(k, 1), dtype)
+        cycles = np.where((m > 0) & (n > 0) & (k > 0), cycles, 0)
+        self._work(at, core, self.target.matrix_routes, cycles, self.target.matrix_clock)
 
     def vector(self, at: Ints, core: Ints, cycles: ArrayLike) -> None:
         """Work of given cycles on the vector units; none makes a join."""
