@@ -20,13 +20,18 @@ X, W, Y, QUANTISED, K, V, CACHE, GATHERED, HIDDEN, ACTIVE, W2, PARTS, CHOSEN = r
 
 
 def product(rows: Sequence[int], n: int, k: int, form: Format) -> tuple[tuple[Kernel, ...], frozenset[int]]:
-    """A product (or a group of them, a weight each), after the kernel that quantises its activations if any."""
+    """A product (or a group of them, a weight each), after what quantises its activations if anything does."""
     shape = MatmulShape(tuple(rows), n, k, form.dtype, form.a_bytes, form.b_bytes, WIDE)
     if not form.quantised:
         return (Product(shape, (X, W, Y)),), frozenset({W})
     size = sum(rows) * k
-    quantise = Vector(sum(rows), ((X, size * WIDE),), ((QUANTISED, size * form.a_bytes),), ((size, COSTS["quantise"]),))
-    return (quantise, Product(shape, (QUANTISED, W, Y))), frozenset({W})
+    kernels: list[Kernel] = [
+        Vector(sum(rows), ((X, size * WIDE),), ((QUANTISED, size * form.a_bytes),), ((size, COSTS["quantise"]),))
+    ]
+    if form.dynamic:
+        kernels.insert(0, Vector(sum(rows), ((X, size * WIDE),), ((CHOSEN, 4),), ((size, COSTS["argmax"]),)))
+        kernels.append(Vector(1, ((CHOSEN, 4),), ((V, 4),)))
+    return (*kernels, Product(shape, (QUANTISED, W, Y))), frozenset({W})
 
 
 def attention(

@@ -13,13 +13,15 @@ __all__ = ["FORMATS", "Format", "format_of", "width"]
 class Format:
     """What is multiplied, the bytes of an activation and of a weight with their scales, and who quantises.
 
-    quantised: activations arrive as bf16, and a kernel before the product turns them into ``dtype``.
+    quantised: activations arrive as bf16, and a kernel before the product turns them into ``dtype``. dynamic: with one
+    scale for all of them, found by a kernel of its own and converted by another one.
     """
 
     dtype: str
     a_bytes: float
     b_bytes: float
     quantised: bool = False
+    dynamic: bool = False
 
 
 #: formats by the name in the files; text instead: why rows of it are left out
@@ -27,7 +29,8 @@ FORMATS: dict[str, Format | str] = {
     "fp16": Format("fp16", 2, 2),
     "bf16": Format("bf16", 2, 2),
     "bfloat16": Format("bf16", 2, 2),
-    "fp8": Format("fp8", 1, 1, quantised=True),
+    # the benchmark gives no scale for the activations, and TensorRT-LLM then finds one: maximum, quantise, cast of it
+    "fp8": Format("fp8", 1, 1, quantised=True, dynamic=True),
     # one fp32 scale for 128 activations, and for 128 x 128 weights
     "fp8_block": Format("fp8", 1 + 4 / 128, 1 + 4 / 128**2, quantised=True),
     "fp8xfp8->bf16": Format("fp8", 1 + 4 / 128, 1 + 4 / 128**2),

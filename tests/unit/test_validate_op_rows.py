@@ -1,0 +1,168 @@
+"""Rows of measured operators become the kernels, bytes and FLOPs that a reader would write down."""
+
+from __future__ import annotations
+
+import pytest
+
+from archsim.validation.op import build
+from archsim.validation.op.case import Attention, Case, Product, Vector, too_fast
+from archsim.validation.op.dtypes import FORMATS, Format, format_of, width
+from archsim.validation.op.published import read_published
+from archsim.validation.op.readers import read_attention, read_matmul, read_mla, read_moe, read_rows
+from archsim.validation.op.routing import power_law, rank_rows
+from archsim.validation.op.sources import SOURCES, source_of
+from archsim.validation.table import Record
+
+GEMM = "h100_sxm/gemm/trtllm/1.3.0rc20/gemm_perf.parquet"
+ATTENTION = "h100_sxm/attention/trtllm/1.3.0rc20/context_attention_perf.parquet"
+
+
+def record(**cells: object) -> Record:
+    return Record("here:1", {name: str(cell) for name, cell in cells.items()})
+
+
+def gemm(dtype: str = "bfloat16", device: str = "NVIDIA H100 80GB HBM3", **more: object) -> Case | str:
+    cells = {"device": device, "M": 128, "N": 4096, "K": 2048, "dtype": dtype, "latency_us": 20, "source_file": GEMM}
+    return read_matmul(record(**{**cells, **more}))
+
+
+def test_a_product_is_one_kernel_and_a_quantised_one_more() -> None:
+    plain, fp8, block = gemm(), gemm("fp8"), gemm("fp8_block")
+    assert isinstance(plain, Case)
+    assert isinstance(fp8, Case)
+    assert isinstance(block, Case)
+    (product,) = plain.kernels
+    assert isinstance(product, Product)
+    assert product.flops == 2 * 128 * 4096 * 2048
+    assert product.nbytes == 2 * (128 * 2048 + 4096 * 2048 + 128 * 4096)
+    assert [type(kernel) for kernel in block.kernels] == [Vector, Product]
+    assert [type(kernel) for kernel in fp8.kernels] == [Vector, Vector, Vector, Product]  # maximum, quantise, cast
+    assert (plain.group, block.group) == ("h100 gemm bf16", "h100 gemm fp8_block")
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        (gemm(device="MI210"), "no preset of the MI210"),
+        (gemm("int4_wo"), "int4"),
+        (gemm("sq"), "SmoothQuant"),
+        (gemm("nvfp4"), "multiplies no fp4"),
+        (gemm("fp7"), "'fp7' is not known"),
+        (gemm(source_file="my notes"), "how the source measured is not known"),
+        (gemm(op="q_proj(maybe fused qkv)"), "doubts"),
+    ],
+)
+def test_what_cannot_be_expressed_has_its_reason(case: Case | str, reason: str) -> None:
+    assert isinstance(case, str)
+    assert reason in case
+
+
+def attention(phase: str, **more: object) -> Case | str:
+    cells = {
+        "device": "B200", "phase": phase, "batch": 2, "q_len": 1 if phase == "decode" else 512, "kv_len": 512,
+        "q_heads": 8, "kv_heads": 2, "head_dim": 128, "dtype": "bfloat16", "kv_dtype": "fp8", "latency_us": 20,
+        "source_file": ATTENTION,
+    }  # fmt: skip
+    return read_attention(record(**{**cells, **more}))
+
+
+def test_attention_follows_the_append_and_reads_the_cache_only_in_decode() -> None:
+    prefill, decode = attention("prefill"), attention("decode")
+    assert isinstance(prefill, Case)
+    assert isinstance(decode, Case)
+    for case, kv_bytes in ((prefill, 2), (decode, 1)):
+        append, core = case.kernels
+        assert isinstance(append, Vector)
+        assert isinstance(core, Attention)
+        assert core.shape.kv_bytes == kv_bytes
+        assert core.shape.kv_len == 512
+    core = prefill.kernels[1]
+    assert isinstance(core, Attention)
+    assert core.flops == 2 * 2 * 8 * (512 * 513 // 2) * 256
+    row = record(device="A100", phase="prefill", batch=1, q_len=64, kv_len=100, q_heads=8, kv_heads=8, head_dim=128,
+                 dtype="fp16", latency_us=9, source_file="Vidur")  # fmt: skip
+    vidur = read_attention(row)
+    assert isinstance(vidur, Case)
+    (only,) = vidur.kernels
+    assert isinstance(only, Attention)
+    assert only.shape.kv_len == 164  # 100 cached and 64 new
+
+
+def test_impossible_decode_of_the_a100_is_left_out() -> None:
+    assert "exceed the memory bandwidth" in str(attention("decode", device="A100"))
+
+
+def test_a_time_beyond_the_peaks_is_no_time_of_this_operator() -> None:
+    slow, fast = gemm(), gemm(latency_us=1)
+    assert isinstance(slow, Case)
+    assert isinstance(fast, Case)
+    assert not too_fast(slow)
+    assert too_fast(fast)  # 2.1 GFLOP in a microsecond
+
+
+def test_mla_decodes_absorbed() -> None:
+    case = read_mla(record(device="H100", phase="decode", batch=4, q_len=1, kv_len=1000, heads_per_gpu=16,
+                           dtype="bfloat16", kv_dtype="fp8", latency_us=9, source_file="x/mla/y"))  # fmt: skip
+    assert isinstance(case, Case)
+    core = case.kernels[1]
+    assert isinstance(core, Attention)
+    assert (core.shape.d_qk, core.shape.d_v, core.shape.kv_heads, core.shape.kv_shared) == (576, 512, 1, True)
+
+
+def test_experts_of_one_rank() -> None:
+    case = read_moe(record(device="H100", model="Mixtral", num_tokens=64, hidden=4096, inter=14336, topk=2, experts=8,
+                           tp=2, ep=4, dtype="bfloat16", distribution="balanced", latency_us=99,
+                           source_file="x/moe/y"))  # fmt: skip
+    assert isinstance(case, Case)
+    up, down = (kernel for kernel in case.kernels if isinstance(kernel, Product))
+    assert (up.shape.m, up.shape.n, up.shape.k) == ((16, 16), 14336, 4096)  # gate and up of half the inner width
+    assert (down.shape.n, down.shape.k) == (4096, 7168)
+    assert len(case.kernels) == 6
+
+
+def test_routing_conserves_rows_and_stays_within_tokens() -> None:
+    for tokens, experts, top_k, alpha in ((1, 256, 8, 1.01), (64, 128, 8, 1.2), (4096, 16, 1, 1.2), (3, 8, 2, 1.01)):
+        counts = power_law(tokens, experts, top_k, alpha)
+        assert counts.sum() == tokens * top_k
+        assert 0 <= counts.min() <= counts.max() <= tokens
+        rows = rank_rows(tokens, experts, top_k, experts // 4, f"power_law_{alpha}")
+        assert rows is not None
+        assert sum(rows) == counts.reshape(-1, 4).sum(axis=1).max()
+    assert rank_rows(4, 8, 2, 1, "activated=8") is None
+
+
+def test_vector_kernels_move_what_they_must() -> None:
+    base = {"device": "A100", "rows": 64, "cols": 4096, "dtype": "fp16", "latency_us": 5, "source_file": "Vidur x"}
+    gated = read_rows(record(op="mlp_act", model="llama", **base))
+    plain = read_rows(record(op="mlp_act", model="microsoft/phi-2", **base))
+    assert isinstance(gated, Case)
+    assert isinstance(plain, Case)
+    assert (gated.kernels[0].nbytes, plain.kernels[0].nbytes) == (3 * 64 * 4096 * 2, 2 * 64 * 4096 * 2)
+    eager = read_rows(record(**{**base, "op": "rope", "model": "x", "source_file": "LLMServingSim v0"}))
+    assert "eager" in str(eager)
+    assert "resolution" in str(read_rows(record(op="add", model="x", **{**base, "latency_us": 0})))
+
+
+def test_a_published_rate_becomes_a_time() -> None:
+    row = dict.fromkeys(["groups", "batch", "heads", "kv_heads", "head_dim", "head_dim_v", "seq_q", "seq_kv", "causal",
+                         "notes"], "")  # fmt: skip
+    row |= {"id": "x", "source": "github deepseek-ai/DeepGEMM", "chip": "H800_SXM", "op": "gemm", "M": "4096",
+            "N": "7168", "K": "16384", "dtype": "fp8xfp8->bf16", "value": "1000", "unit": "TFLOPS"}  # fmt: skip
+    case = read_published(Record("here:1", row))
+    assert isinstance(case, Case)
+    assert case.expected_us == pytest.approx(2 * 4096 * 7168 * 16384 / 1e9)
+    assert case.source.flushed
+    assert "second figure" in str(read_published(Record("here:1", row | {"unit": "GB/s"})))
+    assert "communication" in str(read_published(Record("here:1", row | {"op": "nccl_all_gather"})))
+    assert "shape" in str(read_published(Record("here:1", row | {"M": ""})))
+
+
+def test_formats_and_sources_are_complete() -> None:
+    assert isinstance(format_of("fp8_block", frozenset({"fp8"})), Format)
+    assert FORMATS["bf16"] == FORMATS["bfloat16"]
+    assert width("fp8") == 1
+    assert all(source.reason for source in SOURCES)
+    found = source_of("LLMServingSim v0/perf_models")
+    assert found is not None
+    assert not found.first_gap
+    assert build.elementwise(10, 100, "add", inputs=2)[0].nbytes == 3 * 10 * 100 * 2
