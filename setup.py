@@ -46,7 +46,13 @@ class BuildKernels(build_ext):
     def initialize_options(self) -> None:
         super().initialize_options()
         self.cython_c_in_temp = True  # generated C stays out of the source tree
-        self.cython_directives = {"language_level": 3, "boundscheck": DEBUG, "wraparound": False, "cdivision": True}
+        self.cython_directives = {
+            "language_level": 3,
+            "boundscheck": DEBUG,
+            "initializedcheck": DEBUG,
+            "wraparound": False,
+            "cdivision": True,
+        }
 
     def build_extension(self, ext: Extension) -> None:
         name = ext.name.rpartition(".")[2]

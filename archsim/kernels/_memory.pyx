@@ -1,4 +1,3 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Block cache and DRAM channels in C structs; `archsim.kernels.memory` documents the model."""
 
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from archsim.models.systolic import folds
+
 __all__ = ["systolic_latency", "systolic_occupancy", "tensor_core_occupancy"]
 
 Ints = NDArray[np.int64]
@@ -101,14 +103,10 @@ def systolic_occupancy(
     ...                        dataflow="weight_stationary", rate=1.0)[0])
     1024
     """
-    across, down, streamed = {
-        "weight_stationary": (n, k, m),
-        "input_stationary": (m, k, n),
-        "output_stationary": (n, m, k),
-    }[dataflow]
-    folds = _ceil_div(_ceil_div(down, rows) * _ceil_div(across, cols), count)
-    fold_cycles = np.ceil(np.maximum(streamed, rows) / rate).astype(np.int64)
-    cycles: Ints = np.maximum(folds * fold_cycles, 1)
+    down, across, stream = folds(m, n, k, rows=rows, cols=cols, dataflow=dataflow)
+    turns = _ceil_div(down * across, count)
+    fold_cycles = np.ceil(np.maximum(stream, rows) / rate).astype(np.int64)
+    cycles: Ints = np.maximum(turns * fold_cycles, 1)
     return cycles
 
 
