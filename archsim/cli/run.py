@@ -26,7 +26,13 @@ __all__ = ["run"]
 @click.option("--tp", type=int, help="Tensor-parallel degree.  [default: chosen]")
 @click.option("--ep", type=int, help="Expert-parallel degree.  [default: chosen]")
 @set_option
-@click.option("--quant", type=click.Choice(("none", "fp8", "int8")), default="none", help="Type of the weights.")
+@click.option(
+    "--quant",
+    type=click.Choice(("none", "fp8", "fp8-kv", "int8", "int4", "fp4", "mxfp4")),
+    default="none",
+    show_default=True,
+    help="Narrower weights, activations (fp8, int8, fp4) and KV cache (fp8-kv).",
+)
 @click.option(
     "--routing",
     metavar="KIND|FILE",

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.mapping.fuse import Kernel
-from archsim.mapping.lowering import vector_work
+from archsim.mapping.lowering import converted, vector_work
 from archsim.mapping.target import Target
+from archsim.mapping.task import Task
 from archsim.models.vector import COSTS
 from archsim.trace.costs import attention_pairs
 
@@ -68,9 +69,18 @@ def _vector_cycles(kernel: Kernel, target: Target) -> float:
         work = [(d["batch"] * d["heads"] * pairs, COSTS["online_softmax"])]
     elif kernel.kind == "vector":
         work = [vector_work(task) for task in kernel.tasks]
+    elif kernel.kind in ("product", "grouped"):  # each weight that is stored narrower is widened once at least
+        narrow = [task for task in kernel.tasks if converted(task, task.inputs[1], target)]
+        work = [(_weights(task), COSTS["dequantise"]) for task in narrow]
     else:
         return 0.0
     return float(sum(n * max(cost.simple / unit.lanes, cost.special / unit.special_lanes) for n, cost in work))
+
+
+def _weights(task: Task) -> int:
+    """Elements of the weights that a product reads."""
+    d = task.dims
+    return d["n"] * d["k"] * (sum(rows > 0 for rows in task.rows) if task.kind == "grouped_matmul" else d["b"])
 
 
 def _cold_bytes(kernels: Sequence[Kernel], *, cached: bool) -> list[int]:

@@ -193,7 +193,7 @@ class _Sharder:
         return Task(
             op.name, op.kind, dims, op.attrs, op.dtype,
             inputs=(
-                self._operand(op.inputs[0], total * k * self._element(x.dtype)),
+                self._operand(op.inputs[0], x.bytes_of(total * k)),
                 self._operand(op.inputs[1], active * n * k * weight_bytes),
             ),
             outputs=(self._operand(op.outputs[0], total * n * self._element(y.dtype)),),

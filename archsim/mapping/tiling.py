@@ -7,8 +7,9 @@ one output tile and add their parts.
 
 Score (seconds), the slowest of the pipelined resources plus what cannot overlap::
 
-    t = max(matrix, port_in, port_out, cache, dram, latency) + fill + drain + reduction
+    t = max(matrix, vector, port_in, port_out, cache, dram, latency) + fill + drain + reduction
     matrix   = waves * chunks * occupancy(tm, tn, tk) / clock
+    vector   = waves * chunks * conversion of operands stored narrower than they are multiplied / clock
     port_in  = waves * k/split_k * (tm a + tn b) / port bytes/s         a, b: bytes of an element
     latency  = waves * chunks * (loaded latency + chunk / port) / slots
     dram     = unique panels of a wave, re-read unless the cache holds them, / memory bytes/s
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from archsim.errors import InputError
 from archsim.mapping.target import Target
+from archsim.models.vector import COSTS
 
 __all__ = ["MatmulShape", "Tiling", "choose_tiling", "score_tilings"]
 
@@ -38,6 +40,7 @@ class MatmulShape:
     """A group of products with common ``n`` and ``k``; ``m`` has one entry per product (experts, batches).
 
     ``shared_b``: all products multiply the same B (then ``m`` has one entry anyway for a plain linear layer).
+    ``convert_a``, ``convert_b``: the operand is stored narrower than it is multiplied, and converted as it arrives.
     """
 
     m: tuple[int, ...]
@@ -47,6 +50,8 @@ class MatmulShape:
     a_bytes: float
     b_bytes: float
     c_bytes: float
+    convert_a: bool = False
+    convert_b: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,10 @@ def score_tilings(target: Target, shape: MatmulShape, keep: int = 8) -> list[Til
         * target.matrix_cycles(m_tile, n_tile, np.minimum(tk, shape.k), shape.dtype)
         / target.matrix_clock
     )
+    arriving = np.minimum(tk, shape.k) * (m_tile * shape.convert_a + n_tile * shape.convert_b)
+    vector_s = waves * chunks * target.vector_cycles(arriving, COSTS["dequantise"]) / target.clock
+    if not (shape.convert_a or shape.convert_b):
+        vector_s = np.zeros(len(tm))
     tile_in = k_span * (m_tile * shape.a_bytes + n_tile * shape.b_bytes)
     team = np.where(split == 1, np.minimum(target.multicast, rows_of_tiles.max(axis=0)), 1)
     fetched = k_span * (m_tile * shape.a_bytes + n_tile * shape.b_bytes / team)
@@ -173,13 +182,13 @@ def score_tilings(target: Target, shape: MatmulShape, keep: int = 8) -> list[Til
         split > 1, target.memory_latency_s + (split + 1) * tile_out / target.port_read_bytes_per_s, 0.0
     )
 
-    parts = np.stack([matrix_s, port_in_s, port_out_s, cache_s, dram_s, latency_s])
+    parts = np.stack([matrix_s, vector_s, port_in_s, port_out_s, cache_s, dram_s, latency_s])
     time = parts.max(axis=0) + fill + drain + reduction
     steps = tiles * chunks
     # lexicographic: time class first, then few steps, then the candidate's index (np.lexsort is stable)
     close = time <= time.min() * (1 + INDIFFERENT)
     order = np.lexsort((steps, np.where(close, time.min(), time)))[:keep]
-    names = ("matrix", "port in", "port out", "cache", "dram", "latency")
+    names = ("matrix", "vector", "port in", "port out", "cache", "dram", "latency")
     return [
         Tiling(
             int(tm[i]), int(tn[i]), int(tk[i]), int(slots[i]), int(split[i]), int(group_m[i]), float(time[i]),

@@ -50,6 +50,7 @@ COSTS: dict[str, VectorCost] = {
     "online_softmax": VectorCost(4.0, 1.0),  # the same per score of a flash-attention tile
     "argmax": VectorCost(1.0, 0.0),
     "quantise": VectorCost(3.0, 0.0),  # absolute maximum, scale, convert
+    "dequantise": VectorCost(2.0, 0.0),  # convert, scale
 }
 
 

@@ -55,7 +55,7 @@ def simulate(
         fidelity: "roofline" (a closed-form lower bound on the time) or "tile".
         engine: "compiled", or "simpy", the readable reference (slow; for small workloads).
         exact: simulate every wave of tiles and every repeated layer instead of carrying settled ones forward.
-        quant: "none", "fp8" or "int8" weights, with the matrix work of the linear layers in that type.
+        quant: "none", "fp8", "fp8-kv", "int8", "int4", "fp4" or "mxfp4" (see `archsim.trace.quantised`).
         routing: of tokens to experts: "uniform", "balanced", "zipf:0.5", or the path of a file of measured routing
             (docs/trace-format.md); by default what the trace says, which is uniform unless it was set.
         timeline: also keep the tile steps of one core.

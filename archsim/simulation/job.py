@@ -28,7 +28,8 @@ from archsim.mapping import (
 )
 from archsim.mapping.task import TaskBlock
 from archsim.models.collective import Level
-from archsim.trace import Graph, Trace, load_workload, quantised, routed
+from archsim.trace import QUANTS, Graph, Trace, load_workload, quantised, routed
+from archsim.trace.quantise import PLANS
 from archsim.trace.routing import describe_routing
 
 __all__ = ["Job", "Options", "prepare"]
@@ -36,7 +37,6 @@ __all__ = ["Job", "Options", "prepare"]
 PHASES = ("prefill", "decode")
 FIDELITIES = ("roofline", "tile")
 ENGINES = ("compiled", "simpy")
-QUANTS = ("none", "fp8", "int8")
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,23 @@ class Job:
             if self.plan.ep > 1:
                 notes.append("the chip whose experts got the most tokens stands for all chips")
         if self.options.quant != "none":
-            notes.append(f"weights quantised to {self.options.quant} after the export, activations stored as exported")
+            notes.append(f"quantised after the export: {PLANS[self.options.quant].title}")
+        for wanted, used in self._widened().items():
+            notes.append(f"the matrix unit of {self.chip.name} has no {wanted}: such products run in {used}")
         load = self.chip.clock_under_load
         clock = (
             f"matrix units at the {load / 1e9:g} GHz stated for full load" if load else "every unit at the quoted clock"
         )
         notes.append(f"{clock} (power is not modelled yet); activation memory is an estimate")
         return notes
+
+
+    def _widened(self) -> dict[str, str]:
+        """Types of products that the matrix unit lacks, with those that it computes in instead."""
+        kinds = {"matmul", "grouped_matmul", "attention"}
+        dtypes = sorted({task.dtype for block in self.tasks for task in block.tasks if task.kind in kinds})
+        used = {dtype: self.target.compute_dtype(dtype) for dtype in dtypes}
+        return {dtype: other for dtype, other in used.items() if other != dtype}
 
 
 def prepare(

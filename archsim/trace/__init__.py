@@ -7,12 +7,13 @@
 
 from archsim.trace.graph import Block, Graph, Op, Tensor
 from archsim.trace.hdf5 import load_trace
-from archsim.trace.quantise import quantised
+from archsim.trace.quantise import QUANTS, quantised
 from archsim.trace.routing import routed
 from archsim.trace.trace import BlockSpec, OpSpec, TensorSpec, Trace
 from archsim.trace.workloads import list_workloads, load_workload
 
 __all__ = [
+    "QUANTS",
     "Block",
     "BlockSpec",
     "Graph",

@@ -9,7 +9,8 @@ kind           FLOPs
 norm           an element: rms 4 (square, accumulate, scale, weight), layer 7 (mean, centre, bias more),
                softmax 5 (max, subtract, exp, sum, divide)
 rotary         3 an element (two products, one sum)
-elementwise    add, mul: 1; silu: 4 (exp, add, divide, multiply); silu_mul: 5; gelu (tanh form): 9; copies: 0
+elementwise    add, mul: 1; silu: 4 (exp, add, divide, multiply); silu_mul: 5; gelu (tanh form): 9; copies: 0;
+               quantise: 3 (magnitude, maximum, scale), dequantise: 1 (scale)
 router         an element: sigmoid 5 (exp, add, divide, bias, compare), softmax 6 (and max, subtract, exp, sum)
 moe_combine    2 a routed element (weight, accumulate)
 sample         1 compare an element
@@ -46,7 +47,10 @@ KIND_DIMS: dict[str, tuple[str, ...]] = {
 
 _NORM_FLOPS = {"rms": 4, "layer": 7, "softmax": 5}
 _ROUTER_FLOPS = {"sigmoid": 5, "softmax": 6}
-_ELEMENTWISE_FLOPS = {"add": 1, "mul": 1, "silu": 4, "silu_mul": 5, "gelu": 9, "cast": 0, "copy": 0, "concat": 0}
+_ELEMENTWISE_FLOPS = {
+    "add": 1, "mul": 1, "silu": 4, "silu_mul": 5, "gelu": 9, "cast": 0, "copy": 0, "concat": 0, "quantise": 3,
+    "dequantise": 1,
+}  # fmt: skip
 
 
 def attention_pairs(q_len: int, kv_len: int, causal: bool, window: int | None = None) -> int:

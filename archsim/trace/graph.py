@@ -14,8 +14,8 @@ ROLES = ("weight", "activation", "kv_cache", "constant")
 Attr = str | int | float | bool | None
 
 
-def scale_bytes(shape: tuple[int, ...], block: tuple[int, int] | None) -> int:
-    """Bytes of the fp32 scales of a quantised weight: one per `block` of the last two axes.
+def scale_bytes(shape: tuple[int, ...], block: tuple[int, int] | None, dtype: str = "fp32") -> int:
+    """Bytes of the scales of a quantised tensor: one per `block` of the last two axes.
 
     >>> scale_bytes((576, 7168), (128, 128))  # ceil(4.5) x 56 blocks
     1120
@@ -23,7 +23,8 @@ def scale_bytes(shape: tuple[int, ...], block: tuple[int, int] | None) -> int:
     if block is None:
         return 0
     *outer, rows, cols = shape
-    return 4 * math.prod(outer) * -(-rows // block[0]) * -(-cols // block[1])
+    scales = math.prod(outer) * -(-rows // block[0]) * -(-cols // block[1])
+    return -(-scales * DTYPE_BITS[dtype] // 8)
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Tensor:
     dtype: str
     role: str
     scale_block: tuple[int, int] | None = None
+    scale_dtype: str = "fp32"
 
     @cached_property
     def numel(self) -> int:
@@ -43,8 +45,9 @@ class Tensor:
 
     @cached_property
     def nbytes(self) -> int:
-        """Bytes, the scales of a quantised weight included."""
-        return -(-self.numel * DTYPE_BITS[self.dtype] // 8) + scale_bytes(self.shape, self.scale_block)
+        """Bytes, the scales of a quantised tensor included."""
+        scales = scale_bytes(self.shape, self.scale_block, self.scale_dtype)
+        return -(-self.numel * DTYPE_BITS[self.dtype] // 8) + scales
 
     def bytes_of(self, elements: int) -> int:
         """Bytes of `elements` of this tensor with their share of the scales, rounded up."""

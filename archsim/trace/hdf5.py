@@ -40,7 +40,7 @@ _BLOCK_FIELDS = ("name", "repeat")
 def write_trace(trace: Trace, path: Path) -> None:
     """Write `trace` beside `path` and move it into place."""
     tensors = [
-        (t.name, t.role, t.dtype, ", ".join(map(str, t.shape)), " ".join(map(str, t.scale_block or ())))
+        (t.name, t.role, t.dtype, ", ".join(map(str, t.shape)), " ".join(map(str, t.scales or ())))
         for t in trace.tensors
     ]
 
@@ -85,7 +85,7 @@ def _write_table(file: h5py.File, name: str, fields: Sequence[str], rows: Sequen
 def _trace(file: h5py.File) -> Trace:
     attrs = {key: _text_attr(file, key) for key in ("content_hash", "name", "phase", "config", "producer")}
     tensors = tuple(
-        TensorSpec(row["name"], _shape(row["shape"]), row["dtype"], row["role"], _pair(row["scale_block"]))
+        TensorSpec(row["name"], _shape(row["shape"]), row["dtype"], row["role"], *_scales(row["scale_block"]))
         for row in _read_table(file, "tensors", _TENSOR_FIELDS)
     )
     ops: dict[str, list[OpSpec]] = {}
@@ -150,8 +150,9 @@ def _ints(text: str) -> tuple[int, ...]:
     return tuple(int(word) for word in text.split())
 
 
-def _pair(text: str) -> tuple[int, int] | None:
+def _scales(text: str) -> tuple[tuple[int, int] | None, str]:
+    """Block and type of the scales: "128 128" or "1 16 fp8"."""
     if not text:
-        return None
-    rows, cols = _ints(text)
-    return rows, cols
+        return None, "fp32"
+    rows, cols, *dtype = text.split()
+    return (int(rows), int(cols)), (" ".join(dtype) or "fp32")

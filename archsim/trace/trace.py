@@ -26,13 +26,20 @@ _MOST = 1_000_000_000
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor whose shape is in symbols; `scale_block` is set on quantised weights."""
+    """A tensor whose shape is in symbols; a quantised one has a scale of `scale_dtype` for each `scale_block`."""
 
     name: str
     shape: tuple[Expr, ...]
     dtype: str
     role: str
     scale_block: tuple[int, int] | None = None
+    scale_dtype: str = "fp32"
+
+    @property
+    def scales(self) -> tuple[int | str, ...] | None:
+        """The scale block with its type where that is not fp32, as files and digests hold it."""
+        typed = () if self.scale_dtype == "fp32" else (self.scale_dtype,)
+        return None if self.scale_block is None else (*self.scale_block, *typed)
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class Trace:
             "name": self.name,
             "phase": self.phase,
             "config": self.config,
-            "tensors": [[t.name, [str(e) for e in t.shape], t.dtype, t.role, t.scale_block] for t in self.tensors],
+            "tensors": [[t.name, [str(e) for e in t.shape], t.dtype, t.role, t.scales] for t in self.tensors],
             "blocks": [[b.name, b.repeat, [_op_content(op) for op in b.ops]] for b in self.blocks],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -128,7 +135,7 @@ def _op_content(op: OpSpec) -> list[Any]:
 
 def _tensors_at(trace: Trace, values: Mapping[str, int]) -> tuple[Tensor, ...]:
     return tuple(
-        Tensor(t.name, tuple(axis.evaluate(values) for axis in t.shape), t.dtype, t.role, t.scale_block)
+        Tensor(t.name, tuple(e.evaluate(values) for e in t.shape), t.dtype, t.role, t.scale_block, t.scale_dtype)
         for t in trace.tensors
     )
 
@@ -172,7 +179,7 @@ def _check_tensor(trace: Trace, tensor: TensorSpec, values: Mapping[str, int]) -
     fixed = tensor.role != "weight" or not any(axis.symbols for axis in tensor.shape)
     _need(fixed, trace, f"{where}: the shape of a weight must be of integers")
     scales = tensor.scale_block is None or (len(tensor.shape) >= 2 and min(tensor.scale_block) > 0)
-    _need(scales, trace, f"{where}: bad scale block {tensor.scale_block}")
+    _need(scales and tensor.scale_dtype in DTYPE_BITS, trace, f"{where}: bad scale block {tensor.scales}")
     shape = [axis.evaluate(values) for axis in tensor.shape]
     _need(min(shape, default=1) > 0, trace, f"{where}: its shape is {shape} at {values}")
 

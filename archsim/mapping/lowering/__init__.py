@@ -9,11 +9,12 @@ from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.lowering.table import Lowered
 from archsim.mapping.target import Target
-from archsim.mapping.task import Task
+from archsim.mapping.task import Operand, Task
 from archsim.mapping.tiling import MatmulShape, choose_tiling
 from archsim.models.vector import COSTS, VectorCost
+from archsim.trace.graph import DTYPE_BITS
 
-__all__ = ["Lowered", "lower", "vector_work"]
+__all__ = ["Lowered", "converted", "lower", "vector_work"]
 
 
 def lower(kernel: Kernel, target: Target, *, exact: bool = False) -> Lowered:
@@ -34,11 +35,20 @@ def _product(kernel: Kernel, target: Target, exact: bool) -> Lowered:
     else:
         rows, b_each = (dims["m"],) * dims["b"], dims["b"] > 1
     columns = sum(task.dims["n"] for task in kernel.tasks)
-    shape = MatmulShape(rows, columns, dims["k"], first.dtype, x.element_bytes, _weight_width(kernel), y.element_bytes)
+    shape = MatmulShape(
+        rows, columns, dims["k"], first.dtype, x.element_bytes, _weight_width(kernel), y.element_bytes,
+        convert_a=converted(first, x, target), convert_b=converted(first, w, target),
+    )  # fmt: skip
     tiling = choose_tiling(target, shape)
     return lower_product(
         target, kernel.name, shape, tiling, ProductOperands(x.tensor, w.tensor, y.tensor, b_each), exact=exact
     )
+
+
+def converted(task: Task, operand: Operand, target: Target) -> bool:
+    """Whether an operand of 8 bits or fewer has to be widened before the matrix unit can multiply it."""
+    wide = DTYPE_BITS[target.compute_dtype(task.dtype)] / 8
+    return operand.element_bytes <= 1 and operand.element_bytes < wide
 
 
 def _weight_width(kernel: Kernel) -> float:
@@ -60,6 +70,7 @@ def _attention(kernel: Kernel, target: Target) -> Lowered:
         batch=d["batch"], q_len=d["q_len"], kv_len=d["kv_len"], heads=d["heads"], kv_heads=d["kv_heads"],
         d_qk=d["d_qk"], d_v=d["d_v"], causal=bool(attrs.get("causal")), window=None if window is None else int(window),
         kv_shared=bool(attrs.get("kv_shared")), dtype=task.dtype, q_bytes=q.element_bytes, kv_bytes=k.element_bytes,
+        out_bytes=task.outputs[0].element_bytes, convert=converted(task, k, target),
     )  # fmt: skip
     return lower_attention(target, kernel.name, shape, (q.tensor, k.tensor, v.tensor, task.outputs[0].tensor))
 

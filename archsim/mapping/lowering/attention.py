@@ -7,7 +7,8 @@ items (split-KV, partial results merged at the end). For every chunk of keys::
     load K, load V -> scores Q K^T (matrix) -> online softmax (vector) -> P V (matrix)
 
 The scores of the next chunk depend on neither the softmax nor P V of this one, so matrix and vector unit
-overlap, two score tiles deep, as in FlashAttention-3. A causal mask shortens the key range of early query
+overlap, two score tiles deep, as in FlashAttention-3. Keys and values stored in a narrower type than the matrix unit
+multiplies are converted on the vector unit. A causal mask shortens the key range of early query
 blocks; the tiles on the diagonal are computed whole. MLA's absorbed form reads one latent array as keys and
 values (``kv_shared``).
 
@@ -40,7 +41,10 @@ INDIFFERENT = 0.02
 
 @dataclass(frozen=True)
 class AttentionShape:
-    """Dims of the operator (see docs/trace-format.md) and bytes of an element of queries/output and of keys/values."""
+    """Dims of the operator (see docs/trace-format.md), bytes of an element of queries, of keys and values, of output.
+
+    ``convert``: keys and values are stored narrower than they are multiplied.
+    """
 
     batch: int
     q_len: int
@@ -55,6 +59,8 @@ class AttentionShape:
     dtype: str
     q_bytes: float
     kv_bytes: float
+    out_bytes: float = 2.0
+    convert: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,11 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     v_bytes = 0 if shape.kv_shared else shape.d_v * shape.kv_bytes
     table.load(load_v, spread, V, position * v_bytes, keys * v_bytes)
     table.multiply(score, spread, rows, keys, shape.d_qk, shape.dtype)
-    table.vector(softmax, spread, target.vector_cycles(rows * keys, COSTS["online_softmax"]))
+    vector = target.vector_cycles(rows * keys, COSTS["online_softmax"])
+    if shape.convert:
+        read = keys * (shape.d_qk + (0 if shape.kv_shared else shape.d_v))
+        vector = vector + target.vector_cycles(read, COSTS["dequantise"])
+    table.vector(softmax, spread, vector)
     table.multiply(value, spread, rows, shape.d_v, keys, shape.dtype)
 
     table.after(score, load_k)
@@ -137,7 +147,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
 
     table.after(normalise[item], value)
     table.vector(normalise, core, target.vector_cycles(items.rows * shape.d_v, VectorCost(1.0, 0.0)))
-    out_width = 4.0 if cut.splits > 1 else width
+    out_width = 4.0 if cut.splits > 1 else shape.out_bytes
     table.store(
         store,
         core,
@@ -159,7 +169,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
         table.after(fetch[which], store)
         table.vector(fetch + 1, lanes, target.vector_cycles(height * cut.splits * shape.d_v, VectorCost(2.0, 0.0)))
         table.after(fetch + 1, fetch)
-        table.store(fetch + 2, lanes, OUT, starts * shape.d_v * width, height * shape.d_v * width)
+        table.store(fetch + 2, lanes, OUT, starts * shape.d_v * shape.out_bytes, height * shape.d_v * shape.out_bytes)
         table.after(fetch + 2, fetch + 1)
     text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (f", split-KV {cut.splits}" if merged else "")
     regions = ["q", "k", "v", "out"] + (["partial results"] if merged else [])

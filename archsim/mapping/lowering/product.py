@@ -4,6 +4,9 @@ Each core walks over its output tiles, and for every tile over the chunks of the
 
     load A chunk, load B chunk -> multiply -> ... -> epilogue on the vector unit -> store C tile
 
+An operand that is stored in a narrower type than the matrix unit multiplies is converted chunk by chunk on the
+vector unit, between the load and the multiply.
+
 A chunk's loads wait for the multiply that frees their scratchpad slot; the first multiply of a tile waits for
 the epilogue that frees its accumulator. Tiles are dealt to cores in raster order of ``group_m`` rows, so that
 the tiles in flight share panels of A and B in the cache. Where the network can multicast, neighbouring tiles of
@@ -86,21 +89,22 @@ class _StepIds:
 
     chunks: int
     team: int
+    steps: int  # of a chunk
 
     def count(self, parts: int) -> int:
         """Steps of ``parts`` parts; the last team may have seats that stay empty."""
-        return -(-parts // self.team) * self.team * (3 * self.chunks + 2)
+        return -(-parts // self.team) * self.team * (self.steps * self.chunks + 2)
 
     def chunk(self, part: Ints, chunk: Ints, which: int) -> Ints:
-        """Step of a chunk: 0 loads A, 1 loads B, 2 multiplies."""
+        """Step of a chunk: 0 loads A, 1 loads B, the last one multiplies, one between converts."""
         squad, seat = np.divmod(part, self.team)
-        step: Ints = squad * self.count(1) + 3 * (chunk * self.team + seat) + which
+        step: Ints = squad * self.count(1) + self.steps * (chunk * self.team + seat) + which
         return step
 
     def end(self, part: Ints, which: int) -> Ints:
         """Step after the last chunk: 0 the epilogue, 1 the store."""
         squad, seat = np.divmod(part, self.team)
-        step: Ints = squad * self.count(1) + 3 * self.chunks * self.team + 2 * seat + which
+        step: Ints = squad * self.count(1) + self.steps * self.chunks * self.team + 2 * seat + which
         return step
 
 
@@ -130,7 +134,8 @@ def lower_product(
         tiles = tiles.take(np.r_[0 : kept * per_wave, waves * per_wave : len(tiles)])
     parts = len(tiles) * split
     team = target.multicast if split == 1 else 1  # neighbouring cores that one fetch of B can serve
-    ids = _StepIds(chunks, team)
+    converts = shape.convert_a or shape.convert_b
+    ids = _StepIds(chunks, team, 4 if converts else 3)
     body = ids.count(parts)
     mark_count = kept if skipped else 0
     table = StepTable(target, body + (3 * len(tiles) if split > 1 else 0) + mark_count)
@@ -142,7 +147,7 @@ def lower_product(
     j = np.arange(chunks)
     k_begin = piece[:, None] * k_part + j * tiling.tk
     k_len = np.clip(np.minimum(tiling.tk, shape.k - k_begin), 0, None)
-    load_a, load_b, multiply = (ids.chunk(part[:, None], j, which) for which in range(3))
+    load_a, load_b, multiply = (ids.chunk(part[:, None], j, which) for which in (0, 1, ids.steps - 1))
     finish, store = ids.end(part, 0), ids.end(part, 1)
     spread = np.broadcast_to(core[:, None], load_a.shape)
     a_bytes, b_bytes, c_bytes = shape.a_bytes, shape.b_bytes, shape.c_bytes
@@ -153,13 +158,20 @@ def lower_product(
     table.load(load_a, spread, A, a_origin * a_bytes, m[:, None] * k_len * a_bytes)
     table.load(load_b, spread, B, b_origin * b_bytes, n[:, None] * k_len * b_bytes)
     table.multiply(multiply, spread, m[:, None], n[:, None], k_len, shape.dtype)
-    table.after(multiply, load_a)
-    table.after(multiply, load_b)
+    ready = multiply
+    if converts:
+        ready = ids.chunk(part[:, None], j, 2)
+        elements = (m * shape.convert_a + n * shape.convert_b)[:, None] * k_len
+        cycles = np.where(elements > 0, target.vector_cycles(elements, COSTS["dequantise"]), 0)
+        table.vector(ready, spread, cycles)
+        table.after(multiply, ready)
+    table.after(ready, load_a)
+    table.after(ready, load_b)
 
     # the slot of chunk g on this core was last used by chunk g - slots, maybe of an earlier tile
     slot = turn[:, None] * chunks + j - tiling.slots
     freed_turn, freed_chunk = np.divmod(slot, chunks)
-    freed = np.where(slot >= 0, ids.chunk(freed_turn * cores + spread, freed_chunk, 2), -1)
+    freed = np.where(slot >= 0, ids.chunk(freed_turn * cores + spread, freed_chunk, ids.steps - 1), -1)
     table.after(load_a, freed)
     table.after(load_b, freed)
     if team > 1:  # the first of a team fetches its column of B for all, once all have a slot for it
