@@ -108,7 +108,7 @@ class Report:
 
 
 def markdown_table(report: Report) -> str:
-    """The errors of each group, and of all rows, as a Markdown table in percent.
+    """The errors of each group, and of all rows, as a Markdown table in percent; then what was left out, and why.
 
     >>> print(markdown_table(Report("op", (Row("a", 10, 9, "x"), Row("b", 10, 12, "x")), {}, 0.0)))
     | group | cases | mean | median | p95 | worst | bias |
@@ -122,4 +122,7 @@ def markdown_table(report: Report) -> str:
             errors = {error: group.error(error) for error in ERRORS}
             cells = [f"{value:{'+' if error == 'bias_pct' else ''}.1f}" for error, value in errors.items()]
             lines.append(f"| {name} | {group.cases} | {' | '.join(cells)} |")
+    if report.skipped:
+        lines += ["", "| rows left out | why |", "| --: | --- |"]
+        lines += [f"| {count:,} | {reason} |" for reason, count in sorted(report.skipped.items(), key=lambda x: -x[1])]
     return "\n".join(lines)

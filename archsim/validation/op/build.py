@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from archsim.mapping.lowering.attention import AttentionShape
 from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import COSTS
+from archsim.trace.graph import DTYPE_BITS
 from archsim.validation.op.case import Attention, Kernel, Product, Vector
 from archsim.validation.op.dtypes import Format
 
@@ -39,11 +40,12 @@ def attention(
     causal: bool = True, kv_bytes: float = WIDE, cache_bytes: float | None = None,
 ) -> tuple[Kernel, ...]:  # fmt: skip
     """Fused attention. cache_bytes: a kernel before it rotates q and k and appends k and v, so wide, to the cache."""
-    q_bytes = 1 if dtype == "fp8" else WIDE
-    core = Attention(
-        AttentionShape(batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, causal, None, False, dtype, q_bytes, kv_bytes),
-        (X, K, V, Y),
-    )
+    q_bytes = DTYPE_BITS[dtype] // 8
+    shape = AttentionShape(
+        batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, causal, None, False, dtype, q_bytes, kv_bytes, WIDE,
+        convert=kv_bytes < q_bytes,
+    )  # fmt: skip
+    core = Attention(shape, (X, K, V, Y))
     if cache_bytes is None:
         return (core,)
     tokens = batch * q_len
@@ -76,7 +78,9 @@ def mla_decode(batch: int, kv_len: int, heads: int, kv_bytes: float) -> tuple[Ke
         max(batch, rotated // ANY_ROW), ((GATHERED, (rotated + latent) * WIDE),),
         ((X, batch * heads * 64 * WIDE), (CACHE, latent * kv_bytes)), ((rotated, COSTS["rotary"]),),
     )  # fmt: skip
-    shape = AttentionShape(batch, 1, kv_len, heads, 1, 576, 512, True, None, True, "bf16", WIDE, kv_bytes)
+    shape = AttentionShape(
+        batch, 1, kv_len, heads, 1, 576, 512, True, None, True, "bf16", WIDE, kv_bytes, WIDE, convert=kv_bytes < WIDE
+    )
     return append, Attention(shape, (X, K, K, Y))
 
 

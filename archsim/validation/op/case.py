@@ -81,7 +81,7 @@ class Attention:
         s = self.shape
         width = s.d_qk + (0 if s.kv_shared else s.d_v)
         rows = s.batch * s.heads * s.q_len
-        return s.batch * s.kv_heads * s.kv_len * width * s.kv_bytes + rows * (s.d_qk + s.d_v) * s.q_bytes
+        return s.batch * s.kv_heads * s.kv_len * width * s.kv_bytes + rows * (s.d_qk * s.q_bytes + s.d_v * s.out_bytes)
 
     @property
     def dtype(self) -> str:
