@@ -29,9 +29,11 @@ from archsim.trace.moe import expert_counts
 __all__ = ["Fabric", "shard"]
 
 #: products whose output columns are split (module names as the model code has them)
-COLUMN = re.compile(r"(^|\.)(q_proj|k_proj|v_proj|gate_proj|up_proj|gate_up_proj|q_b_proj|kv_b_proj|lm_head)$")
+COLUMN = re.compile(
+    r"(^|\.)(q_proj|k_proj|v_proj|gate_proj|up_proj|gate_up_proj|q_b_proj|kv_b_proj|c_attn|c_fc|lm_head)$"
+)
 #: products whose reduction is split; an all-reduce follows
-ROW = re.compile(r"(^|\.)(o_proj|down_proj)$")
+ROW = re.compile(r"(^|\.)(o_proj|down_proj|c_proj)$")
 KEY_VALUE = re.compile(r"(^|\.)(k_proj|v_proj)$")
 
 
@@ -120,7 +122,8 @@ class _Sharder:
             "heads": self._divide(op.dims["heads"], tp),
             "kv_heads": self._divide(op.dims["kv_heads"], ways),
         }
-        return self._task(op, state, dims, share_in=[tp, ways, ways], share_out=tp)
+        # what follows q, k and v has one element a head (the sinks of gpt-oss)
+        return self._task(op, state, dims, share_in=[tp, ways, ways, tp], share_out=tp)
 
     # mixture of experts ---------------------------------------------------------------------------------------
 
@@ -190,11 +193,14 @@ class _Sharder:
         state.share[op.inputs[1]] = self.plan.ep if self.plan.ep > 1 else self.plan.tp
         x, w, y = (self.graph.tensors[t] for t in (op.inputs[0], op.inputs[1], op.outputs[0]))
         weight_bytes = w.nbytes / (op.dims["experts"] * op.dims["n"] * op.dims["k"])
+        for bias in op.inputs[2:]:  # split with the experts, or with the columns
+            state.share[bias] = self.plan.ep if self.plan.ep > 1 else op.dims["n"] // n
         return Task(
             op.name, op.kind, dims, op.attrs, op.dtype,
             inputs=(
                 self._operand(op.inputs[0], x.bytes_of(total * k)),
                 self._operand(op.inputs[1], active * n * k * weight_bytes),
+                *(self._operand(b, active * n * self._element(self.graph.tensors[b].dtype)) for b in op.inputs[2:]),
             ),
             outputs=(self._operand(op.outputs[0], total * n * self._element(y.dtype)),),
             flops=2 * total * n * k, rows=rows,

@@ -125,12 +125,14 @@ def _elements(
         keys = d["batch"] * d["kv_heads"] * _keys(dims, attrs)
         values = 0 if attrs.get("kv_shared") else keys * d["d_v"]
         queries = d["batch"] * d["heads"] * d["q_len"]
-        return [queries * d["d_qk"], keys * d["d_qk"], values], [queries * d["d_v"]]
+        sinks = [d["heads"]] * (len(inputs) - 3)
+        return [queries * d["d_qk"], keys * d["d_qk"], values, *sinks], [queries * d["d_v"]]
     if kind == "grouped_matmul":
         routing, seed = str(attrs["routing"]), int(attrs["seed"] or 0)
         counts = expert_counts(d["tokens"], d["experts"], d["top_k"], routing, seed)
         active = int((counts > 0).sum())
-        return [d["rows"] * d["k"], active * d["n"] * d["k"]], [d["rows"] * d["n"]]
+        bias = [active * d["n"]] * (len(inputs) - 2)
+        return [d["rows"] * d["k"], active * d["n"] * d["k"], *bias], [d["rows"] * d["n"]]
     if kind in ("moe_dispatch", "moe_combine"):
         tokens, routed = d["tokens"] * d["cols"], d["tokens"] * d["top_k"] * d["cols"]
         choices = d["tokens"] * d["top_k"]  # the indices, or the weights, of the chosen experts
@@ -144,7 +146,7 @@ def _elements(
         return [whole], [d["rows"]]
     if kind == "kv_append":
         held = sum(cache.numel for cache in outputs) or 1
-        return [tensor.numel for tensor in inputs], [whole * cache.numel // held for cache in outputs]
+        return [min(tensor.numel, whole) for tensor in inputs], [whole * cache.numel // held for cache in outputs]
     if attrs.get("fn") == "concat":  # parts of different width; one may be repeated over the heads, and is read once
         return [d["rows"] * d[f"cols_{i}"] for i in range(len(inputs))], [whole]
     return [whole] * len(inputs), [whole]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "model_type": "glm4_moe", **ROUTED, "head_dim": 32, "n_routed_experts": 16, "first_k_dense_replace": 1,
         "use_qk_norm": True, "attention_bias": True, "partial_rotary_factor": 0.5, "n_group": 1, "topk_group": 1,
     },
+    "deepseek_v2": {
+        **{key: value for key, value in DEEPSEEK.items() if key not in ("model_type", "n_group", "topk_group")},
+        "model_type": "deepseek_v2", "q_lora_rank": None, "n_shared_experts": 2, "topk_method": "greedy",
+    },
+    "gpt2": {"model_type": "gpt2", "n_embd": 64, "n_head": 4, "n_layer": 3, "vocab_size": 300, "n_positions": 512},
+    "gpt_oss": {
+        "model_type": "gpt_oss", **SIZES, "head_dim": 24, "num_local_experts": 16, "num_experts_per_tok": 3,
+        "sliding_window": 20, "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
 }  # fmt: skip
 families = pytest.mark.parametrize("family", sorted(CONFIGS))
 phases = pytest.mark.parametrize("phase", PHASES)
@@ -109,10 +119,13 @@ def test_one_layer_stands_for_its_repeats(family: str, phase: str) -> None:
     point = dict.fromkeys(PHASES[phase], 7)
     collapsed = capture(family, CONFIGS[family], phase).at(**point)
     full = capture(family, CONFIGS[family], phase, collapse=False).at(**point)
-    assert len(full.blocks) == CONFIGS[family]["num_hidden_layers"] + 2
-    unrolled = [block for block in collapsed.blocks for _ in range(block.repeat)]
-    for one, other in zip(unrolled, full.blocks, strict=True):
-        assert [(op.name, op.dims, op.attrs) for op in one.ops] == [(op.name, op.dims, op.attrs) for op in other.ops]
+    settings = transformers.AutoConfig.for_model(**CONFIGS[family])
+    assert len(full.blocks) == settings.num_hidden_layers + 2
+    unrolled = [op for block in collapsed.blocks for _ in range(block.repeat) for op in block.ops]
+    layers = [op for block in full.blocks for op in block.ops]
+    assert [(op.dims, op.attrs) for op in unrolled] == [(op.dims, op.attrs) for op in layers]
+    # a layer that alternates with others has its place among them in front of its name
+    assert [re.sub(r"^\d+\.", "", op.name) for op in unrolled] == [op.name for op in layers]
     for total in ("flops", "n_params", "weight_bytes", "kv_bytes"):
         assert getattr(collapsed, total) == getattr(full, total)
 
@@ -123,6 +136,39 @@ def test_block_structure() -> None:
 
     assert structure(LLAMA) == [("prologue", 1), ("layer", 4), ("epilogue", 1)]
     assert structure(DEEPSEEK) == [("prologue", 1), ("dense", 2), ("moe", 3), ("epilogue", 1)]
+    assert structure(CONFIGS["gpt_oss"]) == [("prologue", 1), ("layer", 2), ("epilogue", 1)]
+
+
+def test_alternating_layers_are_one_block() -> None:
+    trace = capture("gpt_oss", CONFIGS["gpt_oss"], "decode")
+    windows = {op.name: op.attrs["window"] for op in trace.blocks[1].ops if op.kind == "attention"}
+    assert windows == {"0.self_attn.attention": 20, "1.self_attn.attention": None}
+    named = {tensor.name for tensor in trace.tensors}
+    assert {f"layer.{i}.self_attn.{part}" for i in (0, 1) for part in ("k_cache", "sinks", "q_proj.bias")} <= named
+    rotated = [kind + "_attention" for kind in ("sliding", "sliding", "full", "sliding", "sliding", "full", "sliding")]
+    uneven = {**CONFIGS["gpt_oss"], "num_hidden_layers": 7, "layer_types": rotated}
+    blocks = [(block.name, block.repeat) for block in capture("gpt_oss", uneven, "decode").blocks[1:-1]]
+    assert blocks == [("layer", 2), ("layer_2", 1)]
+
+
+def test_experts_and_attention_read_their_biases_and_sinks() -> None:
+    graph = capture("gpt_oss", CONFIGS["gpt_oss"], "decode").at(batch=64, ctx=50)
+    ops = {op.name: op for op in graph.blocks[1].ops}
+    assert ops["0.self_attn.attention"].input_bytes[3] == 2 * 4
+    assert ops["0.mlp.experts.gate_up_proj"].input_bytes[2] == 2 * 16 * 320  # all 16 experts are active
+    assert ops["0.mlp.experts.down_proj"].input_bytes[2] == 2 * 16 * 64
+    assert len(ops["0.mlp.router"].inputs) == 3
+
+
+def test_fused_projections_are_no_shared_cache() -> None:
+    for phase in PHASES:
+        graph = capture("gpt2", CONFIGS["gpt2"], phase).at(**dict.fromkeys(PHASES[phase], 5))
+        ops = {op.name: op for op in graph.blocks[1].ops}
+        assert ops["attn.attention"].attrs["kv_shared"] is False
+        append = ops["attn.kv_append"]
+        assert append.bytes_read == append.bytes_written == 2 * graph.tokens * 2 * 64
+    assert [op.name for op in graph.blocks[0].ops] == ["wte", "wpe", "add"]
+    assert ops["mlp.act"].attrs["fn"] == "gelu"
 
 
 def test_linear_flops_equal_torchs_own_count() -> None:
@@ -138,13 +184,15 @@ def test_linear_flops_equal_torchs_own_count() -> None:
     assert sum(op.flops * b.repeat for b in graph.blocks for op in b.ops if op.kind == "matmul") == counted
 
 
-@pytest.mark.parametrize("config", [{}, {"q_lora_rank": None}, {"rope_interleave": False}], ids=str)
+@pytest.mark.parametrize(
+    "config",
+    [DEEPSEEK, {**DEEPSEEK, "q_lora_rank": None}, {**DEEPSEEK, "rope_interleave": False}, CONFIGS["deepseek_v2"]],
+    ids=["v3", "v3, whole queries", "v3, rotary by halves", "v2"],
+)
 def test_absorbed_attention_gives_the_same_numbers(config: dict[str, Any]) -> None:
     """The model's own attention against the absorbed form, in a decode step after a prefill of 9 tokens."""
     torch.manual_seed(0)
-    settings = transformers.AutoConfig.for_model(**DEEPSEEK, **{k: v for k, v in config.items() if k not in DEEPSEEK})
-    for key, value in config.items():
-        setattr(settings, key, value)
+    settings = transformers.AutoConfig.for_model(**config)
     plain = transformers.AutoModelForCausalLM.from_config(
         settings, dtype=torch.float64, attn_implementation="eager", experts_implementation="eager"
     ).eval()
@@ -222,9 +270,11 @@ def test_the_shipped_files_are_what_the_exporter_makes(name: str, phase: str, tm
     [
         ({"model_type": "no_such_model"}, "cannot build this config"),
         ({**LLAMA, "hidden_size": "wide"}, "cannot build this config"),
-        ({**LLAMA, "model_type": "gpt2"}, "not a decoder-only model with model.layers"),
+        (
+            {"model_type": "bert", "is_decoder": True},
+            "BertLMHeadModel is not a decoder-only model with a list of layers",
+        ),
         ({**LLAMA, "hidden_act": "relu"}, "no rule for 'relu' in module 'mlp.act_fn'"),
-        ({**LLAMA, "model_type": "gpt_oss", "head_dim": 16}, "no rule for GptOssExperts"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

@@ -23,6 +23,14 @@ def _linear(recorder: Recorder, func: Func, args: Args, kwargs: Kwargs) -> Any:
     return out
 
 
+def _addmm(recorder: Recorder, func: Func, args: Args, kwargs: Kwargs) -> Any:
+    """bias + x w, the linear layer of GPT-2, whose weight is stored transposed."""
+    out, (bias, x, weight) = func(*args, **kwargs), args
+    k, n = weight.shape
+    recorder.record("matmul", {"b": 1, "m": numel(x) / k, "n": n, "k": k}, [x, weight, bias], [out])
+    return out
+
+
 def _matmul(recorder: Recorder, func: Func, args: Args, kwargs: Kwargs) -> Any:
     out = func(*args, **kwargs)
     m, n = out.shape[-2:]
@@ -33,7 +41,8 @@ def _matmul(recorder: Recorder, func: Func, args: Args, kwargs: Kwargs) -> Any:
 
 def _embedding(recorder: Recorder, func: Func, args: Args, kwargs: Kwargs) -> Any:
     out = func(*args, **kwargs)
-    recorder.record("embedding", recorder.rows_cols(out), [args[1]], [out])
+    width = out.shape[-1]
+    recorder.record("embedding", {"rows": numel(out) / width, "cols": width}, [args[1]], [out])
     return out
 
 
@@ -68,7 +77,7 @@ def _add(recorder: Recorder, func: Func, args: Args, kwargs: Kwargs) -> Any:
     operands = recorder.tracked(args)
     last = max((op for op in map(recorder.producer, operands) if op is not None), key=recorder.ops.index)
     # In a layer itself an addition is the residual of the part that ran before: "self_attn.residual", "mlp.residual".
-    label = "add" if recorder.scope[-1] else f"{last.name.split('.')[0]}.residual"
+    label = "add" if recorder.scope[-1] or not recorder.block else f"{last.name.split('.')[0]}.residual"
     recorder.record("elementwise", recorder.rows_cols(out), operands, [out], label, fn="add")
     return out
 
@@ -129,6 +138,7 @@ def _layout(recorder: Recorder, func: Func, args: Args, kwargs: Kwargs) -> Any:
 
 HANDLERS: dict[str, Handler] = {
     "linear": _linear,
+    "addmm": _addmm,
     "matmul": _matmul,
     "embedding": _embedding,
     "silu": _activation("silu"),

@@ -34,18 +34,26 @@ class _HeadMatmul(torch.nn.Module):  # type: ignore[misc, unused-ignore]
 
 
 def absorb(attention: torch.nn.Module) -> None:
-    """Make an attention module of the DeepSeek-V3 kind run in the absorbed form."""
-    if not hasattr(attention.config, "rope_interleave"):
+    """Make an attention module of the DeepSeek-V2 or V3 kind run in the absorbed form."""
+    if _rotation(attention) is None:
         raise InputError(f"the exporter has no absorbed form for {type(attention).__name__}")
     attention.q_absorb = _HeadMatmul()
     attention.v_absorb = _HeadMatmul()
     attention.forward = MethodType(_forward, attention)
 
 
+def _rotation(attention: Any) -> str | None:
+    """The name of the rotary function that the model code uses: by complex numbers in V2, else by the configuration."""
+    if hasattr(sys.modules[type(attention).__module__], "apply_rotary_emb"):
+        return "apply_rotary_emb"
+    interleaved = getattr(attention.config, "rope_interleave", None)
+    return None if interleaved is None else f"apply_rotary_pos_emb{'_interleave' if interleaved else ''}"
+
+
 def _forward(
     self: Any,
     hidden_states: torch.Tensor,
-    position_embeddings: tuple[torch.Tensor, torch.Tensor],
+    position_embeddings: Any = None,
     attention_mask: torch.Tensor | None = None,
     past_key_values: Any = None,
     **kwargs: Any,
@@ -65,8 +73,8 @@ def _forward(
     latent = self.kv_a_layernorm(latent).view(batch, 1, seq, self.kv_lora_rank)
     k_rot = k_rot.view(batch, 1, seq, self.qk_rope_head_dim)
 
-    rotate = modeling.apply_rotary_pos_emb_interleave if self.config.rope_interleave else modeling.apply_rotary_pos_emb
-    q_rot, k_rot = rotate(q_rot, k_rot, *position_embeddings)
+    angles = position_embeddings if isinstance(position_embeddings, tuple) else (position_embeddings,)
+    q_rot, k_rot = getattr(modeling, str(_rotation(self)))(q_rot, k_rot, *angles)
     if past_key_values is not None:
         latent, k_rot = past_key_values.update(latent, k_rot, self.layer_idx)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +25,7 @@ from archsim.trace.capture.modules import (
     attention_function,
     experts_function,
     instrument,
+    layer_index,
     relative,
     rotary_function,
 )
@@ -38,15 +38,20 @@ __all__ = ["capture_model"]
 # or for 0 or 1, which torch would treat as fixed.
 _HINTS = {"batch": 7, "seq": 131, "ctx": 1021}
 _IMPLEMENTATION = "archsim"
+_LAYER_LISTS = ("layers", "h")
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """A layer that is run, with the number of layers like it that follow one another."""
+class _Run:
+    """Layers that follow one another `repeat` times: one kind, or several that alternate."""
 
     block: str
     repeat: int
-    module: torch.nn.Module
+    modules: tuple[torch.nn.Module, ...]
+
+    def prefix(self, position: int) -> str:
+        """What tells the layers of one block apart: "0.", "1.", ...; nothing where it has only one."""
+        return f"{position}." if len(self.modules) > 1 else ""
 
 
 def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool) -> Trace:
@@ -61,15 +66,15 @@ def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool)
         recorder = Recorder(HANDLERS, tokens=product((batch, seq)))
         model = _build(config, recorder)
         total = sum(parameter.numel() for parameter in model.parameters())
-        layers = _layers(model, collapse)
-        model.model.layers = torch.nn.ModuleList(layer.module for layer in layers)
+        runs = _runs(model, collapse)
+        _replace_layers(model, [module for run in runs for module in run.modules])
         if phase == "decode":
             for module in [m for m in model.modules() if hasattr(m, "kv_b_proj")]:
                 absorb(module)
-        weights = _track_weights(model, layers, recorder)
+        weights = _track_weights(model, runs, recorder)
         if sum(weights) != total:
             raise InputError(f"{name}: the blocks hold {sum(weights)} parameters, the model {total}")
-        spans = _run(model, layers, recorder, batch, seq, cached)
+        spans = _step(model, runs, recorder, batch, seq, cached)
     if shapes.guards:
         raise InputError(f"{name}: its shapes hold only where {shapes.guards[0].expr} ({sizes})")
     tensors, ops = recorder.specs(sizes)
@@ -78,7 +83,7 @@ def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool)
     if unread:
         raise InputError(f"{name}: the exporter lost what the weights {unread} do")
     producer = {"archsim": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
-    blocks = _blocks(layers, spans, ops)
+    blocks = _blocks(runs, spans, ops)
     return _compact(Trace(name, phase, config, tuple(tensors), tuple(blocks), producer))
 
 
@@ -96,50 +101,80 @@ def _build(config: dict[str, Any], recorder: Recorder) -> Any:
     except Exception as error:  # transformers has many ways to refuse a configuration
         reason = " ".join(str(error).split())
         raise InputError(f"transformers {transformers.__version__} cannot build this config: {reason}") from error
-    if not hasattr(getattr(model, "model", None), "layers"):
-        raise InputError(f"{type(model).__name__} is not a decoder-only model with model.layers")
+    if not any(hasattr(model.base_model, name) for name in _LAYER_LISTS):
+        raise InputError(f"{type(model).__name__} is not a decoder-only model with a list of layers")
     return model.eval()
 
 
-def _layers(model: Any, collapse: bool) -> list[_Layer]:
-    """Runs of layers with equal structure: the same parameters and the same kind of attention."""
-    kinds = getattr(model.config, "layer_types", None) or [""] * len(model.model.layers)
+def _layers(model: Any) -> Any:
+    return next(getattr(model.base_model, name) for name in _LAYER_LISTS if hasattr(model.base_model, name))
 
-    def structure(layer: tuple[int, Any]) -> Any:
-        index, module = layer
-        shapes = tuple((key, tuple(value.shape)) for key, value in module.named_parameters())
-        return (type(module).__name__, kinds[index], shapes, "" if collapse else index)
 
-    runs = [list(run) for _, run in itertools.groupby(enumerate(model.model.layers), structure)]
-    types = {structure(run[0])[:3] for run in runs}
+def _replace_layers(model: Any, modules: list[torch.nn.Module]) -> None:
+    name = next(name for name in _LAYER_LISTS if hasattr(model.base_model, name))
+    setattr(model.base_model, name, torch.nn.ModuleList(modules))
+
+
+def _runs(model: Any, collapse: bool) -> list[_Run]:
+    """Cut the layers into runs that repeat: layers are equal that have equal parameters and kinds of attention."""
+    modules = list(_layers(model))
+    kinds = getattr(model.config, "layer_types", None) or [""] * len(modules)
+    structures = [
+        (type(module).__name__, kind, tuple((key, tuple(value.shape)) for key, value in module.named_parameters()))
+        for module, kind in zip(modules, kinds, strict=True)
+    ]
+    runs: list[_Run] = []
     names: dict[str, int] = {}
-    layers = []
-    for run in runs:
-        module = run[0][1]
-        routed = any(type(part).__name__.endswith("Experts") for part in module.modules())
-        block = "layer" if len(types) == 1 else "moe" if routed else "dense"
+    first = 0
+    while first < len(modules):
+        period, repeat = _period(structures[first:]) if collapse else (1, 1)
+        members = modules[first : first + period]
+        routed = any(type(part).__name__.endswith("Experts") for module in members for part in module.modules())
+        block = "layer" if len({s[0::2] for s in structures}) == 1 else "moe" if routed else "dense"
         names[block] = names.get(block, 0) + 1
-        layers.append(_Layer(block if names[block] == 1 else f"{block}_{names[block]}", len(run), module))
-    return layers
+        runs.append(_Run(block if names[block] == 1 else f"{block}_{names[block]}", repeat, tuple(members)))
+        first += period * repeat
+    return runs
 
 
-def _track_weights(model: Any, layers: list[_Layer], recorder: Recorder) -> list[int]:
+def _period(structures: Sequence[Any]) -> tuple[int, int]:
+    """The shortest period at the start that repeats over the most layers, and how often it does.
+
+    >>> _period("aaabbb"), _period("ababab"), _period("abbbb")
+    ((1, 3), (2, 3), (1, 1))
+    """
+    best = (1, 1)
+    for period in range(1, len(structures) // 2 + 1):
+        repeat = 1
+        while structures[repeat * period : (repeat + 1) * period] == structures[:period]:
+            repeat += 1
+        if repeat > 1 and period * repeat > best[0] * best[1]:
+            best = (period, repeat)
+    return best
+
+
+def _track_weights(model: Any, runs: list[_Run], recorder: Recorder) -> list[int]:
     """Tell the recorder the weights; return the elements of each in the whole model."""
+    places = [(run, position) for run in runs for position in range(len(run.modules))]
     counts = []
     for path, parameter in model.named_parameters():
-        layer = layers[int(path.split(".")[2])] if path.startswith("model.layers.") else None
-        recorder.block = layer.block if layer else ""
-        recorder.add_tensor(parameter, relative(path), "weight")
-        counts.append(parameter.numel() * (layer.repeat if layer else 1))
+        index = layer_index(path)
+        run, position = (None, 0) if index is None else places[index]
+        recorder.block = run.block if run else ""
+        recorder.add_tensor(parameter, (run.prefix(position) if run else "") + relative(path), "weight")
+        counts.append(parameter.numel() * (run.repeat if run else 1))
     return counts
 
 
-def _run(model: Any, layers: list[_Layer], recorder: Recorder, batch: Any, seq: Any, cached: Any) -> list[slice]:
+def _step(model: Any, runs: list[_Run], recorder: Recorder, batch: Any, seq: Any, cached: Any) -> list[slice]:
     """One step of the model under the recorder; returns the operators of each layer."""
     spans: list[slice] = []
     instrument(model, recorder)
-    for layer in layers:
-        layer.module.forward = _spanning(recorder, layer, spans)
+    for run in runs:
+        for position, module in enumerate(run.modules):
+            module.forward = _spanning(
+                recorder, module.forward, f"{run.block}.{run.prefix(position)}".strip("."), spans
+            )
     recorder.block = ""
     tokens = torch.empty((batch, seq), dtype=torch.long)
     positions = torch.empty((1, seq), dtype=torch.long)
@@ -149,12 +184,11 @@ def _run(model: Any, layers: list[_Layer], recorder: Recorder, batch: Any, seq: 
     return spans
 
 
-def _spanning(recorder: Recorder, layer: _Layer, spans: list[slice]) -> Callable[..., Any]:
-    """The layer's forward, noting which operators it records."""
-    forward = layer.module.forward
+def _spanning(recorder: Recorder, forward: Callable[..., Any], block: str, spans: list[slice]) -> Callable[..., Any]:
+    """A layer's forward, noting which operators it records."""
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        first, recorder.block = len(recorder.ops), layer.block
+        first, recorder.block = len(recorder.ops), block
         out = forward(*args, **kwargs)
         spans.append(slice(first, len(recorder.ops)))
         recorder.block = ""
@@ -169,6 +203,8 @@ def _rotary(model: Any, recorder: Recorder) -> Iterator[None]:
     modeling = sys.modules[type(model).__module__]
     originals = {key: value for key, value in vars(modeling).items() if key.startswith("apply_rotary")}
     frequencies = next((part.inv_freq for part in model.modules() if hasattr(part, "inv_freq")), ())
+    if "apply_rotary_emb" in originals:  # angles as complex numbers: torch would fix symbolic sizes to multiply them
+        model.base_model.rotary_emb.forward = lambda x, position_ids: torch.empty(0)
     for key, value in originals.items():
         setattr(modeling, key, rotary_function(recorder, value, width=2 * len(frequencies)))
     try:
@@ -178,11 +214,13 @@ def _rotary(model: Any, recorder: Recorder) -> Iterator[None]:
             setattr(modeling, key, value)
 
 
-def _blocks(layers: list[_Layer], spans: list[slice], ops: list[OpSpec]) -> list[BlockSpec]:
+def _blocks(runs: list[_Run], spans: list[slice], ops: list[OpSpec]) -> list[BlockSpec]:
     blocks = [BlockSpec("prologue", 1, tuple(ops[: spans[0].start]))]
-    blocks += [
-        BlockSpec(layer.block, layer.repeat, tuple(ops[span])) for layer, span in zip(layers, spans, strict=True)
-    ]
+    layers = iter(spans)
+    for run in runs:
+        members = [(run.prefix(i), ops[next(layers)]) for i in range(len(run.modules))]
+        named = tuple(replace(op, name=prefix + op.name) for prefix, layer in members for op in layer)
+        blocks.append(BlockSpec(run.block, run.repeat, named))
     return [*blocks, BlockSpec("epilogue", 1, tuple(ops[spans[-1].stop :]))]
 
 

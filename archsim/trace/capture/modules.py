@@ -18,16 +18,39 @@ from transformers.cache_utils import DynamicCache
 from archsim.errors import InputError
 from archsim.trace.capture.recorder import Recorder, numel
 
-__all__ = ["RecordingCache", "attention_function", "experts_function", "instrument", "relative", "rotary_function"]
+__all__ = [
+    "RecordingCache",
+    "attention_function",
+    "experts_function",
+    "instrument",
+    "layer_index",
+    "relative",
+    "rotary_function",
+]
+
+# Modules that write out the tanh form of GELU, under the names of models that use it.
+_GELUS = ("NewGELUActivation", "FastGELUActivation", "PytorchGELUTanh")
+# The backbone is called `model` or `transformer`, its list of layers `layers` or `h`.
+_PREFIX = re.compile(r"^((model|transformer)\b\.?)?((layers|h)\.(?P<layer>\d+)\b\.?)?")
 
 
 def relative(path: str) -> str:
-    """A module path within its block.
+    """A module path within its layer.
 
-    >>> relative("model.layers.3.self_attn.q_proj"), relative("model.norm"), relative("lm_head")
-    ('self_attn.q_proj', 'norm', 'lm_head')
+    >>> relative("model.layers.3.self_attn.q_proj"), relative("transformer.h.0.attn"), relative("lm_head")
+    ('self_attn.q_proj', 'attn', 'lm_head')
     """
-    return re.sub(r"^(model\b\.?)?(layers\.\d+\b\.?)?", "", path)
+    return _PREFIX.sub("", path)
+
+
+def layer_index(path: str) -> int | None:
+    """The number of the layer that a path goes through, None outside the layers.
+
+    >>> layer_index("model.layers.3.self_attn.q_proj"), layer_index("transformer.ln_f")
+    (3, None)
+    """
+    number = _PREFIX.match(path)["layer"]  # type: ignore[index]  # it matches the empty string too
+    return None if number is None else int(number)
 
 
 def instrument(model: torch.nn.Module, recorder: Recorder) -> None:
@@ -39,6 +62,8 @@ def instrument(model: torch.nn.Module, recorder: Recorder) -> None:
             inner = functools.partial(_norm, recorder, module, inner, "rms" if "RMS" in family else "layer")
         elif family.endswith("Router"):
             inner = functools.partial(_router, recorder, module, inner)
+        elif family in _GELUS:
+            inner = functools.partial(_gelu, recorder, inner)
         module.forward = functools.partial(_scoped, recorder, relative(path), inner)
 
 
@@ -54,13 +79,21 @@ def _norm(recorder: Recorder, module: Any, forward: Callable[..., Any], fn: str,
     return out
 
 
+def _gelu(recorder: Recorder, forward: Callable[..., Any], x: Any) -> Any:
+    with recorder.unrecorded():
+        out = forward(x)
+    recorder.record("elementwise", recorder.rows_cols(x), [x], [out], fn="gelu")
+    return out
+
+
 def _router(recorder: Recorder, module: Any, forward: Callable[..., Any], x: Any) -> Any:
     with recorder.unrecorded():
         logits, weights, indices = forward(x)
     experts, width = module.weight.shape
     # The model code multiplies in fp32, but both operands hold bf16 values: a bf16 matrix unit with fp32 accumulation
     # forms the same products, and that is what serving engines run.
-    recorder.record("matmul", {"b": 1, "m": recorder.tokens, "n": experts, "k": width}, [x, module.weight], [logits])
+    dims = {"b": 1, "m": recorder.tokens, "n": experts, "k": width}
+    recorder.record("matmul", dims, [x, *module.parameters()], [logits])
     # Softmax routers say so nowhere in their interface; DeepSeek's keeps a bias for the choice and scores by sigmoid.
     fn = "sigmoid" if hasattr(module, "e_score_correction_bias") else "softmax"
     choice = {"rows": recorder.tokens, "cols": experts}
@@ -77,7 +110,7 @@ def rotary_function(recorder: Recorder, function: Callable[..., Any], width: int
     @functools.wraps(function)
     def rotary(q: Any, k: Any, *args: Any, **kwargs: Any) -> Any:
         with recorder.unrecorded():
-            rotated = function(q, k, *args, **kwargs)
+            rotated = q.new_empty(q.shape), k.new_empty(k.shape)
         for part, before, after in zip("qk", (q, k), rotated, strict=True):
             dims = recorder.rows_cols(after)
             dims["cols"] = dims["cols"] * min(width, after.shape[-1]) / after.shape[-1]
@@ -96,15 +129,17 @@ def attention_function(recorder: Recorder) -> Callable[..., Any]:
         with recorder.unrecorded():
             out = query.new_empty(batch, q_len, heads, d_v)
         dims = {"batch": batch, "q_len": q_len, "kv_len": kv_len, "heads": heads, "kv_heads": kv_heads}
+        # gpt-oss has a learned logit a head that takes part in the softmax.
+        sinks = [kwargs["s_aux"]] if kwargs.get("s_aux") is not None else []
         recorder.record(
             "attention",
             {**dims, "d_qk": d_qk, "d_v": d_v},
-            [query, key, value],
+            [query, key, value, *sinks],
             [out],
             "attention",
             causal=bool(module.is_causal),
             window=kwargs.get("sliding_window"),
-            kv_shared=recorder.find(key) == recorder.find(value),
+            kv_shared=recorder.find(key) == recorder.find(value) and recorder.role(key) == "kv_cache",
         )
         return out, None
 
@@ -115,11 +150,14 @@ def experts_function(recorder: Recorder) -> Callable[..., Any]:
     """An experts implementation that records dispatch, the two grouped matmuls around SwiGLU, and combine."""
 
     def experts(module: Any, x: Any, indices: Any, weights: Any) -> Any:
-        if module.has_bias or module.is_transposed or not module.has_gate:
-            raise InputError(f"the exporter has no rule for {type(module).__name__} (biased, transposed or ungated)")
+        if not module.has_gate:
+            raise InputError(f"the exporter has no rule for {type(module).__name__}: its experts have no gate")
         tokens, cols = x.shape
         top_k = indices.shape[-1]
-        count, _, inner = module.down_proj.shape
+        count = module.down_proj.shape[0]
+        inner = module.down_proj.shape[1 if module.is_transposed else 2]
+        up_bias = [module.gate_up_proj_bias] if module.has_bias else []
+        down_bias = [module.down_proj_bias] if module.has_bias else []
         rows = tokens * top_k
         with recorder.unrecorded():
             routed, gate_up = x.new_empty(rows, cols), x.new_empty(rows, 2 * inner)
@@ -128,11 +166,13 @@ def experts_function(recorder: Recorder) -> Callable[..., Any]:
         shared = {"experts": count, "rows": rows, "top_k": top_k, "tokens": tokens}
         record = functools.partial(recorder.record, "grouped_matmul", routing="uniform", seed=0)
         recorder.record("moe_dispatch", moe, [x, indices], [routed], "dispatch")
-        record({**shared, "n": 2 * inner, "k": cols}, [routed, module.gate_up_proj], [gate_up], "gate_up_proj")
+        record(
+            {**shared, "n": 2 * inner, "k": cols}, [routed, module.gate_up_proj, *up_bias], [gate_up], "gate_up_proj"
+        )
         recorder.record(
             "elementwise", {"rows": rows, "cols": inner}, [gate_up, gate_up], [activated], "silu_mul", fn="silu_mul"
         )
-        record({**shared, "n": cols, "k": inner}, [activated, module.down_proj], [down], "down_proj")
+        record({**shared, "n": cols, "k": inner}, [activated, module.down_proj, *down_bias], [down], "down_proj")
         recorder.record("moe_combine", moe, [down, weights], [out], "combine")
         return out
 
@@ -162,7 +202,11 @@ class RecordingCache(DynamicCache):  # type: ignore[misc, unused-ignore]
             self.recorder.add_tensor(cache, f"{self.recorder.scope[-1]}.{name}", "kv_cache")
         cols = (numel(key_states) + numel(value_states)) / self.recorder.tokens
         dims = {"rows": self.recorder.tokens, "cols": cols}
-        self.recorder.record("kv_append", dims, [key_states, value_states], held, "kv_append")
+        # Fused projections leave keys and values in one tensor.
+        fused = self.recorder.find(key_states) == self.recorder.find(value_states)
+        self.recorder.record(
+            "kv_append", dims, [key_states] if fused else [key_states, value_states], held, "kv_append"
+        )
         if isinstance(self.cached, int) and self.cached == 0:
             return key_states, value_states  # attention in prefill reads the fresh tensors
         if self.latent:

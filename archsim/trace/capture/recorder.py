@@ -124,6 +124,10 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
             raise InputError(f"the exporter lost track of an operand in module '{self.scope[-1] or 'model'}'")
         return found
 
+    def role(self, tensor: Any) -> str:
+        """The role of the recorded tensor that `tensor` is."""
+        return self.tensors[self.index(tensor)].role
+
     def alias(self, tensor: Any, index: int) -> None:
         """From now on `tensor` (and its views) is the recorded tensor `index`."""
         storage = tensor.untyped_storage()
