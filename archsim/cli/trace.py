@@ -1,4 +1,4 @@
-"""`archsim trace`: export, show and list operator traces."""
+"""`archsim trace`: export, show, list, compare and draw operator traces."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from archsim.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from archsim.trace import Graph, Op, Trace
+    from archsim.trace.diff import GraphDiff
 
 __all__ = ["trace"]
 
@@ -25,7 +26,7 @@ phase_option = click.option("--phase", type=click.Choice(_PHASES), help="Which p
 
 @click.group()
 def trace() -> None:
-    """Export and show operator traces of models."""
+    """Export, show, compare and draw operator traces of models."""
 
 
 @trace.command("list")
@@ -70,6 +71,62 @@ def show(source: str, phase: str | None, point: str, as_json: bool) -> None:
         emit_json({**_describe(loaded), **_graph_json(graph)})
     else:
         _print_graph(loaded, graph)
+
+
+@trace.command()
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@phase_option
+@click.option("--at", "point", metavar="SYMBOLS", default="", help="The point to evaluate both at, as in batch=8.")
+@json_option
+def diff(a: str, b: str, phase: str | None, point: str, as_json: bool) -> None:
+    """Show what differs between two traces at one point: operators added, removed and changed.
+
+    A and B are files, or names of shipped traces with --phase.
+
+    \b
+    Examples:
+      archsim trace diff llama-3.1-8b llama-3.1-70b --phase decode
+      archsim trace diff before.decode.h5 after.decode.h5 --at batch=64,ctx=1024 --json
+    """
+    from archsim.trace.diff import diff_graphs
+
+    given = _point(point)
+    before, after = (
+        loaded.at(**{**{name: _DEFAULT_POINT[name] for name in loaded.symbols}, **given})
+        for loaded in (_load(a, phase), _load(b, phase))
+    )
+    change = diff_graphs(before, after)
+    if as_json:
+        sides = {side: {"name": g.name, "phase": g.phase} for side, g in (("a", before), ("b", after))}
+        emit_json({**sides, "at": {k: getattr(before, k) for k in ("batch", "seq", "ctx")}, **change.to_dict()})
+    else:
+        _print_diff(before, after, change)
+
+
+@trace.command()
+@click.argument("source", metavar="FILE|NAME")
+@phase_option
+@click.option("--layer", metavar="N|BLOCK", help="Layer, counted from 0, or a block.  [default: the most frequent]")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The .svg or .png file to write.")
+def graph(source: str, phase: str | None, layer: str | None, out: Path) -> None:
+    """Draw one layer: operators as boxes, data as arrows, weights and KV cache at their side.
+
+    \b
+    Examples:
+      archsim trace graph deepseek-v3 --phase decode --layer 3 --out moe-layer.svg
+      archsim trace graph my-model.decode.h5 --layer epilogue --out end.png
+    """
+    from archsim.cli._results import check_outputs, wrote
+    from archsim.cli._trace_graph import block_nodes, find_block
+    from archsim.report.trace_graph import draw, write
+
+    check_outputs(out)
+    loaded = _load(source, phase)
+    block, where = find_block(loaded, layer)
+    subtitle = f"block {block.name}: {where}; shapes in {' and '.join(loaded.symbols)}"
+    write(draw(f"{loaded.name} {loaded.phase}", subtitle, block_nodes(loaded, block)), out)
+    wrote(out)
 
 
 @trace.command()
@@ -195,6 +252,37 @@ def _print_graph(loaded: Trace, graph: Graph) -> None:
         out.print(table)
 
 
+def _print_diff(a: Graph, b: Graph, change: GraphDiff) -> None:
+    out = console()
+    point = ", ".join(f"{name}={getattr(a, name)}" for name in ("batch", "seq", "ctx"))
+    out.print(f"[bold]{a.name}[/bold] {a.phase} to [bold]{b.name}[/bold] {b.phase} at {point}")
+    if not change:
+        out.print("no operator differs")
+        return
+    table = _table("", "operator", "change")
+    for name, pair in change.totals.items():
+        table.add_row("", name.replace("_", " "), _changed(name, *pair))
+    for name, (before, after) in change.repeats.items():
+        table.add_row("", f"block {name}", f"{before} to {after} times")
+    for sign, listed in (("-", change.removed), ("+", change.added)):
+        for block, op in listed:
+            table.add_row(sign, f"{block}/{op.name}", f"{_kind(op)} {op.dtype} {_dims(op)}")
+    for each in change.changed:
+        text = ", ".join(f"{name} {_changed(name, *pair)}" for name, pair in each.fields.items())
+        table.add_row("~", f"{each.block}/{each.name}", text)
+    out.print(table)
+
+
+def _changed(name: str, before: Any, after: Any) -> str:
+    if name == "flops":
+        return f"{_count(before).strip()} to {_count(after).strip()}"
+    if "bytes" in name:
+        return f"{_size(before)} to {_size(after)}"
+    numbers = isinstance(before, int) and isinstance(after, int)
+    short = [f"{v:,}" if numbers else str(v) if len(str(v)) <= 40 else f"{str(v)[:37]}..." for v in (before, after)]
+    return " to ".join("none" if text == "None" else text for text in short)
+
+
 def _kind(op: Op) -> str:
     return str(op.attrs["fn"]) if op.kind == "elementwise" else op.kind
 
@@ -228,7 +316,7 @@ def _table(*columns: str) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="dim")
-    text = {"workload", "phase", "layers", "symbols", "operator", "kind", "dtype", "dims"}
+    text = {"", "workload", "phase", "layers", "symbols", "operator", "kind", "dtype", "dims", "change"}
     for column in columns:
         table.add_column(column, justify="left" if column in text else "right", overflow="fold")
     return table
