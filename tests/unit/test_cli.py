@@ -103,7 +103,7 @@ def test_debug_shows_the_traceback(fail) -> None:
 
 
 def test_a_closed_pipe_is_no_error() -> None:
-    command = f"{sys.executable} -m archsim validate --rows --json | head -n 1"
+    command = f"{sys.executable} -m archsim validate systolic --rows --json | head -n 1"
     outcome = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], check=False, capture_output=True, text=True)
     assert outcome.stderr == ""
 
