@@ -115,6 +115,10 @@ class Job:
         notes = []
         if self.chip.estimated:
             notes.append(f"the description of {self.chip.name} is an estimate: {self.chip.title}")
+        if self.system is not None and self.system.chip != self.chip.name:
+            notes.append(
+                f"{self.system.name} is built of {self.system.chip}; here each is replaced by {self.chip.name}"
+            )
         kinds = {task.kind for block in self.tasks for task in block.tasks}
         if kinds & {"all_reduce", "all_gather", "all_to_all"}:
             notes.append(
@@ -134,7 +138,6 @@ class Job:
         )
         notes.append(f"{clock} (power is not modelled yet); activation memory is an estimate")
         return notes
-
 
     def _widened(self) -> dict[str, str]:
         """Types of products that the matrix unit lacks, with those that it computes in instead."""
@@ -181,7 +184,7 @@ def prepare(
     if not fitting:
         least = min(jobs, key=lambda job: job.need.total)
         place = f"{where.name} ({least.plan})" if where else spec.name
-        remedy = _remedy(spec, least.need, chips)
+        remedy = _remedy(spec, least.need, chips, options.quant)
         require_fit(least.need, int(spec.memory.capacity), workload=trace.name, where=place, remedy=remedy)
     return min(fitting, key=Job.bound_s)
 
@@ -226,7 +229,7 @@ def _level(link: LinkSpec | None) -> Level:
     return Level(link.latency, link.sustained)
 
 
-def _remedy(chip: ChipSpec, need: Footprint, chips: int) -> str:
+def _remedy(chip: ChipSpec, need: Footprint, chips: int, quant: str) -> str:
     """What a user can do about a model that does not fit."""
     total = need.total * chips
     fitting = [
@@ -234,6 +237,7 @@ def _remedy(chip: ChipSpec, need: Footprint, chips: int) -> str:
         if system.chip == chip.name and system.chips > chips and system.chips * chip.memory.capacity > total
     ]  # fmt: skip
     smallest = min(fitting, key=lambda system: system.chips, default=None)
+    narrower = ", or narrower weights (--quant fp8)" if quant == "none" else ""
     if smallest is None:
-        return "use more chips (--system), fewer sequences (--batch) or narrower weights (--quant fp8)"
-    return f"--system {smallest.name} has {smallest.chips} of them; --quant fp8 halves the weights"
+        return f"use more chips (--system), fewer sequences (--batch){narrower}"
+    return f"use --system {smallest.name} with {smallest.chips} of them, fewer sequences (--batch){narrower}"

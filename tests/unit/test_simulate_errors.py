@@ -66,13 +66,13 @@ def test_a_model_that_does_not_fit_is_told_its_bytes_and_a_system_that_holds_it(
     assert message.startswith(
         "deepseek-v3 does not fit h800: each chip would hold 1342.05 GB weights + 0.29 GB kv cache + "
     )
-    assert "but has 80.00 GB; --system h800-x32 has 32 of them" in message
+    assert "but has 80.00 GB; use --system h800-x32 with 32 of them" in message
 
 
 def test_a_model_that_does_not_fit_its_system_is_told_the_plan() -> None:
     message = refused(workload="deepseek-v3", batch=8, system="hgx-h800")
     assert "does not fit hgx-h800 (TP8 x DP1, EP8)" in message
-    assert "--system h800-x32 has 32 of them" in message
+    assert "use --system h800-x32 with 32 of them" in message
 
 
 def test_a_cache_that_does_not_fit_counts_like_weights() -> None:

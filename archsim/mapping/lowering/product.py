@@ -128,7 +128,8 @@ def lower_product(
     all_chunks = -(-shape.k // tiling.tk)
     chunks = -(-all_chunks // split)
     k_part = chunks * tiling.tk
-    kept = max(KEPT_WAVES, KEPT_STEPS // (3 * chunks * cores))
+    group_waves = -(-tiling.group_m * -(-shape.n // tiling.tn) // per_wave)  # the period of the raster order
+    kept = max(KEPT_WAVES, 2 * group_waves, KEPT_STEPS // (3 * chunks * cores))
     if not exact and waves > kept + 2:
         skipped = waves - kept
         tiles = tiles.take(np.r_[0 : kept * per_wave, waves * per_wave : len(tiles)])
