@@ -34,6 +34,8 @@ COLUMN = re.compile(
 )
 #: products whose reduction is split; an all-reduce follows
 ROW = re.compile(r"(^|\.)(o_proj|down_proj|c_proj)$")
+#: small attention that every chip does in full: the scores by which DeepSeek-V3.2 chooses tokens
+REPLICATED = re.compile(r"(^|\.)indexer\.scores$")
 KEY_VALUE = re.compile(r"(^|\.)(k_proj|v_proj)$")
 
 
@@ -115,6 +117,8 @@ class _Sharder:
         return [self._task(op, state, dims, share_in=[1] * len(op.inputs), share_out=1)]
 
     def _attention(self, op: Op, state: _State) -> Task:
+        if REPLICATED.search(op.name):
+            return self._task(op, state, op.dims, share_in=[1] * len(op.inputs), share_out=1)
         tp = self.plan.tp
         ways = min(tp, op.dims["kv_heads"])
         dims = {
@@ -122,8 +126,9 @@ class _Sharder:
             "heads": self._divide(op.dims["heads"], tp),
             "kv_heads": self._divide(op.dims["kv_heads"], ways),
         }
-        # what follows q, k and v has one element a head (the sinks of gpt-oss)
-        return self._task(op, state, dims, share_in=[tp, ways, ways, tp], share_out=tp)
+        # after q, k and v: weights with one element a head (the sinks of gpt-oss), or indices that all heads read
+        more = [tp if self.graph.tensors[t].role == "weight" else 1 for t in op.inputs[3:]]
+        return self._task(op, state, dims, share_in=[tp, ways, ways, *more], share_out=tp)
 
     # mixture of experts ---------------------------------------------------------------------------------------
 

@@ -125,8 +125,8 @@ def _elements(
         keys = d["batch"] * d["kv_heads"] * _keys(dims, attrs)
         values = 0 if attrs.get("kv_shared") else keys * d["d_v"]
         queries = d["batch"] * d["heads"] * d["q_len"]
-        sinks = [d["heads"]] * (len(inputs) - 3)
-        return [queries * d["d_qk"], keys * d["d_qk"], values, *sinks], [queries * d["d_v"]]
+        more = [tensor.numel for tensor in inputs[3:]]  # sinks, indices of selected keys
+        return [queries * d["d_qk"], keys * d["d_qk"], values, *more], [queries * d["d_v"]]
     if kind == "grouped_matmul":
         routing, seed = str(attrs["routing"]), int(attrs["seed"] or 0)
         counts = expert_counts(d["tokens"], d["experts"], d["top_k"], routing, seed)
@@ -143,7 +143,7 @@ def _elements(
     if kind == "router":
         return [whole], [d["rows"] * int(attrs["top_k"] or 0)] * 2  # weights and indices
     if kind == "sample":
-        return [whole], [d["rows"]]
+        return [whole], [d["rows"] * int(attrs.get("top_k") or 1)]
     if kind == "kv_append":
         held = sum(cache.numel for cache in outputs) or 1
         return [min(tensor.numel, whole) for tensor in inputs], [whole * cache.numel // held for cache in outputs]

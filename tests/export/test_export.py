@@ -74,6 +74,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **{key: value for key, value in DEEPSEEK.items() if key not in ("model_type", "n_group", "topk_group")},
         "model_type": "deepseek_v2", "q_lora_rank": None, "n_shared_experts": 2, "topk_method": "greedy",
     },
+    "deepseek_v32": {
+        **DEEPSEEK, "model_type": "deepseek_v32", "index_n_heads": 4, "index_head_dim": 16, "index_topk": 32,
+    },
     "gpt2": {"model_type": "gpt2", "n_embd": 64, "n_head": 4, "n_layer": 3, "vocab_size": 300, "n_positions": 512},
     "gpt_oss": {
         "model_type": "gpt_oss", **SIZES, "head_dim": 24, "num_local_experts": 16, "num_experts_per_tok": 3,
@@ -186,11 +189,20 @@ def test_linear_flops_equal_torchs_own_count() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [DEEPSEEK, {**DEEPSEEK, "q_lora_rank": None}, {**DEEPSEEK, "rope_interleave": False}, CONFIGS["deepseek_v2"]],
-    ids=["v3", "v3, whole queries", "v3, rotary by halves", "v2"],
+    [
+        DEEPSEEK,
+        {**DEEPSEEK, "q_lora_rank": None},
+        {**DEEPSEEK, "rope_interleave": False},
+        CONFIGS["deepseek_v2"],
+        CONFIGS["deepseek_v32"],
+    ],
+    ids=["v3", "v3, whole queries", "v3, rotary by halves", "v2", "v3.2"],
 )
 def test_absorbed_attention_gives_the_same_numbers(config: dict[str, Any]) -> None:
-    """The model's own attention against the absorbed form, in a decode step after a prefill of 9 tokens."""
+    """The model's own attention against the absorbed form, in a decode step after a prefill of 9 tokens.
+
+    Sparse attention chooses all 10 tokens here.
+    """
     torch.manual_seed(0)
     settings = transformers.AutoConfig.for_model(**config)
     plain = transformers.AutoModelForCausalLM.from_config(
@@ -238,6 +250,22 @@ def test_prefill_expands_the_latents() -> None:
 def test_logits_of_the_last_token_only(family: str) -> None:
     head = capture(family, CONFIGS[family], "prefill").at(batch=3, seq=50).blocks[-1].ops[-1]
     assert (head.name, head.dims["m"]) == ("lm_head", 3)
+
+
+@phases
+def test_sparse_attention(phase: str) -> None:
+    """Scores over all keys by the indexer's own heads, then attention over the 32 that it chose."""
+    point = dict(zip(PHASES[phase], (2, 100), strict=True))
+    graph = capture("v3.2", CONFIGS["deepseek_v32"], phase).at(**point)
+    ops = {op.name: op for op in graph.blocks[1].ops}
+    scores, attention = ops["self_attn.indexer.scores"], ops["self_attn.attention"]
+    assert (scores.dims["heads"], scores.dims["kv_heads"], scores.dims["d_qk"], scores.dims["d_v"]) == (4, 1, 16, 1)
+    assert scores.dims["kv_len"] == attention.dims["kv_len"] == (100 if phase == "prefill" else 101)
+    assert (attention.attrs["window"], attention.attrs["selected"], attention.attrs["kv_shared"]) == (32, True, True)
+    assert ops["self_attn.indexer.top_k"].outputs[0] == attention.inputs[3]
+    caches = {tensor.name: tensor.shape[-1] for tensor in graph.tensors if tensor.role == "kv_cache"}
+    assert caches["dense.self_attn.kv_cache"] == 24 + 8
+    assert caches["dense.self_attn.indexer.index_cache"] == 16
 
 
 def test_other_families() -> None:

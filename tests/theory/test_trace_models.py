@@ -30,6 +30,7 @@ TOTAL = {
     "deepseek-r1-distill-qwen-32b": 32.76,
     "deepseek-v2-lite": 15.7,
     "deepseek-v3": 671.0,
+    "deepseek-v3.2-exp": 671.88,  # DeepSeek-V3 and 61 indexers of 14 million
     "gpt-oss-20b": 20.9,
     "gpt-oss-120b": 116.8,
     "gpt3-175b": 174.6,
@@ -52,6 +53,7 @@ TOTAL = {
 ACTIVE = {
     "deepseek-v2-lite": (2.4, 1),
     "deepseek-v3": (37.0, 2),
+    "deepseek-v3.2-exp": (37.0, 0),
     "gpt-oss-20b": (3.6, 1),
     "gpt-oss-120b": (5.1, 1),
     "glm-4.5": (32.0, 0),
@@ -65,6 +67,7 @@ ACTIVE = {
 KV_PER_TOKEN = {
     "deepseek-v2-lite": 31104,
     "deepseek-v3": 70272,
+    "deepseek-v3.2-exp": 70272 + 61 * 128 * 2,
     "gpt-oss-20b": 49152,
     "gpt3-175b": 4718592,
     "kimi-k2": 70272,
@@ -87,6 +90,7 @@ class Layers:
     matrix: weights that are multiplied with; active: those that one token meets; small: norms, biases and sinks.
     pair, cached_pair: columns multiplied for a query and a key it sees, in prefill and in decode; kv: cache elements.
     window: keys that a query of `sliding` of the layers sees at most (0 of them: none does).
+    index_pair, index_kv: pair and kv of the choice of tokens, which sees all keys (not part of pair, but of kv).
     """
 
     matrix: int
@@ -97,6 +101,8 @@ class Layers:
     kv: int
     window: int = 0
     sliding: float = 0.0
+    index_pair: int = 0
+    index_kv: int = 0
 
 
 @lru_cache
@@ -108,8 +114,13 @@ def layers(name: str) -> Layers:
         small = count * (2 * 2 * hidden + 3 * hidden + hidden + inner + hidden)
         return Layers(matrix, matrix, small, count * 2 * hidden, count * 2 * hidden, count * 2 * hidden)
     count, hidden, heads = c["num_hidden_layers"], c["hidden_size"], c["num_attention_heads"]
+    indexers = c.get("index_n_heads", 0)
     if "kv_lora_rank" in c:
         attention, small, pair, cached_pair, kv = latent_attention(c)
+        if indexers:
+            attention += c["q_lora_rank"] * indexers * c["index_head_dim"] + hidden * (c["index_head_dim"] + indexers)
+            small += 2 * c["index_head_dim"]
+            pair, kv = cached_pair, kv + c["index_head_dim"]  # absorbed in prefill too
     else:
         width, kv_heads = c.get("head_dim", hidden // heads), c["num_key_value_heads"]
         attention = hidden * width * (2 * heads + 2 * kv_heads)
@@ -132,8 +143,10 @@ def layers(name: str) -> Layers:
         count * pair,
         count * cached_pair,
         count * kv,
-        c.get("sliding_window") or 0,
-        0.5 if c["model_type"] == "gpt_oss" else 0.0,
+        c.get("index_topk") or c.get("sliding_window") or 0,
+        1.0 if indexers else 0.5 if c["model_type"] == "gpt_oss" else 0.0,
+        count * indexers * (c.get("index_head_dim", 0) + 1),
+        count * c.get("index_head_dim", 0),
     )
 
 
@@ -171,7 +184,7 @@ def attention_flops(name: str, new: int, past: int) -> float:
     per_pair = 2 * (c.cached_pair if past else c.pair)
     every = sum(range(past + 1, past + new + 1))
     near = sum(min(n, c.window) for n in range(past + 1, past + new + 1))
-    return per_pair * ((1 - c.sliding) * every + c.sliding * near)
+    return per_pair * ((1 - c.sliding) * every + c.sliding * near) + 2 * c.index_pair * every
 
 
 @lru_cache
@@ -231,6 +244,17 @@ def test_deepseek_decode_is_absorbed() -> None:
     assert matrix_flops(trace("deepseek-v3", "decode").at(batch=8, ctx=4096)) == pytest.approx(1.145e12, rel=2e-3)
 
 
+def test_sparse_attention_reads_what_it_selects() -> None:
+    """DeepSeek-V3.2-Exp with 128k tokens: 64 times fewer latents than DeepSeek-V3, and one key of 128 a token."""
+    dense, sparse = (trace(name, "decode").at(batch=4, ctx=131071) for name in ("deepseek-v3", "deepseek-v3.2-exp"))
+    latents, scores, attention = 131072 * 576 * 2 * 4, "self_attn.indexer.scores", "self_attn.attention"
+    read = {op.name: op.input_bytes[1] for op in sparse.blocks[2].ops if op.kind == "attention"}
+    assert read == {scores: latents * 128 // 576, attention: latents // 64}
+    assert next(op.input_bytes[1] for op in dense.blocks[2].ops if op.kind == "attention") == latents
+    chosen = next(op for op in sparse.blocks[2].ops if op.name == "self_attn.indexer.top_k")
+    assert chosen.bytes_written == 4 * 2048 * 4
+
+
 @every_model
 def test_kv_cache_per_token(name: str) -> None:
     per_token = 2 * layers(name).kv
@@ -248,7 +272,8 @@ def test_a_decode_step_writes_only_the_new_token(name: str, ctx: int) -> None:
     cache_read = sum(sum(op.input_bytes[1:3]) * repeat for op, repeat in attention)
     c = layers(name)
     assert appended == 5 * 2 * c.kv
-    assert cache_read == ((1 - c.sliding) * (ctx + 1) + c.sliding * min(ctx + 1, c.window)) * appended
+    seen = (1 - c.sliding) * (ctx + 1) + c.sliding * min(ctx + 1, c.window)
+    assert cache_read == 5 * 2 * (seen * (c.kv - c.index_kv) + (ctx + 1) * c.index_kv)
 
 
 @every_model

@@ -11,7 +11,16 @@ from archsim.trace import load_workload
 
 FABRIC = Fabric(Level(1e-6, 160e9), None, 8)
 #: products that every chip does in full, by the end of their names
-WHOLE = ("mlp.gate", "mlp.router", "q_a_proj", "kv_a_proj_with_mqa")
+WHOLE = (
+    "mlp.gate",
+    "mlp.router",
+    "q_a_proj",
+    "kv_a_proj_with_mqa",
+    "indexer.wq_b",
+    "indexer.wk",
+    "indexer.weights_proj",
+    "indexer.scores",
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +35,7 @@ WHOLE = ("mlp.gate", "mlp.router", "q_a_proj", "kv_a_proj_with_mqa")
         ("glm-4.5", 8),
         ("deepseek-v2-lite", 8),
         ("deepseek-v3", 8),
+        ("deepseek-v3.2-exp", 8),
     ],
 )
 def test_eight_chips_do_an_eighth_of_every_product(name: str, ways: int) -> None:
@@ -38,7 +48,7 @@ def test_eight_chips_do_an_eighth_of_every_product(name: str, ways: int) -> None
                 expected = op.flops if op.name.endswith(WHOLE) else op.flops / ways
                 assert own[op.name].flops == pytest.approx(expected, rel=0.02), op.name
         reductions = [task.name for task in tasks.tasks if task.kind == "all_reduce"]
-        layers = sum(op.kind == "attention" for op in block.ops)
+        layers = sum(op.name.endswith("attention") for op in block.ops)
         shared = sum(op.name.endswith("shared_experts.down_proj") for op in block.ops)
         if layers:
             assert len(reductions) == 2 * layers + shared  # attention and MLP, and the shared experts

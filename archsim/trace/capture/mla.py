@@ -1,4 +1,4 @@
-"""Multi-head latent attention in the absorbed form that serving engines run in decode.
+"""Multi-head latent attention in the absorbed form that serving engines run in decode, and always if it is sparse.
 
 Hugging Face caches the compressed latents but expands the whole cache to per-head keys and values in every step.
 Serving engines move the two halves of ``kv_b_proj`` to the other side of the products instead (DeepSeek-V2,
@@ -44,10 +44,12 @@ def absorb(attention: torch.nn.Module) -> None:
 
 def _rotation(attention: Any) -> str | None:
     """The name of the rotary function that the model code uses: by complex numbers in V2, else by the configuration."""
-    if hasattr(sys.modules[type(attention).__module__], "apply_rotary_emb"):
+    modeling = sys.modules[type(attention).__module__]
+    if hasattr(modeling, "apply_rotary_emb"):
         return "apply_rotary_emb"
-    interleaved = getattr(attention.config, "rope_interleave", None)
-    return None if interleaved is None else f"apply_rotary_pos_emb{'_interleave' if interleaved else ''}"
+    if not hasattr(modeling, "apply_rotary_pos_emb_interleave"):
+        return None
+    return f"apply_rotary_pos_emb{'_interleave' if getattr(attention.config, 'rope_interleave', True) else ''}"
 
 
 def _forward(
@@ -64,7 +66,8 @@ def _forward(
     if self.q_lora_rank is None:
         queries = self.q_proj(hidden_states)
     else:
-        queries = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(hidden_states)))
+        q_latent = self.q_a_layernorm(self.q_a_proj(hidden_states))
+        queries = self.q_b_proj(q_latent)
     queries = queries.view(batch, seq, -1, self.qk_head_dim).transpose(1, 2)
     q_nope, q_rot = torch.split(queries, [self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
 
@@ -77,6 +80,12 @@ def _forward(
     q_rot, k_rot = getattr(modeling, str(_rotation(self)))(q_rot, k_rot, *angles)
     if past_key_values is not None:
         latent, k_rot = past_key_values.update(latent, k_rot, self.layer_idx)
+
+    if hasattr(self, "indexer"):  # the caller's attention attends to the tokens that it chooses
+        mask = None if attention_mask is None else attention_mask[:, 0]
+        kwargs["indices"] = self.indexer(
+            hidden_states, q_latent, position_embeddings, mask, None, past_key_values=past_key_values
+        )
 
     per_head = self.kv_b_proj.weight.view(self.num_heads, -1, self.kv_lora_rank)
     w_k, w_v = torch.split(per_head, [self.qk_nope_head_dim, self.v_head_dim], dim=1)

@@ -68,13 +68,15 @@ def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool)
         total = sum(parameter.numel() for parameter in model.parameters())
         runs = _runs(model, collapse)
         _replace_layers(model, [module for run in runs for module in run.modules])
-        if phase == "decode":
-            for module in [m for m in model.modules() if hasattr(m, "kv_b_proj")]:
-                absorb(module)
+        latent = [module for module in model.modules() if hasattr(module, "kv_b_proj")]
+        absorbed = [module for module in latent if phase == "decode" or hasattr(module, "indexer")]
+        for module in absorbed:
+            absorb(module)
+        cache = RecordingCache(recorder, cached, latent=bool(latent), fresh=phase == "prefill" and not absorbed)
         weights = _track_weights(model, runs, recorder)
         if sum(weights) != total:
             raise InputError(f"{name}: the blocks hold {sum(weights)} parameters, the model {total}")
-        spans = _step(model, runs, recorder, batch, seq, cached)
+        spans = _step(model, runs, recorder, cache, batch, seq)
     if shapes.guards:
         raise InputError(f"{name}: its shapes hold only where {shapes.guards[0].expr} ({sizes})")
     tensors, ops = recorder.specs(sizes)
@@ -166,7 +168,7 @@ def _track_weights(model: Any, runs: list[_Run], recorder: Recorder) -> list[int
     return counts
 
 
-def _step(model: Any, runs: list[_Run], recorder: Recorder, batch: Any, seq: Any, cached: Any) -> list[slice]:
+def _step(model: Any, runs: list[_Run], recorder: Recorder, cache: RecordingCache, batch: Any, seq: Any) -> list[slice]:
     """One step of the model under the recorder; returns the operators of each layer."""
     spans: list[slice] = []
     instrument(model, recorder)
@@ -178,7 +180,6 @@ def _step(model: Any, runs: list[_Run], recorder: Recorder, batch: Any, seq: Any
     recorder.block = ""
     tokens = torch.empty((batch, seq), dtype=torch.long)
     positions = torch.empty((1, seq), dtype=torch.long)
-    cache = RecordingCache(recorder, cached, latent=hasattr(model.config, "kv_lora_rank"))
     with _rotary(model, recorder), recorder:
         model(input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
     return spans

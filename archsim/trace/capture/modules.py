@@ -16,7 +16,8 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from archsim.errors import InputError
-from archsim.trace.capture.recorder import Recorder, numel
+from archsim.trace.capture.recorder import Recorder
+from archsim.trace.capture.sparse import indexer_function
 
 __all__ = [
     "RecordingCache",
@@ -62,6 +63,8 @@ def instrument(model: torch.nn.Module, recorder: Recorder) -> None:
             inner = functools.partial(_norm, recorder, module, inner, "rms" if "RMS" in family else "layer")
         elif family.endswith("Router"):
             inner = functools.partial(_router, recorder, module, inner)
+        elif family.endswith("Indexer"):
+            inner = indexer_function(recorder, module)
         elif family in _GELUS:
             inner = functools.partial(_gelu, recorder, inner)
         module.forward = functools.partial(_scoped, recorder, relative(path), inner)
@@ -129,17 +132,19 @@ def attention_function(recorder: Recorder) -> Callable[..., Any]:
         with recorder.unrecorded():
             out = query.new_empty(batch, q_len, heads, d_v)
         dims = {"batch": batch, "q_len": q_len, "kv_len": kv_len, "heads": heads, "kv_heads": kv_heads}
-        # gpt-oss has a learned logit a head that takes part in the softmax.
-        sinks = [kwargs["s_aux"]] if kwargs.get("s_aux") is not None else []
+        # gpt-oss has a learned logit a head that takes part in the softmax, DeepSeek-V3.2 the tokens that were chosen.
+        more = [kwargs[name] for name in ("s_aux", "indices") if kwargs.get(name) is not None]
+        selected: dict[str, Any] = {"selected": True} if kwargs.get("indices") is not None else {}
         recorder.record(
             "attention",
             {**dims, "d_qk": d_qk, "d_v": d_v},
-            [query, key, value, *sinks],
+            [query, key, value, *more],
             [out],
             "attention",
             causal=bool(module.is_causal),
-            window=kwargs.get("sliding_window"),
+            window=module.indexer.index_topk if selected else kwargs.get("sliding_window"),
             kv_shared=recorder.find(key) == recorder.find(value) and recorder.role(key) == "kv_cache",
+            **selected,
         )
         return out, None
 
@@ -182,33 +187,39 @@ def experts_function(recorder: Recorder) -> Callable[..., Any]:
 class RecordingCache(DynamicCache):  # type: ignore[misc, unused-ignore]
     """A KV cache of `cached` tokens before the step; new tokens are written in place, as serving engines do.
 
-    Multi-head latent attention keeps its latent and its rotated key side by side in one array.
+    Multi-head latent attention keeps its latent and its rotated key side by side in one array (`latent`). Attention
+    reads what is new from where it was computed while there is nothing else (`fresh`), else from the cache.
     """
 
-    def __init__(self, recorder: Recorder, cached: Any, latent: bool) -> None:
+    def __init__(self, recorder: Recorder, cached: Any, *, latent: bool, fresh: bool) -> None:
         super().__init__()
-        self.recorder, self.cached, self.latent = recorder, cached, latent
+        self.recorder, self.cached, self.latent, self.fresh = recorder, cached, latent, fresh
 
     def get_seq_length(self, layer_idx: int = 0) -> Any:
         return self.cached
 
     def update(self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        batch, heads, new, d_k = key_states.shape
-        d_v = value_states.shape[-1]
-        widths = {"kv_cache": d_k + d_v} if self.latent else {"k_cache": d_k, "v_cache": d_v}
-        with self.recorder.unrecorded():
-            held = [key_states.new_empty(batch, heads, self.cached + new, width) for width in widths.values()]
-        for cache, name in zip(held, widths, strict=True):
-            self.recorder.add_tensor(cache, f"{self.recorder.scope[-1]}.{name}", "kv_cache")
-        cols = (numel(key_states) + numel(value_states)) / self.recorder.tokens
-        dims = {"rows": self.recorder.tokens, "cols": cols}
+        d_k, d_v = key_states.shape[-1], value_states.shape[-1]
         # Fused projections leave keys and values in one tensor.
         fused = self.recorder.find(key_states) == self.recorder.find(value_states)
-        self.recorder.record(
-            "kv_append", dims, [key_states] if fused else [key_states, value_states], held, "kv_append"
-        )
-        if isinstance(self.cached, int) and self.cached == 0:
-            return key_states, value_states  # attention in prefill reads the fresh tensors
+        parts = [key_states] if fused else [key_states, value_states]
+        held = self._append(parts, {"kv_cache": d_k + d_v} if self.latent else {"k_cache": d_k, "v_cache": d_v})
+        if self.fresh:
+            return key_states, value_states
         if self.latent:
             return held[0][..., :d_k], held[0][..., d_k:]
         return held[0], held[1]
+
+    def update_indexer(self, key_states: Any, layer_idx: int) -> Any:
+        """The keys by which DeepSeek-V3.2 chooses tokens."""
+        return self._append([key_states], {"index_cache": key_states.shape[-1]})[0]
+
+    def _append(self, parts: list[Any], widths: dict[str, int]) -> list[Any]:
+        batch, heads, new, _ = parts[0].shape
+        with self.recorder.unrecorded():
+            held = [parts[0].new_empty(batch, heads, self.cached + new, width) for width in widths.values()]
+        for cache, name in zip(held, widths, strict=True):
+            self.recorder.add_tensor(cache, f"{self.recorder.scope[-1]}.{name}", "kv_cache")
+        dims = {"rows": self.recorder.tokens, "cols": heads * sum(widths.values())}
+        self.recorder.record("kv_append", dims, parts, held, "kv_append")
+        return held
