@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from archsim._data import data_path
@@ -13,8 +16,10 @@ __all__ = ["list_workloads", "load_workload"]
 
 
 def list_workloads() -> tuple[str, ...]:
-    """Names of the shipped workloads, sorted."""
-    return tuple(sorted({path.name.rsplit(".", 2)[0] for path in data_path("workloads").glob("*.*.h5")}))
+    """Names of the shipped workloads, sorted, other names of the same model included."""
+    return tuple(
+        sorted({path.name.rsplit(".", 2)[0] for path in data_path("workloads").glob("*.*.h5")} | set(_aliases()))
+    )
 
 
 def load_workload(name: str, phase: str) -> Trace:
@@ -29,7 +34,15 @@ def load_workload(name: str, phase: str) -> Trace:
     known = list_workloads()
     if name not in known:
         raise InputError(f"unknown workload '{name}'{did_you_mean(name, known)}; shipped are {', '.join(known)}")
-    path = Path(data_path("workloads")) / f"{name}.{phase}.h5"
+    model = _aliases().get(name, name)
+    path = Path(data_path("workloads")) / f"{model}.{phase}.h5"
     if not path.exists():
         raise InputError(f"the workload '{name}' has no {phase} trace ({path})")
-    return load_trace(path)
+    return replace(load_trace(path), name=name) if model != name else load_trace(path)
+
+
+@lru_cache(maxsize=1)
+def _aliases() -> dict[str, str]:
+    """Models that differ from another in their weights only, and that other one."""
+    aliases: dict[str, str] = json.loads((data_path("workloads") / "aliases.json").read_text(encoding="utf-8"))
+    return aliases

@@ -274,9 +274,17 @@ def test_at() -> None:
     assert (op.bytes_read, op.bytes_written) == ((6 * 4 + 24) * 2, 6 * 6 * 2)
 
 
+def test_a_model_under_another_name() -> None:
+    """R1 is V3 with other weights: the same blocks, under its own name."""
+    same, original = load_workload("deepseek-r1", "decode"), load_workload("deepseek-v3", "decode")
+    assert (same.name, original.name) == ("deepseek-r1", "deepseek-v3")
+    assert (same.blocks, same.tensors, same.config) == (original.blocks, original.tensors, original.config)
+
+
 def test_workloads_by_name() -> None:
     assert {"deepseek-v3", "llama-3.1-8b"} <= set(list_workloads())
     assert list(list_workloads()) == sorted(list_workloads())
+    assert "deepseek-r1" in list_workloads()
     with pytest.raises(InputError, match=r"did you mean 'llama-3\.1-8b'"):
         load_workload("llama-3.1-8", "decode")
     with pytest.raises(InputError, match="did you mean 'decode'"):
