@@ -126,6 +126,7 @@ TEST = [
 ]
 PLOT = ["pandas>=2.2,<4", "matplotlib>=3.8,<4"]
 EXPORT = ["torch==2.13.0", "transformers==5.23.0"]
+ONNX = ["onnx>=1.19,<2"]
 
 setup(
     name="archsim",
@@ -159,6 +160,6 @@ setup(
         "ruamel.yaml>=0.18,<0.20",
         "rich>=13.7,<16",
     ],
-    extras_require={"plot": PLOT, "export": EXPORT, "test": [*TEST, *PLOT]},
+    extras_require={"plot": PLOT, "export": EXPORT, "onnx": ONNX, "test": [*TEST, *PLOT, *ONNX]},
     entry_points={"console_scripts": ["archsim = archsim.cli.main:main"]},
 )
