@@ -1,4 +1,4 @@
-"""`archsim trace`: export, show, list, compare and draw operator traces."""
+"""`archsim trace`: export, import, show, list, compare and draw operator traces."""
 
 from __future__ import annotations
 
@@ -152,6 +152,47 @@ def export(model: str, phase: str, out: Path) -> None:
     captured.save(out)
     size, seconds = out.stat().st_size, time.monotonic() - begin
     click.echo(f"{name} {phase}: wrote {out} ({size:,} bytes, {seconds:.1f} s)", err=True)
+
+
+@trace.command("import")
+@click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(("onnx", "chakra")), required=True, help="What kind of file it is.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The .h5 file to write.")
+@click.option("--dim", "dims", metavar="NAME=SIZE", multiple=True, help="ONNX: what a symbolic dimension is.")
+@click.option("--dtype", help="ONNX: run what is fp32 in the file in this type, as in bf16.")
+def import_(source: Path, form: str, out: Path, dims: tuple[str, ...], dtype: str | None) -> None:
+    """Make a trace of an ONNX model or of an MLCommons Chakra execution trace.
+
+    It is a prefill trace unless archsim wrote the Chakra file in decode. A --dim is batch, seq or a number.
+    Needs the onnx package for ONNX files: pip install archsim[onnx].
+
+    \b
+    Examples:
+      archsim trace import gpt2.onnx --format onnx --dtype bf16 --out gpt2.h5
+      archsim trace import bert.onnx --format onnx --dim tokens=seq --dim labels=3 --out bert.h5
+      archsim trace import llama.0.et --format chakra --out llama.h5
+    """
+    from archsim.trace.importers import import_chakra, import_onnx
+
+    if form == "chakra":
+        if dims or dtype:
+            raise InputError("--dim and --dtype are for ONNX files: a Chakra trace has fixed sizes and types")
+        made = import_chakra(source)
+    else:
+        made = import_onnx(source, dims=dict(map(_dim, dims)), dtype=dtype)
+    made.save(out)
+    ops = sum(len(block.ops) for block in made.blocks)
+    click.echo(f"{made.name} {made.phase}: wrote {out} ({ops} operators in {len(made.blocks)} blocks)", err=True)
+    for what in ("collectives", "left_out"):
+        if made.config.get(what):
+            click.echo(f"  {what.replace('_', ' ')}: {json.dumps(made.config[what])}", err=True)
+
+
+def _dim(text: str) -> tuple[str, str]:
+    name, equals, size = text.rpartition("=")
+    if not (name and equals and size):
+        raise InputError(f"--dim {text}: write it as NAME=batch, NAME=seq or NAME=128")
+    return name, size
 
 
 def _load(source: str, phase: str | None) -> Trace:

@@ -7,10 +7,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import archsim
+from archsim.cli.main import cli
 from archsim.errors import InputError
 from archsim.trace import Graph, Trace, load_trace, load_workload, quantised
 from archsim.trace.importers import export_chakra, import_chakra
@@ -227,6 +229,20 @@ def test_work_of_which_only_the_size_is_known(flops: int, nbytes: int, tmp_path:
     trace = imported(tmp_path, *reversed(nodes))
     assert trace.at(batch=1, seq=1).flops == pytest.approx(3 * flops, rel=0.02)
     assert archsim.simulate("h800", trace, phase="prefill", seq=1, fidelity="roofline").time_s > 0
+
+
+def test_command_line(tmp_path: Path) -> None:
+    node = torch_node(1, "aten::mm", [(1, [64, 32]), (2, [32, 64])], (4, [64, 64]))
+    collective = Node(2, "nccl:all_reduce", NodeType.COMM_COLL, attrs={"comm_type": 0, "comm_size": 64})
+    (tmp_path / "a.et").write_bytes(write_messages({}, [node, collective]))
+    run = ["trace", "import", str(tmp_path / "a.et"), "--format", "chakra", "--out", str(tmp_path / "a.h5")]
+    result = CliRunner().invoke(cli, run)
+    assert result.exit_code == 0
+    assert 'collectives: {"ALL_REDUCE": {"count": 1, "bytes": 64}}' in result.stderr
+    assert load_trace(tmp_path / "a.h5").at(batch=1, seq=1).flops == 2 * 64 * 64 * 32
+    result = CliRunner().invoke(cli, [*run, "--dtype", "bf16"])
+    assert result.exit_code == 2
+    assert "are for ONNX files" in result.stderr
 
 
 @pytest.mark.parametrize(

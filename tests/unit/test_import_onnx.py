@@ -8,10 +8,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import archsim
+from archsim.cli.main import cli
 from archsim.errors import InputError
 from archsim.trace import Op, Trace, load_trace
 from archsim.trace.importers import import_onnx
@@ -244,6 +246,32 @@ def archsim_value(text: str, values: dict[str, int]) -> int:
     from archsim.trace.expr import Expr
 
     return Expr.parse(text).evaluate(values)
+
+
+# command line ---------------------------------------------------------------------------------------------------
+
+
+def test_command_line(tmp_path: Path) -> None:
+    path, out = tmp_path / "relu.onnx", tmp_path / "relu.h5"
+    m = Model()
+    m("Relu", "relu", "x", outputs=["y"])
+    onnx.save(m.build([helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", 8])], "y"), path)
+    run = ["trace", "import", str(path), "--format", "onnx", "--out", str(out)]
+    result = CliRunner().invoke(cli, run)
+    assert result.exit_code == 2
+    assert "say what its dimension 'rows' is" in result.stderr
+    result = CliRunner().invoke(cli, [*run, "--dim", "rows=seq", "--dtype", "fp16"])
+    assert (result.exit_code, result.stderr) == (0, f"relu prefill: wrote {out} (1 operators in 1 blocks)\n")
+    graph = load_trace(out).at(batch=1, seq=10)
+    assert graph.blocks[0].ops[0].bytes_read == 2 * 10 * 8
+
+
+@pytest.mark.parametrize("bad", ["rows", "=3", "rows="])
+def test_command_line_dimensions(bad: str, tmp_path: Path) -> None:
+    run = ["trace", "import", "x.onnx", "--format", "onnx", "--out", str(tmp_path / "x.h5"), "--dim", bad]
+    result = CliRunner().invoke(cli, run)
+    assert result.exit_code == 2
+    assert f"--dim {bad}: write it as NAME=batch" in result.stderr
 
 
 # faults ---------------------------------------------------------------------------------------------------------
