@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 # Modules that write out the tanh form of GELU, under the names of models that use it.
-_GELUS = ("NewGELUActivation", "FastGELUActivation", "PytorchGELUTanh")
+_GELUS = ("NewGELUActivation", "FastGELUActivation")
 # The backbone is called `model` or `transformer`, its list of layers `layers` or `h`.
 _PREFIX = re.compile(r"^((model|transformer)\b\.?)?((layers|h)\.(?P<layer>\d+)\b\.?)?")
 
