@@ -39,13 +39,10 @@ def list_(as_json: bool) -> None:
     if as_json:
         emit_json(rows)
         return
-    table = _table("workload", "phase", "parameters", "layers", "KV bytes/token", "symbols")
-    for row in rows:
+    table = _table("workload", "parameters", "layers", "KV bytes/token")
+    for row in rows[:: len(_PHASES)]:  # the phases of a model differ in none of these
         layers = " + ".join(f"{b['repeat']} {b['name']}" for b in row["blocks"] if b["repeat"] > 1)
-        size = f"{row['parameters'] / 1e9:.2f} B"
-        table.add_row(
-            row["name"], row["phase"], size, layers, f"{row['kv_bytes_per_token']:,}", " ".join(row["symbols"])
-        )
+        table.add_row(row["name"], f"{row['parameters'] / 1e9:.2f} B", layers, f"{row['kv_bytes_per_token']:,}")
     console().print(table)
 
 

@@ -92,7 +92,7 @@ def _kernels(tasks: Sequence[Task], readers: Counter[int]) -> list[Kernel]:
     for task in tasks:
         if task.kind == "matmul" and task.dims["b"] == 1:
             module = task.name.rpartition(".")[0]
-            key = (module, task.inputs[0].tensor, task.dims["k"], task.dtype, task.inputs[1].element_bytes)
+            key = (module, task.inputs[0].tensor, task.dims["m"], task.dims["k"], task.dtype, task.inputs[1].element_bytes)
             if key in merged:
                 merged[key].append(task)
                 continue
