@@ -92,7 +92,8 @@ def _kernels(tasks: Sequence[Task], readers: Counter[int]) -> list[Kernel]:
     for task in tasks:
         if task.kind == "matmul" and task.dims["b"] == 1:
             module = task.name.rpartition(".")[0]
-            key = (module, task.inputs[0].tensor, task.dims["m"], task.dims["k"], task.dtype, task.inputs[1].element_bytes)
+            x, weight = task.inputs[:2]
+            key = (module, x.tensor, task.dims["m"], task.dims["k"], task.dtype, weight.element_bytes)
             if key in merged:
                 merged[key].append(task)
                 continue
