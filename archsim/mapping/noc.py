@@ -4,7 +4,8 @@ Crossbar: the fabric inside is non-blocking; transfers contend at the cores' own
 each crossing costs one hop latency. Mesh: cores sit row by row on a grid of routers, one each; memory ports sit
 on the west and east edges. Data for a core travels along its row first and writes leave along the column first,
 so that both meet the busy edge columns as little as they can. Every directed link between neighbouring routers
-is a resource that transfers contend for. Not modelled yet: virtual channels, flits and credits, multicast.
+is a resource that transfers contend for. A read's request costs nothing on a mesh. Not modelled yet: virtual
+channels, flits and credits, multicast on a mesh (behind a crossbar, lowering lets neighbouring cores share a fetch).
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ INDIFFERENT = 0.01
 class MatmulShape:
     """A group of products with common ``n`` and ``k``; ``m`` has one entry per product (experts, batches).
 
-    ``shared_b``: all products multiply the same B (then ``m`` has one entry anyway for a plain linear layer).
+    dtype: what the operands are multiplied in. ``a_bytes`` and so on: bytes of an element as it is stored.
     ``convert_a``, ``convert_b``: the operand is stored narrower than it is multiplied, and converted as it arrives.
     """
 

@@ -31,10 +31,10 @@ from archsim.models.collective import Level
 from archsim.trace import QUANTS, Graph, Trace, load_workload, quantised, routed
 from archsim.trace.quantise import PLANS
 from archsim.trace.routing import describe_routing
+from archsim.trace.trace import PHASES
 
 __all__ = ["Job", "Options", "prepare"]
 
-PHASES = ("prefill", "decode")
 FIDELITIES = ("roofline", "tile")
 ENGINES = ("compiled", "simpy")
 
@@ -199,8 +199,8 @@ def _job(
 
 
 def _at(trace: Trace, options: Options, batch: int) -> Graph:
-    point = {"batch": batch, "seq": options.seq} if options.phase == "prefill" else {"batch": batch, "ctx": options.ctx}
-    return trace.at(**point)
+    sizes = {"batch": batch, "seq": options.seq, "ctx": options.ctx}
+    return trace.at(**{symbol: sizes[symbol] for symbol in PHASES[options.phase]})
 
 
 def _heads(graph: Graph) -> int:
