@@ -15,6 +15,8 @@ from archsim.hardware.core import (
 )
 from archsim.hardware.link import LinkSpec
 from archsim.hardware.loading import (
+    ChipFamily,
+    SystemFamily,
     list_chips,
     list_memory_standards,
     list_systems,
@@ -30,6 +32,7 @@ from archsim.hardware.system import SystemSpec
 __all__ = [
     "CacheSpec",
     "Check",
+    "ChipFamily",
     "ChipSpec",
     "CoreSpec",
     "Crossbar",
@@ -45,6 +48,7 @@ __all__ = [
     "PhysicalSpec",
     "Port",
     "Provenance",
+    "SystemFamily",
     "SystemSpec",
     "SystolicArray",
     "TensorCore",

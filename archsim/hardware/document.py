@@ -8,6 +8,7 @@ Scalars follow the YAML 1.2 core schema (``no`` and ``12:30`` are text, ``1e9`` 
 from __future__ import annotations
 
 import io
+import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ Path_ = tuple[str | int, ...]
 
 _CONSTANTS = {"": None, "~": None, "null": None, "true": True, "false": False}
 _INTEGER = re.compile(r"[-+]?[0-9]+")
+_BARE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+/()^-]*(?: [A-Za-z0-9_.+/()^-]+)*")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 
 
@@ -174,11 +176,36 @@ def parse_scalar_text(text: str, label: str) -> Any:
 
 
 def to_yaml(data: dict[str, Any]) -> str:
-    """Write plain data as a YAML document, keys in order."""
-    from ruamel.yaml import YAML
+    """Write plain data (maps, lists, text, numbers) as a YAML document in block style, keys in order.
 
-    yaml = YAML()
-    yaml.width = 120
-    stream = io.StringIO()
-    yaml.dump(data, stream)
-    return stream.getvalue()
+    >>> to_yaml({"cores": 4, "core": {"clock": "2 GHz", "note": "yes: no"}, "sizes": [1, 2]})
+    'cores: 4\\ncore:\\n  clock: 2 GHz\\n  note: "yes: no"\\nsizes: [1, 2]\\n'
+    """
+    lines: list[str] = []
+    _write(data, "", lines)
+    return "\n".join(lines) + "\n"
+
+
+def _write(data: dict[str, Any], indent: str, lines: list[str]) -> None:
+    for key, value in data.items():
+        name = f"{indent}{_text(key)}:"
+        if isinstance(value, dict) and value:
+            lines.append(name)
+            _write(value, indent + "  ", lines)
+        else:
+            lines.append(f"{name} {_flow(value)}")
+
+
+def _flow(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_text(key)}: {_flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    return _text(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _text(text: str) -> str:
+    """Text that reads back as itself: bare where nothing in it has a meaning in YAML, else in double quotes."""
+    if _BARE.fullmatch(text) and _scalar(text) == text:
+        return text
+    return '"' + "".join(c if c.isprintable() and c not in '"\\' else f"\\U{ord(c):08X}" for c in text) + '"'

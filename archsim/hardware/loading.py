@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ from archsim.hardware.system import SystemSpec
 from archsim.units import FROM_FILE
 
 __all__ = [
+    "ChipFamily",
+    "SystemFamily",
     "list_chips",
     "list_memory_standards",
     "list_systems",
@@ -49,15 +52,47 @@ def list_memory_standards() -> list[str]:
 
 def load_chip(name: str | Path, overrides: Mapping[str, Any] | None = None) -> ChipSpec:
     """Load a preset (``"h100"``) or a file (``"my/chip.yaml"``) and lay ``{"core.matrix.rows": "256"}`` over it."""
-    document, layers = _resolve("chip", name), dict(overrides or {})
-    if "memory.standard" in layers:  # before overrides that reach into it
-        document = override(document, {"memory.standard": layers.pop("memory.standard")})
-    return _validate(ChipSpec, _with_standard(override(_with_standard(document), layers)))
+    return ChipFamily.of(name).variant(overrides or {})
 
 
 def load_system(name: str | Path, overrides: Mapping[str, Any] | None = None) -> SystemSpec:
     """Load a system preset or file."""
-    return _validate(SystemSpec, override(_resolve("system", name), overrides or {}))
+    return SystemFamily.of(name).variant(overrides or {})
+
+
+@dataclass(frozen=True)
+class ChipFamily:
+    """A chip description, read once, of which variants are made without reading it again."""
+
+    document: Document
+
+    @staticmethod
+    def of(name: str | Path) -> ChipFamily:
+        """The family of a preset or file."""
+        return ChipFamily(_with_standard(_resolve("chip", name)))
+
+    def variant(self, overrides: Mapping[str, Any]) -> ChipSpec:
+        """The chip with ``{"core.matrix.rows": "256"}`` laid over it."""
+        document, layers = self.document, dict(overrides)
+        if "memory.standard" in layers:  # before overrides that reach into it
+            document = _with_standard(override(document, {"memory.standard": layers.pop("memory.standard")}))
+        return _validate(ChipSpec, override(document, layers))
+
+
+@dataclass(frozen=True)
+class SystemFamily:
+    """A system description, read once."""
+
+    document: Document
+
+    @staticmethod
+    def of(name: str | Path) -> SystemFamily:
+        """The family of a preset or file."""
+        return SystemFamily(_resolve("system", name))
+
+    def variant(self, overrides: Mapping[str, Any]) -> SystemSpec:
+        """The system with overrides laid over it."""
+        return _validate(SystemSpec, override(self.document, overrides))
 
 
 def load_memory_standard(name: str | Path) -> MemoryStandard:
