@@ -8,7 +8,7 @@ from archsim.mapping.fuse import Kernel, KernelBlock, fuse
 from archsim.mapping.layout import Layout, lay_out
 from archsim.mapping.lowering import Lowered, lower
 from archsim.mapping.plan import Plan, candidate_plans, make_plan
-from archsim.mapping.roofline import Bounds, bound_kernels
+from archsim.mapping.roofline import Bounds, Rates, bound_kernels
 from archsim.mapping.shard import Fabric, shard
 from archsim.mapping.target import Target, make_target
 from archsim.mapping.tiling import MatmulShape, Tiling, choose_tiling, score_tilings
@@ -23,6 +23,7 @@ __all__ = [
     "Lowered",
     "MatmulShape",
     "Plan",
+    "Rates",
     "Target",
     "Tiling",
     "bound_kernels",

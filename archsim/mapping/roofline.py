@@ -9,7 +9,7 @@ of its streams.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,17 +19,38 @@ from archsim.mapping.fuse import Kernel
 from archsim.mapping.lowering import converted, vector_work
 from archsim.mapping.target import Target
 from archsim.mapping.task import Task
-from archsim.models.vector import COSTS
+from archsim.models.vector import COSTS, VectorCost
 from archsim.trace.costs import attention_pairs
 
-__all__ = ["Bounds", "bound_kernels"]
+__all__ = ["Bounds", "Rates", "bound_kernels"]
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
+class Rates:
+    """What the bound needs of a chip, per second: numbers, or arrays of shape (design points, 1) for many chips at once.
+
+    flops: by the type that the matrix units compute in. simple, special: operations of all vector lanes. memory: bytes.
+    """
+
+    flops: Mapping[str, Floats]
+    simple: Floats
+    special: Floats
+    memory: Floats
+
+    @staticmethod
+    def of(target: Target) -> Rates:
+        """The rates of one chip."""
+        unit, cycles = target.chip.core.vector, target.cores * target.clock
+        flops = {dtype: np.asarray(target.chip.flops(dtype)) for dtype in target.chip.dtypes}
+        simple, special = np.asarray(unit.lanes * cycles), np.asarray(unit.special_lanes * cycles)
+        return Rates(flops, simple, special, np.asarray(target.dram_bytes_per_s))
+
+
+@dataclass(frozen=True, eq=False)
 class Bounds:
-    """Seconds of each kernel on each resource; a column per kernel."""
+    """Seconds of each kernel on each resource; a column per kernel, and a row per design point where there are many."""
 
     matrix: Floats
     vector: Floats
@@ -43,38 +64,40 @@ class Bounds:
         return longest
 
 
-def bound_kernels(kernels: Sequence[Kernel], target: Target) -> Bounds:
-    """Lower bounds of ``kernels`` on ``target``."""
-    rate = np.array([target.peak_flops(kernel.tasks[0].dtype) if _multiplies(kernel) else np.inf for kernel in kernels])
-    flops = np.array([kernel.flops if _multiplies(kernel) else 0 for kernel in kernels], dtype=np.float64)
-    vector = np.array([_vector_cycles(kernel, target) for kernel in kernels])
-    memory = np.array(_cold_bytes(kernels, cached=target.cache_bytes > 0), dtype=np.float64)
+def bound_kernels(kernels: Sequence[Kernel], target: Target, rates: Rates | None = None) -> Bounds:
+    """Lower bounds of ``kernels`` on ``target``, or on chips like it that differ in their ``rates`` only."""
+    rates = rates or Rates.of(target)
+    memory = np.array(_cold_bytes(kernels, cached=target.cache_bytes > 0), dtype=np.float64) / rates.memory
     fabric = np.array([sum(task.seconds for task in kernel.tasks) for kernel in kernels])
-    return Bounds(flops / rate, vector / target.cores / target.clock, memory / target.dram_bytes_per_s, fabric)
+    matrix, vector = np.zeros_like(memory), np.zeros_like(memory)
+    for i, kernel in enumerate(kernels):
+        if _multiplies(kernel):
+            matrix[..., i : i + 1] = kernel.flops / rates.flops[target.compute_dtype(kernel.tasks[0].dtype)]
+        for elements, cost in _vector_work(kernel, target):
+            slower = np.maximum(cost.simple / rates.simple, cost.special / rates.special)
+            vector[..., i : i + 1] += elements * slower
+    return Bounds(matrix, vector, memory, np.broadcast_to(fabric, memory.shape))
 
 
 def _multiplies(kernel: Kernel) -> bool:
     return kernel.kind in ("product", "grouped", "attention")
 
 
-def _vector_cycles(kernel: Kernel, target: Target) -> float:
-    """Cycles of one core's vector unit for the kernel's essential vector work."""
-    unit = target.chip.core.vector
+def _vector_work(kernel: Kernel, target: Target) -> list[tuple[int, VectorCost]]:
+    """The kernel's essential vector work: elements, and the operations of each."""
     if kernel.kind == "attention":
         d, attrs = kernel.tasks[0].dims, kernel.tasks[0].attrs
         window = attrs.get("window")
         pairs = attention_pairs(
             d["q_len"], d["kv_len"], bool(attrs.get("causal")), None if window is None else int(window)
         )
-        work = [(d["batch"] * d["heads"] * pairs, COSTS["online_softmax"])]
-    elif kernel.kind == "vector":
-        work = [vector_work(task) for task in kernel.tasks]
-    elif kernel.kind in ("product", "grouped"):  # each weight that is stored narrower is widened once at least
+        return [(d["batch"] * d["heads"] * pairs, COSTS["online_softmax"])]
+    if kernel.kind == "vector":
+        return [vector_work(task) for task in kernel.tasks]
+    if kernel.kind in ("product", "grouped"):  # each weight that is stored narrower is widened once at least
         narrow = [task for task in kernel.tasks if converted(task, task.inputs[1], target)]
-        work = [(_weights(task), COSTS["dequantise"]) for task in narrow]
-    else:
-        return 0.0
-    return float(sum(n * max(cost.simple / unit.lanes, cost.special / unit.special_lanes) for n, cost in work))
+        return [(_weights(task), COSTS["dequantise"]) for task in narrow]
+    return []
 
 
 def _weights(task: Task) -> int:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from archsim.engine import Session
 from archsim.hardware import ChipSpec, SystemSpec
 from archsim.results import Result, run_meta
 from archsim.simulation import outcome
 from archsim.simulation.blocks import BlockRun, run_block
-from archsim.simulation.job import Job, Options, prepare
+from archsim.simulation.job import Job, Options, candidates, prepare
 from archsim.trace import Trace
 
-__all__ = ["Job", "Options", "prepare", "simulate"]
+__all__ = ["Job", "Options", "candidates", "options_of", "prepare", "simulate"]
 
 #: default prompt of a prefill and default cached tokens of a decode step
 SEQ, CTX = 2048, 4096
@@ -70,17 +71,22 @@ def simulate(
     >>> 7e-3 < step.time_s < 15e-3
     True
     """
-    decode = phase == "decode"
-    options = Options(
-        phase=phase, batch=batch, seq=seq if seq is not None else (1 if decode else SEQ),
-        ctx=ctx if ctx is not None else (CTX if decode else 0), tp=tp, ep=ep, fidelity=fidelity, engine=engine,
-        exact=exact, quant=quant, routing=routing, seed=seed,
+    options = options_of(
+        phase, seq=seq, ctx=ctx, batch=batch, tp=tp, ep=ep, fidelity=fidelity, engine=engine, exact=exact, quant=quant,
+        routing=routing, seed=seed,
     )  # fmt: skip
     job = prepare(chip, workload, options, system, set)
     meta = _meta(job, command)
     if fidelity == "roofline":
         return outcome.from_bounds(job, job.bounds, meta)
     return outcome.from_runs(job, _run(job, progress or (lambda done, total, name: None)), meta, timeline=timeline)
+
+
+def options_of(phase: str, *, seq: int | None, ctx: int | None, **others: Any) -> Options:
+    """Options with the default sizes of the phase where none are given."""
+    decode = phase == "decode"
+    seq = seq if seq is not None else (1 if decode else SEQ)
+    return Options(phase=phase, seq=seq, ctx=ctx if ctx is not None else (CTX if decode else 0), **others)
 
 
 def _run(job: Job, progress: Callable[[int, int, str], None]) -> list[BlockRun]:

@@ -33,7 +33,7 @@ from archsim.trace.quantise import PLANS
 from archsim.trace.routing import describe_routing
 from archsim.trace.trace import PHASES
 
-__all__ = ["Job", "Options", "prepare"]
+__all__ = ["Job", "Options", "candidates", "prepare"]
 
 FIDELITIES = ("roofline", "tile")
 ENGINES = ("compiled", "simpy")
@@ -155,6 +155,14 @@ def prepare(
 
     Without ``tp`` the plan is the one with the smallest lower bound on the time among those that fit.
     """
+    return min(candidates(chip, workload, options, system, overrides), key=Job.bound_s)
+
+
+def candidates(
+    chip: str | ChipSpec, workload: str | Trace, options: Options, system: str | SystemSpec | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> list[Job]:  # fmt: skip
+    """A job for every plan that fits into memory; InputError if there is none."""
     spec = load_chip(chip, dict(overrides or {})) if isinstance(chip, str) else chip
     if overrides and not isinstance(chip, str):
         raise InputError("overrides need the chip's name or path; a ChipSpec is final")
@@ -186,7 +194,7 @@ def prepare(
         place = f"{where.name} ({least.plan})" if where else spec.name
         remedy = _remedy(spec, least.need, chips, options.quant)
         require_fit(least.need, int(spec.memory.capacity), workload=trace.name, where=place, remedy=remedy)
-    return min(fitting, key=Job.bound_s)
+    return fitting
 
 
 def _job(
