@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Rates:
-    """What the bound needs of a chip, per second: numbers, or arrays of shape (design points, 1) for many chips at once.
+    """What the bound needs of a chip, per second: numbers, or arrays of shape (points, 1) for many chips at once.
 
     flops: by the type that the matrix units compute in. simple, special: operations of all vector lanes. memory: bytes.
     """
@@ -43,7 +43,7 @@ class Rates:
     def of(target: Target) -> Rates:
         """The rates of one chip."""
         unit, cycles = target.chip.core.vector, target.cores * target.clock
-        flops = {dtype: np.asarray(target.chip.flops(dtype)) for dtype in target.chip.dtypes}
+        flops: dict[str, Floats] = {dtype: np.asarray(target.chip.flops(dtype)) for dtype in target.chip.dtypes}
         simple, special = np.asarray(unit.lanes * cycles), np.asarray(unit.special_lanes * cycles)
         return Rates(flops, simple, special, np.asarray(target.dram_bytes_per_s))
 
