@@ -192,7 +192,13 @@ def chip_check(name: str, overrides: dict[str, str], as_json: bool) -> None:
 
 
 @chip.command("schema")
-@click.option("--of", "kind", type=click.Choice(["chip", "system", "memory"]), default="chip", show_default=True)
+@click.option(
+    "--of",
+    "kind",
+    type=click.Choice(["chip", "system", "memory", "technology", "parts"]),
+    default="chip",
+    show_default=True,
+)
 def chip_schema(kind: str) -> None:
     """Print the JSON schema of a description file, for editors.
 

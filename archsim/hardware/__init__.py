@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from archsim.hardware.checks import Check
-from archsim.hardware.chip import ChipSpec, LaunchSpec, PhysicalSpec
+from archsim.hardware.chip import ChipSpec, LaunchSpec
 from archsim.hardware.core import (
     CoreSpec,
     LocalMemory,
@@ -20,14 +20,20 @@ from archsim.hardware.loading import (
     list_chips,
     list_memory_standards,
     list_systems,
+    list_technologies,
     load_chip,
     load_memory_standard,
+    load_parts,
     load_system,
+    load_technology,
 )
 from archsim.hardware.memory import MemorySpec, MemoryStandard, Timings
 from archsim.hardware.noc import CacheSpec, Crossbar, Mesh, NocSpec
+from archsim.hardware.parts import PartsSpec
+from archsim.hardware.physical import LayoutSpec, PhysicalSpec
 from archsim.hardware.spec import Dtype, Provenance
 from archsim.hardware.system import SystemSpec
+from archsim.hardware.technology import TechnologySpec
 
 __all__ = [
     "CacheSpec",
@@ -38,6 +44,7 @@ __all__ = [
     "Crossbar",
     "Dtype",
     "LaunchSpec",
+    "LayoutSpec",
     "LinkSpec",
     "LocalMemory",
     "MatrixUnit",
@@ -45,19 +52,24 @@ __all__ = [
     "MemoryStandard",
     "Mesh",
     "NocSpec",
+    "PartsSpec",
     "PhysicalSpec",
     "Port",
     "Provenance",
     "SystemFamily",
     "SystemSpec",
     "SystolicArray",
+    "TechnologySpec",
     "TensorCore",
     "Timings",
     "VectorUnit",
     "list_chips",
     "list_memory_standards",
     "list_systems",
+    "list_technologies",
     "load_chip",
     "load_memory_standard",
+    "load_parts",
     "load_system",
+    "load_technology",
 ]

@@ -16,12 +16,13 @@ from archsim.hardware.core import CoreSpec
 from archsim.hardware.link import LinkSpec
 from archsim.hardware.memory import MemorySpec
 from archsim.hardware.noc import CacheSpec, NocSpec
+from archsim.hardware.physical import PhysicalSpec
 from archsim.hardware.spec import Count, Dtype, Provenance, ProvenanceMap, Spec, source_for
-from archsim.units import AS_TEXT, Area, ComputeRate, Frequency, Power, Time
+from archsim.units import AS_TEXT, ComputeRate, Frequency, Time
 
-__all__ = ["ChipSpec", "LaunchSpec", "PhysicalSpec"]
+__all__ = ["ChipSpec", "LaunchSpec"]
 
-_FACTS_ONLY = {"title", "vendor", "year", "status", "estimated", "physical", "provenance"}
+_FACTS_ONLY = {"title", "vendor", "year", "status", "estimated", "provenance"}
 
 
 class LaunchSpec(Spec):
@@ -30,17 +31,6 @@ class LaunchSpec(Spec):
     latency: Time
     vector_latency: Time | None = None
     """For operators without matrix work, where it is known to differ."""
-
-
-class PhysicalSpec(Spec):
-    """Facts that do not enter the timing."""
-
-    process: str | None = None
-    dies: Count = 1
-    """Compute dies in the package."""
-    die_area: Area | None = None
-    """One compute die."""
-    tdp: Power | None = None
 
 
 class ChipSpec(Spec):
@@ -97,6 +87,7 @@ class ChipSpec(Spec):
         content: dict[str, Any] = self.model_dump(mode="json", exclude=_FACTS_ONLY | {"name"})
         for label in ("name", "title", "provenance"):
             del content["memory"]["standard"][label]
+        del content["physical"]["process"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -16,8 +16,10 @@ from archsim.hardware.document import Document, read_document
 from archsim.hardware.memory import MemoryStandard
 from archsim.hardware.merge import inherit, override
 from archsim.hardware.messages import input_error
+from archsim.hardware.parts import PartsSpec
 from archsim.hardware.spec import Spec
 from archsim.hardware.system import SystemSpec
+from archsim.hardware.technology import TechnologySpec
 from archsim.units import FROM_FILE
 
 __all__ = [
@@ -26,12 +28,18 @@ __all__ = [
     "list_chips",
     "list_memory_standards",
     "list_systems",
+    "list_technologies",
     "load_chip",
     "load_memory_standard",
+    "load_parts",
     "load_system",
+    "load_technology",
 ]
 
-_FOLDERS = {"chip": "chips", "system": "systems", "memory standard": "memory"}
+_FOLDERS = {
+    "chip": "chips", "system": "systems", "memory standard": "memory", "technology": "technology",
+    "parts list": "parts",
+}  # fmt: skip
 _SpecT = TypeVar("_SpecT", bound=Spec)
 
 
@@ -76,7 +84,7 @@ class ChipFamily:
         document, layers = self.document, dict(overrides)
         if "memory.standard" in layers:  # before overrides that reach into it
             document = _with_standard(override(document, {"memory.standard": layers.pop("memory.standard")}))
-        return _validate(ChipSpec, override(document, layers))
+        return _validate(ChipSpec, _with_technology(override(document, layers)))
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,21 @@ class SystemFamily:
 def load_memory_standard(name: str | Path) -> MemoryStandard:
     """Load a memory standard."""
     return _validate(MemoryStandard, _resolve("memory standard", name))
+
+
+def list_technologies() -> list[str]:
+    """Names of the technology tables."""
+    return _list("technology")
+
+
+def load_technology(name: str | Path) -> TechnologySpec:
+    """Load the table of a process node."""
+    return _validate(TechnologySpec, _resolve("technology", name))
+
+
+def load_parts(name: str | Path = "default") -> PartsSpec:
+    """Load a list of parts and prices."""
+    return _validate(PartsSpec, _resolve("parts list", name))
 
 
 def _list(what: str) -> list[str]:
@@ -171,6 +194,22 @@ def _with_standard(document: Document) -> Document:
     data = {**document.data, "memory": {**memory, "standard": standard.data}}
     inner = {("memory", "standard", *path): mark for path, mark in standard.marks.items() if path}
     return Document(data, {**document.marks, **inner})
+
+
+def _with_technology(document: Document) -> Document:
+    """Refuse a process node that has no table."""
+    physical: Any = document.data.get("physical")
+    for path in (("technology",), ("io_dies", "technology")):
+        named: Any = physical
+        for part in path:
+            named = named.get(part) if isinstance(named, dict) else None
+        if isinstance(named, str):
+            try:
+                _locate("technology", named)
+            except InputError as error:
+                where = ("physical", *path)
+                raise InputError(f"{document.mark(where)}: {'.'.join(where)}: {error}") from None
+    return document
 
 
 def _validate(model: type[_SpecT], document: Document) -> _SpecT:

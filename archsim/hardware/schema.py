@@ -7,17 +7,21 @@ from typing import Any
 from archsim.hardware.chip import ChipSpec
 from archsim.hardware.loading import list_memory_standards
 from archsim.hardware.memory import MemoryStandard
+from archsim.hardware.parts import PartsSpec
 from archsim.hardware.spec import Spec
 from archsim.hardware.system import SystemSpec
+from archsim.hardware.technology import TechnologySpec
 
 __all__ = ["SCHEMAS", "json_schema"]
 
-SCHEMAS: dict[str, type[Spec]] = {"chip": ChipSpec, "system": SystemSpec, "memory": MemoryStandard}
+SCHEMAS: dict[str, type[Spec]] = {
+    "chip": ChipSpec, "system": SystemSpec, "memory": MemoryStandard, "technology": TechnologySpec, "parts": PartsSpec,
+}  # fmt: skip
 """What can be described, and by which spec."""
 
 
 def json_schema(kind: str) -> dict[str, Any]:
-    """The schema of a file of `kind` ("chip", "system" or "memory").
+    """The schema of a file of `kind` (one of `SCHEMAS`).
 
     It differs from the spec where a file does: a file may inherit (`base`), so no key is required of it, and a chip
     may name its memory standard.

@@ -1,0 +1,88 @@
+"""Power of a dense matrix product, and the clock that a power limit leaves.
+
+The product keeps every matrix unit busy. Of each multiply-accumulate, a core fetches 2 / t of an operand element over
+the network, with t the edge of the tile that fills its accumulators (less where neighbours share a fetch), and the
+memory 2 / T, with T that of the tile that fills half of the shared cache.
+
+Power grows with f V(f)^2, so the sustained clock is where it meets the limit; found by bisection to 1 MHz.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from math import sqrt
+
+from archsim.errors import InputError
+from archsim.hardware import ChipSpec, Crossbar, Dtype, PartsSpec
+from archsim.physical.area import chip_area
+from archsim.physical.energy import ELEMENT_BYTES, Events, energy_of, operand_bytes, tile_edge, unit_energy
+from archsim.physical.silicon import Silicon, silicon
+
+__all__ = ["gemm_events", "gemm_power", "sustained_clock"]
+
+STEP_HZ = 1e6
+
+
+def gemm_events(made: Silicon, dtype: Dtype, clock_hz: float) -> Events:
+    """Events per second of a dense product of `dtype` operands with every matrix unit busy."""
+    chip, size = made.chip, ELEMENT_BYTES[dtype]
+    macs = chip.cores * chip.core.matrix.rates[dtype] * clock_hz
+    registers, scratchpad = operand_bytes(made, dtype)
+    fetched = 2 * size / tile_edge(made)
+    shared = 1 + 1 / chip.noc.multicast if isinstance(chip.noc, Crossbar) else 2.0
+    cached = int(chip.cache.capacity) if chip.cache else chip.cores * int(chip.core.scratchpad.capacity)
+    missed = 2 * size / sqrt(cached / 2 / size)
+    return Events(
+        macs=macs,
+        register_bytes=macs * registers,
+        scratchpad_bytes=macs * (scratchpad + fetched),
+        port_bytes=macs * fetched * shared / 2,
+        cache_bytes=macs * fetched * shared / 2 if chip.cache else 0.0,
+        dram_bytes=macs * missed,
+    )
+
+
+def gemm_power(made: Silicon, dtype: Dtype, clock_hz: float) -> dict[str, float]:
+    """Watts by unit of the product at `clock_hz`."""
+    unit = unit_energy(made, clock_hz, chip_area(made))
+    dynamic = energy_of(gemm_events(made, dtype, clock_hz), dtype, unit)
+    watts = {name: pj * 1e-12 for name, pj in asdict(dynamic).items()}
+    return {**watts, "clock": unit.clock_w, "leakage": unit.leakage_w}
+
+
+def sustained_clock(
+    chip: ChipSpec, dtype: Dtype, cap_w: float | None = None, parts: PartsSpec | None = None
+) -> float:
+    """Clock in Hz, at most `chip.clock`, at which a dense product of `dtype` stays within `cap_w` (the TDP by default).
+
+    A chip without a limit, or without a technology to compute with, keeps its clock.
+
+    >>> from archsim.hardware import load_chip
+    >>> 1.4e9 < sustained_clock(load_chip("h100"), "bf16") < 1.75e9
+    True
+    """
+    limit = cap_w if cap_w is not None else chip.physical.tdp
+    if limit is None or (chip.physical.technology is None and cap_w is None):
+        return chip.clock
+    return _sustained(silicon(chip, parts), dtype, limit)
+
+
+def _sustained(made: Silicon, dtype: Dtype, limit: float) -> float:
+    clock = made.chip.clock
+    if total_w(made, dtype, clock) <= limit:
+        return clock
+    least = total_w(made, dtype, STEP_HZ)
+    if least > limit:
+        raise InputError(
+            f"{made.chip.name}: a power cap of {limit:g} W is below the {least:.0f} W that the chip takes at rest"
+        )
+    low, high = 1, int(clock / STEP_HZ) + 1  # holds at low, not at high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if total_w(made, dtype, middle * STEP_HZ) <= limit else (low, middle)
+    return low * STEP_HZ
+
+
+def total_w(made: Silicon, dtype: Dtype, clock_hz: float) -> float:
+    """Watts of the product at `clock_hz`."""
+    return sum(gemm_power(made, dtype, clock_hz).values())

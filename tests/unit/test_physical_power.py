@@ -1,0 +1,98 @@
+"""Area, energy and the sustained clock: worked by hand, and the physics that they must obey."""
+
+from __future__ import annotations
+
+import pytest
+
+from archsim.errors import InputError
+from archsim.hardware import list_chips, load_chip, load_technology
+from archsim.physical import (
+    Events,
+    chip_area,
+    energy_of,
+    gemm_power,
+    operand_bytes,
+    silicon,
+    sustained_clock,
+    unit_energy,
+    voltage,
+)
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize("name", list_chips())
+def test_blocks_add_up_to_the_die_and_the_network_to_its_edge(name: str) -> None:
+    made = silicon(load_chip(name))
+    for die in chip_area(made).dies:
+        assert die.mm2 == pytest.approx(sum(b.logic_mm2 + b.sram_mm2 + b.phy_mm2 for b in die.blocks))
+        assert all(block.mm2 > 0 for block in die.blocks)
+    if made.chip.noc.kind == "crossbar" and not made.io_dies:
+        port = made.chip.core.port
+        ends = made.cores * (port.read_bytes_per_cycle + port.write_bytes_per_cycle) + made.cache_bytes_per_cycle
+        expected = ends / made.dies * made.node.noc_um2_per_mm * 1e-6 * chip_area(made).compute.mm2 ** 0.5
+        assert chip_area(made).compute.of("network") == pytest.approx(expected)
+
+
+def test_the_matrix_units_of_an_a100_by_hand() -> None:
+    area = chip_area(silicon(load_chip("a100"))).compute
+    assert area.of("matrix units") == pytest.approx(128 * 1024 * 670e-6)
+    assert area.of("memory PHYs") == pytest.approx(6 * 10.45)
+
+
+def test_more_of_anything_is_a_larger_die() -> None:
+    base = chip_area(silicon(load_chip("custom-npu"))).mm2
+    for change in ({"cache.capacity": "512 MiB"}, {"core.matrix.count": "8"}, {"physical.technology": "n5"}):
+        assert chip_area(silicon(load_chip("custom-npu", change))).mm2 > base, change
+
+
+def test_voltage_rises_with_the_clock() -> None:
+    node = load_technology("n5")
+    volts = [voltage(node, f * 1e8) for f in range(1, 32)]
+    assert volts == sorted(volts)
+    assert voltage(node, 1.2e9) == 0.68
+
+
+def test_operands_of_the_two_kinds_of_matrix_unit_by_hand() -> None:
+    registers, scratchpad = operand_bytes(silicon(load_chip("a100")), "bf16")
+    assert registers == pytest.approx(2 / 16 + 2 / 8 + 8 / 16)
+    assert scratchpad == pytest.approx(4 * 2 / (128 * 1024 / 4) ** 0.5)
+    registers, scratchpad = operand_bytes(silicon(load_chip("tpu-v4")), "bf16")
+    assert registers == pytest.approx(8 / 128)
+    assert scratchpad == pytest.approx(2 / 128 + 2 / (2**21 / 4) ** 0.5)
+
+
+def test_energy_is_linear_in_the_events() -> None:
+    unit = unit_energy(silicon(load_chip("h100")), 1.5e9)
+    once, twice = (energy_of(Events(macs=n, dram_bytes=n, port_bytes=n), "fp8", unit).total for n in (1e9, 2e9))
+    assert twice == pytest.approx(2 * once)
+
+
+@pytest.mark.parametrize("name", ["h100", "a100", "mi300x", "tpu-v4", "custom-npu"])
+def test_power_grows_faster_than_the_clock_and_the_sustained_clock_meets_the_cap(name: str) -> None:
+    chip = load_chip(name)
+    made = silicon(chip)
+    dtype = made.dtype
+    watts = [sum(gemm_power(made, dtype, chip.clock * x).values()) for x in (0.6, 0.8, 1.0)]
+    assert watts[1] - watts[0] < watts[2] - watts[1]
+    caps = [0.5 * watts[2], 0.8 * watts[2], 2 * watts[2]]
+    clocks = [sustained_clock(chip, dtype, cap) for cap in caps]
+    assert clocks == sorted(clocks)
+    assert clocks[-1] == chip.clock
+    for cap, clock in zip(caps[:2], clocks[:2], strict=True):
+        assert sum(gemm_power(made, dtype, clock).values()) <= cap
+        assert sum(gemm_power(made, dtype, clock + 2e6).values()) > cap
+
+
+def test_a_cap_below_static_power_is_refused() -> None:
+    with pytest.raises(InputError, match=r"h100: a power cap of 20 W is below the \d+ W that the chip takes at rest"):
+        sustained_clock(load_chip("h100"), "bf16", 20)
+
+
+def test_a_chip_without_limit_or_table_keeps_its_clock() -> None:
+    chip = load_chip("hygon-bw1000")
+    assert sustained_clock(chip, "bf16") == chip.clock
+    bare = load_chip("h100", {"physical.technology": "null"})
+    assert sustained_clock(bare, "bf16") == bare.clock
+    with pytest.raises(InputError, match=r"states no physical\.technology"):
+        silicon(bare)
