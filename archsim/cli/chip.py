@@ -195,7 +195,7 @@ def chip_check(name: str, overrides: dict[str, str], as_json: bool) -> None:
 @click.option(
     "--of",
     "kind",
-    type=click.Choice(["chip", "system", "memory", "technology", "parts"]),
+    type=click.Choice(["chip", "system", "memory", "technology", "parts", "rules"]),
     default="chip",
     show_default=True,
 )

@@ -24,6 +24,7 @@ from archsim.hardware.loading import (
     load_chip,
     load_memory_standard,
     load_parts,
+    load_rules,
     load_system,
     load_technology,
 )
@@ -31,6 +32,7 @@ from archsim.hardware.memory import MemorySpec, MemoryStandard, Timings
 from archsim.hardware.noc import CacheSpec, Crossbar, Mesh, NocSpec
 from archsim.hardware.parts import PartsSpec
 from archsim.hardware.physical import LayoutSpec, PhysicalSpec
+from archsim.hardware.rules import ExportRules
 from archsim.hardware.spec import Dtype, Provenance
 from archsim.hardware.system import SystemSpec
 from archsim.hardware.technology import TechnologySpec
@@ -43,6 +45,7 @@ __all__ = [
     "CoreSpec",
     "Crossbar",
     "Dtype",
+    "ExportRules",
     "LaunchSpec",
     "LayoutSpec",
     "LinkSpec",
@@ -70,6 +73,7 @@ __all__ = [
     "load_chip",
     "load_memory_standard",
     "load_parts",
+    "load_rules",
     "load_system",
     "load_technology",
 ]

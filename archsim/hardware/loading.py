@@ -17,6 +17,7 @@ from archsim.hardware.memory import MemoryStandard
 from archsim.hardware.merge import inherit, override
 from archsim.hardware.messages import input_error
 from archsim.hardware.parts import PartsSpec
+from archsim.hardware.rules import ExportRules
 from archsim.hardware.spec import Spec
 from archsim.hardware.system import SystemSpec
 from archsim.hardware.technology import TechnologySpec
@@ -32,13 +33,14 @@ __all__ = [
     "load_chip",
     "load_memory_standard",
     "load_parts",
+    "load_rules",
     "load_system",
     "load_technology",
 ]
 
 _FOLDERS = {
     "chip": "chips", "system": "systems", "memory standard": "memory", "technology": "technology",
-    "parts list": "parts",
+    "parts list": "parts", "set of rules": "rules",
 }  # fmt: skip
 _SpecT = TypeVar("_SpecT", bound=Spec)
 
@@ -121,6 +123,11 @@ def load_technology(name: str | Path) -> TechnologySpec:
 def load_parts(name: str | Path = "default") -> PartsSpec:
     """Load a list of parts and prices."""
     return _validate(PartsSpec, _resolve("parts list", name))
+
+
+def load_rules(name: str | Path = "us-export") -> ExportRules:
+    """Load a set of export rules."""
+    return _validate(ExportRules, _resolve("set of rules", name))
 
 
 def _list(what: str) -> list[str]:

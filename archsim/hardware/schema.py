@@ -8,6 +8,7 @@ from archsim.hardware.chip import ChipSpec
 from archsim.hardware.loading import list_memory_standards
 from archsim.hardware.memory import MemoryStandard
 from archsim.hardware.parts import PartsSpec
+from archsim.hardware.rules import ExportRules
 from archsim.hardware.spec import Spec
 from archsim.hardware.system import SystemSpec
 from archsim.hardware.technology import TechnologySpec
@@ -16,6 +17,7 @@ __all__ = ["SCHEMAS", "json_schema"]
 
 SCHEMAS: dict[str, type[Spec]] = {
     "chip": ChipSpec, "system": SystemSpec, "memory": MemoryStandard, "technology": TechnologySpec, "parts": PartsSpec,
+    "rules": ExportRules,
 }  # fmt: skip
 """What can be described, and by which spec."""
 

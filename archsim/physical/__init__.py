@@ -12,25 +12,46 @@ counted events. Constants belong to a node or a part, never to a chip.
 
 from archsim.physical.area import Block, ChipArea, DieArea, chip_area
 from archsim.physical.energy import Energy, Events, UnitEnergy, energy_of, operand_bytes, unit_energy
+from archsim.physical.export_control import DISCLAIMER, ExportFigures, export_figures
+from archsim.physical.floorplan import Rectangle, floorplan
+from archsim.physical.money import Bill, bill, over_reticle
+from archsim.physical.ownership import HourCost, hour_cost, usd_per_million_tokens
 from archsim.physical.power import gemm_events, gemm_power, sustained_clock
 from archsim.physical.silicon import Silicon, silicon
+from archsim.physical.thermal import heat_warning, junction_celsius
 from archsim.physical.voltage import voltage
+from archsim.physical.yields import YIELD_MODELS, dies_per_wafer
 
 __all__ = [
+    "DISCLAIMER",
+    "YIELD_MODELS",
+    "Bill",
     "Block",
     "ChipArea",
     "DieArea",
     "Energy",
     "Events",
+    "ExportFigures",
+    "HourCost",
+    "Rectangle",
     "Silicon",
     "UnitEnergy",
+    "bill",
     "chip_area",
+    "dies_per_wafer",
     "energy_of",
+    "export_figures",
+    "floorplan",
     "gemm_events",
     "gemm_power",
+    "heat_warning",
+    "hour_cost",
+    "junction_celsius",
     "operand_bytes",
+    "over_reticle",
     "silicon",
     "sustained_clock",
     "unit_energy",
+    "usd_per_million_tokens",
     "voltage",
 ]

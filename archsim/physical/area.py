@@ -33,7 +33,9 @@ from math import sqrt
 from archsim.hardware import TechnologySpec
 from archsim.physical.silicon import Silicon
 
-__all__ = ["Block", "ChipArea", "DieArea", "chip_area"]
+__all__ = ["CORE_BLOCKS", "Block", "ChipArea", "DieArea", "chip_area"]
+
+CORE_BLOCKS = ("matrix units", "vector units and control", "core memories")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,83 @@
+"""The floorplan as a figure (SVG or PNG, by the name of the file); needs matplotlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from archsim.errors import ArchsimError, InputError, write_atomically
+from archsim.physical.area import ChipArea
+from archsim.physical.floorplan import floorplan, outline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_floorplan", "write_floorplan"]
+
+COLOURS = {
+    "matrix units": "#d55e00",
+    "vector units and control": "#e69f00",
+    "core memories": "#f0e442",
+    "shared cache": "#56b4e9",
+    "near cache": "#9ad0f0",
+    "network": "#cc79a7",
+    "memory PHYs": "#0072b2",
+    "memory controllers": "#4d9fd0",
+    "link PHYs": "#009e73",
+    "link controllers": "#5fc4a5",
+    "host link": "#7a68c4",
+    "die-to-die link": "#a6761d",
+}
+OTHER = "#8c8c8c"
+SUFFIXES = (".svg", ".png", ".pdf")
+SCALE_MM = 5.0
+LETTER_MM = 0.72  # width of a letter of the labels at the scale of the figure
+
+
+def draw_floorplan(area: ChipArea, title: str, reticle_mm: tuple[float, float] = (26.0, 33.0)) -> Figure:
+    """Each kind of die side by side at one scale, with the field of the reticle dashed around it."""
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.patches import Patch
+        from matplotlib.patches import Rectangle as Box
+    except ImportError:
+        raise ArchsimError("figures need matplotlib, run: pip install archsim[plot]") from None
+    figure = Figure(figsize=(4.4 * len(area.dies) + 2.9, 5.6), layout="constrained")
+    axes = figure.subplots(1, len(area.dies), squeeze=False)[0]
+    shown: dict[str, str] = {}
+    for ax, die in zip(axes, area.dies, strict=True):
+        for r in floorplan(die, reticle_mm):
+            colour = COLOURS.get(r.name, OTHER)
+            shown[f"{r.name}, {die.of(r.name):.0f} mm2" if len(area.dies) == 1 else r.name] = colour
+            line = min(0.6, r.width / 2)
+            ax.add_patch(Box((r.x, r.y), r.width, r.height, facecolor=colour, edgecolor="white", linewidth=line))
+            if r.height > 1.6 and r.width > LETTER_MM * len(r.name):
+                ax.text(r.x + r.width / 2, r.y + r.height / 2, r.name, ha="center", va="center", fontsize=7)
+        ax.add_patch(Box((0, 0), *reticle_mm, fill=False, linestyle="--", edgecolor=OTHER))
+        ax.plot([0, SCALE_MM], [-1.2, -1.2], color="black", linewidth=2)
+        ax.text(SCALE_MM + 0.5, -1.2, f"{SCALE_MM:g} mm", va="center", fontsize=8)
+        width, height = outline(die, reticle_mm)
+        ax.set(xlim=(-1, max(width, reticle_mm[0]) + 1), ylim=(-2.5, max(height, reticle_mm[1]) + 1), aspect="equal")
+        ax.set_axis_off()
+        ax.set_title(f"{die.count} x {die.name}, {die.technology}: {die.mm2:.0f} mm2", fontsize=9, loc="left")
+    figure.suptitle(f"{title}: modelled areas to scale (estimate; dashed: reticle)", fontsize=10, x=0.01, ha="left")
+    handles = [Patch(color=colour, label=name) for name, colour in shown.items()]
+    figure.legend(handles=handles, loc="outside right center", frameon=False, fontsize=8)
+    return figure
+
+
+def write_floorplan(area: ChipArea, title: str, path: Path) -> None:
+    """Draw to `path`, whole or not at all; the suffix chooses the format."""
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: a figure ends in {', '.join(SUFFIXES)}")
+    figure = draw_floorplan(area, title)
+    kind = path.suffix[1:]
+    metadata = {"Date": None} if kind == "svg" else None  # the same bytes every time
+
+    import matplotlib
+
+    def write(beside: Path) -> None:
+        with matplotlib.rc_context({"svg.hashsalt": title}):
+            figure.savefig(beside, format=kind, dpi=150, metadata=metadata)
+
+    write_atomically(path, write)
