@@ -23,7 +23,8 @@ class Launch:
     """One operator on one stream: a program with the addresses of its regions, or just a duration.
 
     `after` are positions of earlier launches of the same `Session.run`; `launch_ps` is the gap that the device sees
-    between "everything it waits for is done" and its first step. `skipped_waves` waves of tiles were left out of the
+    between "everything it waits for is done" and its start, `startup_ps` what it spends from there to its first step
+    (with what its end costs). `skipped_waves` waves of tiles were left out of the
     program because they equal those between its marks; the launch takes that many more of the marks' period.
     """
 
@@ -31,6 +32,7 @@ class Launch:
     stream: str
     after: tuple[int, ...] = ()
     launch_ps: int = 0
+    startup_ps: int = 0
     program: Program | None = None
     bases: Bases = ()
     duration_ps: int | None = None
@@ -39,7 +41,7 @@ class Launch:
 
 @dataclass(frozen=True, eq=False)
 class LaunchRecord:
-    """When a launch was ready to go, when its work started (`launch_ps` later) and ended; `run` if it was a program.
+    """When a launch was ready to go, when it started (`launch_ps` later) and ended; `run` if it was a program.
 
     `end_ps` includes the time of the skipped waves; the times in `run` do not.
     """
@@ -100,6 +102,7 @@ class Session:
             yield env.timeout(launch.launch_ps)
             start = self.now_ps
             run: Run | None = None
+            yield env.timeout(launch.startup_ps)
             if launch.program is not None:
                 run = yield self.engine.launch(launch.program, launch.bases, order=index)
                 yield env.timeout(_carried_ps(run, launch))
@@ -123,7 +126,7 @@ def _check(launches: Sequence[Launch]) -> None:
     for index, launch in enumerate(launches):
         if (launch.program is None) == (launch.duration_ps is None):
             raise InputError(f"launch {index} ({launch.name}) needs either a program or a duration.")
-        if launch.launch_ps < 0 or (launch.duration_ps or 0) < 0:
+        if min(launch.launch_ps, launch.startup_ps, launch.duration_ps or 0) < 0:
             raise InputError(f"launch {index} ({launch.name}) has a negative time.")
         for before in launch.after:
             if not 0 <= before < index:

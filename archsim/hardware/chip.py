@@ -26,11 +26,21 @@ _FACTS_ONLY = {"title", "vendor", "year", "status", "estimated", "provenance"}
 
 
 class LaunchSpec(Spec):
-    """What the device spends between two dependent operators."""
+    """What a kernel costs whatever it computes."""
 
     latency: Time
+    """The device's gap between two dependent kernels that are queued or belong to one graph."""
     vector_latency: Time | None = None
     """For operators without matrix work, where it is known to differ."""
+    startup: Time = 0.0
+    """Inside the kernel's own time: placing its blocks, fetching instructions and descriptors, signalling its end."""
+    barrier: Time | None = None
+    """All cores waiting for each other within an operator (split-K); default: a kernel boundary, latency + startup."""
+
+    @property
+    def barrier_time(self) -> float:
+        """Seconds from the last core's arrival to the first core's going on."""
+        return self.latency + self.startup if self.barrier is None else self.barrier
 
 
 class ChipSpec(Spec):

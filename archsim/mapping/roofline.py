@@ -1,6 +1,6 @@
 """The roofline fidelity: a true lower bound on time, in closed form over whole arrays of kernels.
 
-For every kernel ``t = max(matrix FLOPs / peak, vector operations / lanes, cold bytes / memory bandwidth)``.
+For every kernel ``t = start-up + max(matrix FLOPs / peak, vector operations / lanes, cold bytes / memory bandwidth)``.
 *Cold* bytes are those that no cache can hold yet: weights, which each step reads once, and the keys and values
 of earlier steps; without a shared cache, everything. Launch gaps, tile shapes, latencies and contention are
 left out, so the bound holds for any mapping. Streams may overlap: the step takes at least as long as the longer
@@ -32,12 +32,14 @@ class Rates:
     """What the bound needs of a chip, per second: numbers, or arrays of shape (points, 1) for many chips at once.
 
     flops: by the type that the matrix units compute in. simple, special: operations of all vector lanes. memory: bytes.
+    startup: seconds of every kernel.
     """
 
     flops: Mapping[str, Floats]
     simple: Floats
     special: Floats
     memory: Floats
+    startup: Floats
 
     @staticmethod
     def of(target: Target) -> Rates:
@@ -45,7 +47,8 @@ class Rates:
         unit, cycles = target.chip.core.vector, target.cores * target.clock
         flops: dict[str, Floats] = {dtype: np.asarray(target.chip.flops(dtype)) for dtype in target.chip.dtypes}
         simple, special = np.asarray(unit.lanes * cycles), np.asarray(unit.special_lanes * cycles)
-        return Rates(flops, simple, special, np.asarray(target.dram_bytes_per_s))
+        memory, startup = np.asarray(target.dram_bytes_per_s), np.asarray(target.chip.launch.startup)
+        return Rates(flops, simple, special, memory, startup)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +59,13 @@ class Bounds:
     vector: Floats
     memory: Floats
     fabric: Floats
+    startup: Floats
 
     @property
     def seconds(self) -> Floats:
         """The lower bound of each kernel."""
         longest: Floats = np.max([self.matrix, self.vector, self.memory, self.fabric], axis=0)
-        return longest
+        return self.startup + longest
 
 
 def bound_kernels(kernels: Sequence[Kernel], target: Target, rates: Rates | None = None) -> Bounds:
@@ -76,7 +80,8 @@ def bound_kernels(kernels: Sequence[Kernel], target: Target, rates: Rates | None
         for elements, cost in _vector_work(kernel, target):
             slower = np.maximum(cost.simple / rates.simple, cost.special / rates.special)
             vector[..., i : i + 1] += elements * slower
-    return Bounds(matrix, vector, memory, np.broadcast_to(fabric, memory.shape))
+    startup = np.array([kernel.kind != "collective" for kernel in kernels]) * rates.startup
+    return Bounds(matrix, vector, memory, *(np.broadcast_to(each, memory.shape) for each in (fabric, startup)))
 
 
 def _multiplies(kernel: Kernel) -> bool:

@@ -1,8 +1,8 @@
 """What lowering needs to know of a chip: numbers read off the spec once, and the machine that the engine runs.
 
 A ``Target`` is the bridge between the chip description and the Program. It owns the table of resources (a
-matrix unit, a vector unit and two ports for each core, the links of the NoC, the memory system), the routes
-between each core and the memory, and the rates that tilings are scored with.
+matrix unit, a vector unit and two ports for each core, the links of the NoC, the memory system, the barrier at which
+cores wait for each other), the routes between each core and the memory, and the rates that tilings are scored with.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Target:
     read_routes: Ints
     write_routes: Ints
     port_routes: Ints
+    barrier_route: int
     port_stripe_bytes: int
     multicast: int
 
@@ -76,6 +77,7 @@ class Target:
     dram_bytes_per_s: float
     memory_latency_s: float
     loaded_latency_s: float
+    barrier_s: float
     cache_bytes: int
     cache_bytes_per_s: float
     block_bytes: int
@@ -85,9 +87,14 @@ class Target:
 
     @cached_property
     def groups(self) -> dict[str, Ints]:
-        """Resource ids of each group that utilisation is reported for."""
+        """Resource ids of each group that utilisation is reported for; the barrier only delays."""
         names = [resource.group for resource in self.machine]
-        return {name: np.flatnonzero([n == name for n in names]) for name in dict.fromkeys(names)}
+        return {name: np.flatnonzero([n == name for n in names]) for name in dict.fromkeys(names) if name != "barrier"}
+
+    def launch_s(self, *, vector: bool) -> float:
+        """The gap before a kernel, in seconds; ``vector``: it multiplies nothing."""
+        launch = self.chip.launch
+        return launch.vector_latency if vector and launch.vector_latency is not None else launch.latency
 
     def compute_dtype(self, dtype: str) -> Dtype:
         """The type that the matrix unit really multiplies ``dtype`` in: itself, or the nearest one that can hold it.
@@ -205,6 +212,8 @@ def make_target(chip: ChipSpec) -> Target:
     matrix_id, vector_id, in_id, out_id = (1 + chip.cores * i for i in range(4))
     network = noc.lay_out(chip, first_resource=len(resources))
     resources += network.links
+    barrier_id = len(resources)
+    resources.append(Unit("barrier", "barrier", ps(chip.launch.barrier_time)))
 
     paths: list[tuple[int, ...]] = [()]
 
@@ -224,6 +233,7 @@ def make_target(chip: ChipSpec) -> Target:
         read_routes=np.array([[route(0, *network.to_core[c][p], in_id + c) for p in ports] for c in cores]),
         write_routes=np.array([[route(out_id + c, *network.from_core[c][p], 0) for p in ports] for c in cores]),
         port_routes=np.array([route(in_id + c) for c in cores]),
+        barrier_route=route(barrier_id),
         port_stripe_bytes=network.stripe_bytes,
         routes=RouteTable(
             np.cumsum([0, *(len(path) for path in paths)], dtype=np.int32),
@@ -241,6 +251,7 @@ def make_target(chip: ChipSpec) -> Target:
         dram_bytes_per_s=chip.memory.bandwidth,
         memory_latency_s=idle_s,
         loaded_latency_s=LOADED * idle_s,
+        barrier_s=chip.launch.barrier_time,
         cache_bytes=int(cache.capacity) if cache else 0,
         cache_bytes_per_s=cache.bandwidth if cache else 0.0,
         block_bytes=int(cache.block) if cache else 4096,

@@ -178,9 +178,8 @@ def score_tilings(target: Target, shape: MatmulShape, keep: int = 8) -> list[Til
     arrival = target.loaded_latency_s + first_chunk / target.port_read_bytes_per_s
     latency_s = waves * chunks * arrival / slots
     drain = matrix_s / (waves * chunks) + tile_out / target.port_write_bytes_per_s
-    reduction = np.where(
-        split > 1, target.memory_latency_s + (split + 1) * tile_out / target.port_read_bytes_per_s, 0.0
-    )
+    merge = target.memory_latency_s + (split + 1) * tile_out / target.port_read_bytes_per_s
+    reduction = np.where(split > 1, target.barrier_s + merge, 0.0)
 
     parts = np.stack([matrix_s, vector_s, port_in_s, port_out_s, cache_s, dram_s, latency_s])
     time = parts.max(axis=0) + fill + drain + reduction

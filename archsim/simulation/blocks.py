@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from archsim.engine import Launch, LaunchRecord, Session
 from archsim.mapping import Kernel, KernelBlock, Layout, Lowered, Target, lower
+from archsim.mapping.target import ps
 
 __all__ = ["BlockRun", "KernelRun", "run_block"]
 
@@ -35,6 +36,7 @@ class KernelRun:
     first: LaunchRecord
     time_ps: float
     launch_ps: int
+    startup_ps: int
     dram_bytes: float
     busy_ps: dict[str, float]
 
@@ -59,13 +61,15 @@ def run_block(
     """Run ``block`` to its end on ``session``; ``on_repeat`` hears how many repetitions are done."""
     lowered = [None if k.kind == "collective" else lower(k, target, exact=exact) for k in block.kernels]
     waits = _dependencies(block.kernels)
-    gaps = [_launch_ps(kernel, target) for kernel in block.kernels]
+    startup_ps = ps(target.chip.launch.startup)
+    # the gap before a collective is part of its latency
+    gaps = [0 if k.kind == "collective" else ps(target.launch_s(vector=k.kind == "vector")) for k in block.kernels]
     start_ps = session.now_ps
     records: list[tuple[LaunchRecord, ...]] = []
     periods: list[int] = []
     for repeat in range(block.repeat):
         before = session.now_ps
-        records.append(session.run(_launches(block.kernels, lowered, waits, gaps, layout, repeat)))
+        records.append(session.run(_launches(block.kernels, lowered, waits, gaps, startup_ps, layout, repeat)))
         periods.append(session.now_ps - before)
         on_repeat(repeat + 1)
         if not exact and repeat and abs(periods[-1] - periods[-2]) <= SETTLED * periods[-1]:
@@ -85,7 +89,7 @@ def run_block(
 
 def _launches(
     kernels: Sequence[Kernel], lowered: Sequence[Lowered | None], waits: Sequence[tuple[int, ...]], gaps: Sequence[int],
-    layout: Layout, repeat: int,
+    startup_ps: int, layout: Layout, repeat: int,
 ) -> list[Launch]:  # fmt: skip
     launches = []
     for kernel, program, after, gap in zip(kernels, lowered, waits, gaps, strict=True):
@@ -95,20 +99,11 @@ def _launches(
         else:
             launches.append(
                 Launch(
-                    kernel.name, COMPUTE, after, gap, program.program, layout.bases(program, repeat),
+                    kernel.name, COMPUTE, after, gap, startup_ps, program.program, layout.bases(program, repeat),
                     skipped_waves=program.skipped_waves,
                 )
             )  # fmt: skip
     return launches
-
-
-def _launch_ps(kernel: Kernel, target: Target) -> int:
-    """The gap before a kernel; a collective's is part of its latency."""
-    launch = target.chip.launch
-    seconds = launch.latency
-    if kernel.kind == "vector" and launch.vector_latency is not None:
-        seconds = launch.vector_latency
-    return 0 if kernel.kind == "collective" else round(seconds * 1e12)
 
 
 def _dependencies(kernels: Sequence[Kernel]) -> list[tuple[int, ...]]:
@@ -150,4 +145,6 @@ def _average(
         busy["cache"] = float(np.dot(weights, [r.counters.cache_busy_ps for r in runs]))
     elif records:
         busy["fabric"] = float(np.dot(weights, [r.end_ps - r.start_ps for r in records]))
-    return KernelRun(kernel, lowered, records[0], time_ps, records[0].start_ps - records[0].ready_ps, dram_bytes, busy)
+    launch_ps = records[0].start_ps - records[0].ready_ps
+    startup_ps = 0 if lowered is None else ps(target.chip.launch.startup)
+    return KernelRun(kernel, lowered, records[0], time_ps, launch_ps, startup_ps, dram_bytes, busy)

@@ -47,6 +47,8 @@ def from_bounds(job: Job, bounds: Sequence[Bounds], meta: dict[str, object]) -> 
                 busy[group] += part * block.repeat
             whole = max(float(seconds), 1e-15)
             limit = max(parts, key=lambda group: parts[group])
+            if float(bound.startup[i]) > parts[limit]:
+                limit = "launch"
             rows.append(
                 _describe(block, kernel)
                 | {
@@ -100,12 +102,12 @@ def _row(block: KernelBlock, run: KernelRun) -> dict[str, object]:
 
 
 def _bound(run: KernelRun, share: Mapping[str, float]) -> str:
-    """What keeps the kernel from being faster: its busiest resource, or else the gap before it or plain latency."""
+    """What keeps the kernel from being faster: its busiest resource, or else launch and start-up or plain latency."""
     if run.lowered is None:
         return "collective"
     name, busiest = max(share.items(), key=lambda item: item[1])
     if busiest < IDLE:
-        return "launch" if run.launch_ps > run.time_ps / 2 else "latency"
+        return "launch" if run.launch_ps + run.startup_ps > run.time_ps / 2 else "latency"
     return {"matrix": "compute", "vector": "vector", "memory": "memory"}.get(name, "noc")
 
 

@@ -140,9 +140,21 @@ def test_twice_the_array_speeds_up_prefill_and_hardly_moves_decode(
 
 
 def test_a_longer_launch_gap_adds_itself_once_for_every_kernel() -> None:
-    """1.5 us become 2.5 us before each of a prologue of 1, 32 layers of 10 and an epilogue of 2 kernels."""
-    more = run("h800", **DECODE, set={"launch.latency": "2.5 us"}).time_s - run("h800", **DECODE).time_s
-    assert more == pytest.approx((1 + 32 * 10 + 2) * 1e-6, rel=0.1)
+    """1 us becomes 2.5 us before each of a prologue of 1, 32 layers of 10 and an epilogue of 2 kernels."""
+    fixed = {"launch.barrier": "2.5 us"}  # by default a barrier costs as much as the boundary between two kernels
+    more = run("h800", **DECODE, set={"launch.latency": "2.5 us", **fixed}).time_s
+    assert more - run("h800", **DECODE, set=fixed).time_s == pytest.approx((1 + 32 * 10 + 2) * 1.5e-6, rel=0.1)
+
+
+def test_a_longer_start_up_adds_itself_once_for_every_kernel_in_both_fidelities() -> None:
+    kernels = 1 + 32 * 10 + 2
+    for fidelity, rel in (("roofline", 1e-6), ("tile", 0.05)):
+        few, many = (
+            run("h800", **DECODE, fidelity=fidelity, set={"launch.startup": each, "launch.barrier": "2.5 us"})
+            for each in ("1 us", "3 us")
+        )
+        assert many.time_s - few.time_s == pytest.approx(kernels * 2e-6, rel=rel)
+        assert many.op_table.total("launch_ps") == few.op_table.total("launch_ps")
 
 
 def test_more_sequences_take_longer_but_give_more_tokens_a_second() -> None:

@@ -40,6 +40,13 @@ def test_a_stream_issues_in_order_with_a_gap_before_each(session: Session) -> No
     assert times(records) == [(0, 50, 150), (150, 200, 300)]
 
 
+def test_the_start_up_belongs_to_the_kernel_and_precedes_its_first_step(session: Session) -> None:
+    (record,) = session.run([Launch("a", "main", launch_ps=50, startup_ps=30, program=work("mxu", 100))])
+    assert times((record,)) == [(0, 50, 180)]
+    assert record.run is not None
+    assert record.run.begin_ps == 80
+
+
 def test_streams_overlap(session: Session) -> None:
     records = session.run(
         [

@@ -11,7 +11,7 @@ A chunk's loads wait for the multiply that frees their scratchpad slot; the firs
 the epilogue that frees its accumulator. Tiles are dealt to cores in raster order of ``group_m`` rows, so that
 the tiles in flight share panels of A and B in the cache. Where the network can multicast, neighbouring tiles of
 one column fetch B once. With split-K several cores sum parts of one tile: the parts go to a workspace in fp32,
-and a last pass adds them.
+and behind a barrier a last pass adds them.
 
 Layout: operands are stored tile by tile (A in panels of ``tm`` rows, B in panels of ``tn`` columns, chunk after
 chunk), as packed weights are.
@@ -130,7 +130,7 @@ def lower_product(
     k_part = chunks * tiling.tk
     group_waves = -(-tiling.group_m * -(-shape.n // tiling.tn) // per_wave)  # the period of the raster order
     kept = max(KEPT_WAVES, 2 * group_waves, KEPT_STEPS // (3 * chunks * cores))
-    if not exact and waves > kept + 2:
+    if not exact and split == 1 and waves > kept + 2:
         skipped = waves - kept
         tiles = tiles.take(np.r_[0 : kept * per_wave, waves * per_wave : len(tiles)])
     parts = len(tiles) * split
@@ -139,7 +139,7 @@ def lower_product(
     ids = _StepIds(chunks, team, 4 if converts else 3)
     body = ids.count(parts)
     mark_count = kept if skipped else 0
-    table = StepTable(target, body + (3 * len(tiles) if split > 1 else 0) + mark_count)
+    table = StepTable(target, body + (1 + 3 * len(tiles) if split > 1 else 0) + mark_count)
 
     part = np.arange(parts)
     tile, piece = np.divmod(part, split)
@@ -200,11 +200,12 @@ def lower_product(
         regions.append("partial sums")
         tensors.append(WORKSPACE)
         which = np.arange(len(tiles))
-        fetch = body + 3 * which
+        table.barrier(body, store)
+        fetch = body + 1 + 3 * which
         adder, origin = which % cores, tiles.row * shape.n + tiles.col * tiles.m
         area = tiles.m * tiles.n
         table.load(fetch, adder, PARTIAL, 4 * origin * split, 4 * area * split)
-        table.after(np.repeat(fetch, split), store)
+        table.after(fetch, body)
         table.vector(
             fetch + 1, adder, target.vector_cycles(area * split, COSTS["add"]) + target.vector_cycles(area, epilogue)
         )

@@ -94,6 +94,11 @@ class StepTable:
         cycles = np.broadcast_to(np.asarray(cycles), at.shape)
         self._work(at, core, self.target.vector_routes, cycles, self.target.clock)
 
+    def barrier(self, at: int, before: Ints) -> None:
+        """One step at which all cores wait for the steps ``before``: what waits for it sees all that they wrote."""
+        self.route[at], self.work_ps[at] = self.target.barrier_route, 1
+        self.after(np.full(len(before), at), before)
+
     def _work(self, at: Ints, core: Ints, routes: Ints, cycles: Ints, clock: float) -> None:
         self.route[at] = np.where(cycles > 0, routes[core], 0)
         self.work_ps[at] = np.ceil(cycles * (1e12 / clock)).astype(np.int64)

@@ -13,6 +13,7 @@ from archsim.mapping import Lowered, Target, choose_tiling, make_target
 from archsim.mapping.lowering.attention import AttentionShape, lower_attention
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
+from archsim.mapping.target import ps
 from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import VectorCost
 from archsim.validation.op.sources import Source
@@ -197,16 +198,15 @@ def _cold(case: Case, sizes: dict[int, int], target: Target) -> frozenset[int]:
 def _launches(
     kernels: Sequence[Kernel], lowered: Sequence[Lowered], bases: dict[int, int], target: Target
 ) -> list[Launch]:
-    launch = target.chip.launch
+    startup_ps = ps(target.chip.launch.startup)
     launches = []
     for index, (kernel, each) in enumerate(zip(kernels, lowered, strict=True)):
-        gap_s = launch.latency
-        if isinstance(kernel, Vector) and launch.vector_latency is not None:
-            gap_s = launch.vector_latency
-        after = (index - 1,) if index else ()
+        gap_ps, program = ps(target.launch_s(vector=isinstance(kernel, Vector))), each.program
         addresses = [bases[tensor] for tensor in each.tensors]
-        gap_ps, program = round(gap_s * 1e12), each.program
         launches.append(
-            Launch(program.name, "compute", after, gap_ps, program, addresses, skipped_waves=each.skipped_waves)
-        )
+            Launch(
+                program.name, "compute", (index - 1,) if index else (), gap_ps, startup_ps, program, addresses,
+                skipped_waves=each.skipped_waves,
+            )
+        )  # fmt: skip
     return launches
