@@ -1,0 +1,251 @@
+"""Every command of DRAM channels, from one event to the next; `archsim.kernels.dram_cycle` documents the model."""
+
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__) || defined(__clang__)
+    #define archsim_ctz __builtin_ctzll
+    #else
+    static int archsim_ctz(unsigned long long x) { int n = 0; while (!(x & 1)) { x >>= 1; n++; } return n; }
+    #endif
+    """
+    int ctz "archsim_ctz"(unsigned long long x) nogil
+
+DEF WORDS = 16  # of a bit set over banks: 1024 banks in a channel
+
+cdef int COLUMN_SHIFT = 10  # archsim.program.address_map
+cdef int ROW_SHIFT = 24
+
+include "_dram_device.pxi"
+include "_dram_shared.pxi"
+include "_dram_banked.pxi"
+
+
+cdef struct Channel:
+    Timing timing
+    Totals totals
+    int bank_count, pc_count, pc_banks, stacks, words
+    # buses and domains
+    int64_t row_free, column_free
+    Bank *banks
+    PseudoChannel *pcs
+    int64_t *group_rd
+    int64_t *group_wr
+    int64_t *group_act
+    int64_t *stack_rd
+    int64_t *stack_wr
+    # requests
+    Request *pool
+    int *free
+    int free_count
+    int[2] waiting
+    int[2] room
+    double drain_high, drain_low
+    bint hits_first, closed_rows, banked
+    int row_hit_cap, bank_queue
+    int64_t sequence
+    # progress: no command before `floor`; `now` is the latest one
+    int64_t now, floor
+    int64_t *done
+    # shared queues
+    bint writing, column_stale, row_stale
+    Pick column, row
+    uint64_t[WORDS] active_bits
+    uint64_t[2 * WORDS] hit_bits
+    uint64_t[2 * WORDS] miss_bits
+    # refresh: 0 none, 1 all banks, 2 bank by bank; pseudo-channels still to be refreshed
+    int refresh_mode, refresh_left
+    int64_t refresh_due
+    # bank queues
+    int[2] fifo_head
+    int[2] fifo_tail
+    int turn, draining, queued
+    bint movable
+    # the commands issued, four numbers each
+    int64_t *log
+    int64_t log_room, log_used
+
+
+cdef inline int64_t step(Channel *c, int64_t until) noexcept nogil:
+    return banked_step(c, until) if c.banked else shared_step(c, until)
+
+
+cdef inline bint pending(Channel *c) noexcept nogil:
+    """Whether a request has not been served."""
+    return c.free_count < c.room[0] + c.room[1] + (c.bank_queue if c.banked else 1) * c.bank_count
+
+
+cdef void *allocate(int64_t count, size_t size) except NULL:
+    cdef void *memory = calloc(max(1, count), size)
+    if memory == NULL:
+        raise MemoryError
+    return memory
+
+
+cdef class DramCycleKernel:
+    """Channels with their controllers; times in ticks."""
+
+    cdef Channel *channels
+    cdef int channel_count
+    cdef int64_t interleave
+    cdef int burst_shift
+    cdef const uint64_t[:, ::1] tables
+
+    def __cinit__(self, int channel_count, int64_t interleave, int burst_shift, const uint64_t[:, ::1] tables,
+                  dict timing, dict organisation, dict controller):
+        cdef int i
+        self.channel_count, self.interleave, self.burst_shift, self.tables = channel_count, interleave, burst_shift, tables
+        self.channels = <Channel *>allocate(channel_count, sizeof(Channel))
+        for i in range(channel_count):
+            self.set_up(&self.channels[i], timing, organisation, controller)
+
+    cdef set_up(self, Channel *c, dict timing, dict organisation, dict controller):
+        cdef int groups, total, i, j
+        c.timing = timing
+        c.pc_count, c.stacks = organisation["pseudo_channels"], organisation["stack_ids"]
+        groups = c.stacks * organisation["bank_groups"]
+        c.pc_banks = groups * organisation["banks_per_group"]
+        c.bank_count = c.pc_count * c.pc_banks
+        c.words = (c.bank_count + 63) // 64
+        c.room[0], c.room[1] = controller["read_queue"], controller["write_queue"]
+        c.drain_high, c.drain_low = controller["drain_high"] * c.room[1], controller["drain_low"] * c.room[1]
+        c.banked = controller["scheduler"] == "bank_queues"
+        c.hits_first = controller["scheduler"] == "row_hits_first"
+        c.closed_rows = controller["row_policy"] == "closed"
+        c.row_hit_cap, c.bank_queue = controller["row_hit_cap"], controller["bank_queue"]
+        c.refresh_mode = {"none": 0, "all_bank": 1, "per_bank": 2}[controller["refresh"]]
+        c.refresh_due = c.timing.refi if c.refresh_mode == 1 else c.timing.refi_pb
+        c.banks = <Bank *>allocate(c.bank_count, sizeof(Bank))
+        c.pcs = <PseudoChannel *>allocate(c.pc_count, sizeof(PseudoChannel))
+        c.group_rd = <int64_t *>allocate(c.pc_count * groups, sizeof(int64_t))
+        c.group_wr = <int64_t *>allocate(c.pc_count * groups, sizeof(int64_t))
+        c.group_act = <int64_t *>allocate(c.pc_count * groups, sizeof(int64_t))
+        c.stack_rd = <int64_t *>allocate(c.pc_count * c.stacks, sizeof(int64_t))
+        c.stack_wr = <int64_t *>allocate(c.pc_count * c.stacks, sizeof(int64_t))
+        total = c.room[0] + c.room[1] + (c.bank_queue if c.banked else 1) * c.bank_count
+        c.pool = <Request *>allocate(total, sizeof(Request))
+        c.free = <int *>allocate(total, sizeof(int))
+        c.free_count = total
+        for i in range(total):
+            c.free[i] = i
+        for i in range(c.bank_count):
+            c.banks[i].pc = i // c.pc_banks
+            c.banks[i].group = i // organisation["banks_per_group"]
+            c.banks[i].stack = c.banks[i].group // organisation["bank_groups"]
+            c.banks[i].open_row = c.banks[i].active = NONE
+            for j in range(2):
+                c.banks[i].head[j] = c.banks[i].tail[j] = c.banks[i].hit[j] = c.banks[i].miss[j] = NONE
+            if c.banked:
+                c.banks[i].head[1] = 0
+        for i in range(c.pc_count):
+            c.pcs[i].refresh_bank = NONE
+        for j in range(2):
+            c.fifo_head[j] = c.fifo_tail[j] = NONE
+        c.floor = 1
+        c.column_stale = c.row_stale = True
+
+    def __dealloc__(self):
+        cdef int i
+        cdef Channel *c
+        for i in range(self.channel_count):
+            c = &self.channels[i]
+            free(c.banks)
+            free(c.pcs)
+            free(c.group_rd)
+            free(c.group_wr)
+            free(c.group_act)
+            free(c.stack_rd)
+            free(c.stack_wr)
+            free(c.pool)
+            free(c.free)
+        free(self.channels)
+
+    def run(self, const int64_t[::1] address, const uint8_t[::1] write, const int64_t[::1] due,
+            int64_t[::1] arrive, int64_t[::1] done, bint serial, bint separate, int64_t[:, ::1] log):
+        """Serve a stream offered in order; fill `arrive` and `done` (ticks), and the first channel's command log.
+
+        due: when each request is offered at the earliest (empty: at once). serial: each after the one before is done.
+        separate: every channel takes its own requests in order, instead of all waiting for the first that is refused.
+        """
+        cdef Py_ssize_t k
+        cdef int which, i
+        cdef int64_t chunk, local, t, time = 0, event
+        cdef uint64_t burst, word
+        cdef Channel *c
+        cdef bint stuck = False
+        cdef int64_t last = 0
+        if log.shape[0]:
+            self.channels[0].log, self.channels[0].log_room = &log[0, 0], log.shape[0]
+        with nogil:
+            for i in range(self.channel_count):
+                self.channels[i].done = &done[0]
+            for k in range(address.shape[0]):
+                chunk = address[k] // self.interleave
+                which = <int>(chunk % self.channel_count)
+                local = (chunk // self.channel_count) * self.interleave + address[k] % self.interleave
+                burst = <uint64_t>local >> self.burst_shift
+                word = 0
+                i = 0
+                while burst:
+                    word ^= self.tables[i, burst & 255]
+                    burst >>= 8
+                    i += 1
+                c = &self.channels[which]
+                t = c.floor - 1 if separate else time
+                if due.shape[0]:
+                    t = max(t, due[k])
+                if serial and k:
+                    t = max(t, self.complete(last, done, k - 1))
+                while step(c, t) != FOREVER:
+                    pass
+                while c.waiting[write[k]] >= c.room[write[k]]:
+                    event = step(c, FOREVER - 1)
+                    if event == FOREVER:
+                        stuck = True
+                        break
+                    t = max(t, event)
+                if stuck:
+                    break
+                arrive[k] = t
+                done[k] = -1
+                if c.banked:
+                    banked_accept(c, t, <int>k, <int>(word & 1023), <int64_t>(word >> ROW_SHIFT),
+                                  <int>(word >> COLUMN_SHIFT) & 16383, write[k])
+                else:
+                    shared_accept(c, t, <int>k, <int>(word & 1023), <int64_t>(word >> ROW_SHIFT),
+                                  <int>(word >> COLUMN_SHIFT) & 16383, write[k])
+                time = t
+                last = which
+            for i in range(self.channel_count):
+                c = &self.channels[i]
+                while pending(c) and not stuck:
+                    if c.banked and c.queued == 0 and c.waiting[0] == 0 and c.draining == 0 and c.waiting[1] <= c.drain_low:
+                        break  # posted writes too few to be begun
+                    stuck = step(c, FOREVER - 1) == FOREVER
+                for k in range(c.pc_count):
+                    if c.pcs[k].open_banks:
+                        c.pcs[k].open_ticks += c.now - c.pcs[k].open_since
+                        c.pcs[k].open_since = c.now
+                    c.totals.open_ticks += c.pcs[k].open_ticks
+                    c.pcs[k].open_ticks = 0
+        if stuck:
+            raise RuntimeError("a DRAM channel waits for nothing")
+
+    cdef int64_t complete(self, int64_t which, int64_t[::1] done, Py_ssize_t k) noexcept nogil:
+        """Let the request before finish; when the next one may come."""
+        cdef Channel *c = &self.channels[which]
+        while done[k] < 0 and step(c, FOREVER - 1) != FOREVER:
+            pass
+        return done[k] + c.banked
+
+    def totals(self):
+        """What each channel has done: a list of dicts."""
+        return [self.channels[i].totals for i in range(self.channel_count)]
+
+    @property
+    def logged(self):
+        """Commands of the first channel since it was made."""
+        return self.channels[0].log_used
