@@ -27,7 +27,7 @@ include "_dram_banked.pxi"
 cdef struct Channel:
     Timing timing
     Totals totals
-    int bank_count, pc_count, pc_banks, stacks, words
+    int bank_count, pc_count, pc_banks, pc_groups, stacks, words
     # buses and domains
     int64_t row_free, column_free
     Bank *banks
@@ -37,6 +37,7 @@ cdef struct Channel:
     int64_t *group_act
     int64_t *stack_rd
     int64_t *stack_wr
+    int64_t *gate
     # requests
     Request *pool
     int *free
@@ -55,7 +56,8 @@ cdef struct Channel:
     Pick column, row
     uint64_t[WORDS] active_bits
     uint64_t[2 * WORDS] hit_bits
-    uint64_t[2 * WORDS] miss_bits
+    uint64_t[2 * WORDS] want_bits
+    Want *want
     # refresh: 0 none, 1 all banks, 2 bank by bank; pseudo-channels still to be refreshed
     int refresh_mode, refresh_left
     int64_t refresh_due
@@ -107,6 +109,7 @@ cdef class DramCycleKernel:
         c.timing = timing
         c.pc_count, c.stacks = organisation["pseudo_channels"], organisation["stack_ids"]
         groups = c.stacks * organisation["bank_groups"]
+        c.pc_groups = groups
         c.pc_banks = groups * organisation["banks_per_group"]
         c.bank_count = c.pc_count * c.pc_banks
         c.words = (c.bank_count + 63) // 64
@@ -125,6 +128,8 @@ cdef class DramCycleKernel:
         c.group_act = <int64_t *>allocate(c.pc_count * groups, sizeof(int64_t))
         c.stack_rd = <int64_t *>allocate(c.pc_count * c.stacks, sizeof(int64_t))
         c.stack_wr = <int64_t *>allocate(c.pc_count * c.stacks, sizeof(int64_t))
+        c.gate = <int64_t *>allocate(c.pc_count * (groups + 1), sizeof(int64_t))
+        c.want = <Want *>allocate(2 * c.bank_count, sizeof(Want))
         total = c.room[0] + c.room[1] + (c.bank_queue if c.banked else 1) * c.bank_count
         c.pool = <Request *>allocate(total, sizeof(Request))
         c.free = <int *>allocate(total, sizeof(int))
@@ -159,6 +164,8 @@ cdef class DramCycleKernel:
             free(c.group_act)
             free(c.stack_rd)
             free(c.stack_wr)
+            free(c.gate)
+            free(c.want)
             free(c.pool)
             free(c.free)
         free(self.channels)

@@ -57,8 +57,7 @@ cdef struct Totals:
 
 cdef inline int64_t aligned(Channel *c, int64_t t) noexcept nogil:
     """The next start of a clock: ticks 1, 1 + clock, ... so that the first one follows an arrival at 0."""
-    cdef int64_t over = (t - 1) % c.timing.clock
-    return t if over == 0 else t + c.timing.clock - over
+    return ((t - 2 + c.timing.clock) & -c.timing.clock) + 1
 
 
 cdef inline void log_command(Channel *c, int64_t t, int what, int bank, int64_t row) noexcept nogil:
@@ -68,6 +67,14 @@ cdef inline void log_command(Channel *c, int64_t t, int what, int bank, int64_t 
         c.log[4 * c.log_used + 2] = bank
         c.log[4 * c.log_used + 3] = row
     c.log_used += 1
+
+
+cdef inline void set_gates(Channel *c, int which) noexcept nogil:
+    """What a pseudo-channel and its bank groups hold back: activates by group, then precharges by pseudo-channel."""
+    cdef int group
+    for group in range(which * c.pc_groups, (which + 1) * c.pc_groups):
+        c.gate[group] = aligned(c, max(c.group_act[group], c.pcs[which].next_act))
+    c.gate[c.pc_count * c.pc_groups + which] = c.pcs[which].next_pre
 
 
 cdef inline int64_t column_ready(Channel *c, Bank *bank, bint write) noexcept nogil:
@@ -119,6 +126,7 @@ cdef inline void do_activate(Channel *c, int number, int64_t row, int64_t t) noe
         pc.next_act = max(pc.next_act, pc.activates[(slot + 1) & 3] + timing.faw)
     pc.next_ref = max(pc.next_ref, t + timing.act_ref)
     pc.next_refpb = max(pc.next_refpb, t + timing.act_refpb)
+    set_gates(c, bank.pc)
 
 
 cdef inline void do_precharge(Channel *c, int number, int64_t t) noexcept nogil:
@@ -133,6 +141,7 @@ cdef inline void do_precharge(Channel *c, int number, int64_t t) noexcept nogil:
     bank.next_ref = max(bank.next_ref, t + c.timing.pre_ref)
     pc.next_pre = max(pc.next_pre, t + c.timing.ppd)
     pc.next_ref = max(pc.next_ref, t + c.timing.pre_ref)
+    set_gates(c, bank.pc)
 
 
 cdef inline void do_column(Channel *c, int number, bint write, bint close, int64_t t) noexcept nogil:
@@ -172,13 +181,13 @@ cdef inline void do_column(Channel *c, int number, bint write, bint close, int64
 
 cdef inline void do_refresh_all(Channel *c, int which, int64_t t) noexcept nogil:
     cdef PseudoChannel *pc = &c.pcs[which]
-    cdef int bank
     log_command(c, t, REFAB, which, 0)
     c.totals.refreshes += 1
     c.row_free = t + c.timing.ref_ticks
     pc.next_act = max(pc.next_act, t + c.timing.rfc)
     pc.next_pre = max(pc.next_pre, t + c.timing.ref_pre)
     pc.next_ref = t + c.timing.ref_ref
+    set_gates(c, which)
 
 
 cdef inline void do_refresh_bank(Channel *c, int number, int64_t t) noexcept nogil:
@@ -190,3 +199,4 @@ cdef inline void do_refresh_bank(Channel *c, int number, int64_t t) noexcept nog
     bank.next_act = max(bank.next_act, t + c.timing.rfc_pb)
     pc.next_act = max(pc.next_act, t + c.timing.rrefd)
     pc.next_refpb = max(pc.next_refpb, t + c.timing.refpb_refpb)
+    set_gates(c, bank.pc)

@@ -9,6 +9,11 @@ cdef struct Pick:  # what could be issued next on one of the buses
     int what, bank
 
 
+cdef struct Want:  # the row command that a bank needs next for the requests of one direction
+    int64_t ready, sequence
+    int gate, what
+
+
 cdef inline void put(uint64_t *bits, int at, bint value) noexcept nogil:
     if value:
         bits[at >> 6] |= <uint64_t>1 << (at & 63)
@@ -25,7 +30,25 @@ cdef inline void refill(Channel *c, int number, int mode, int hit_from, int miss
         miss_from = c.pool[miss_from].next
     bank.hit[mode], bank.miss[mode] = hit_from, miss_from
     put(c.hit_bits + mode * WORDS, number, hit_from != NONE)
-    put(c.miss_bits + mode * WORDS, number, miss_from != NONE)
+    set_want(c, number, mode)
+
+
+cdef inline void set_want(Channel *c, int number, int mode) noexcept nogil:
+    """Note the activate or precharge that the oldest miss needs, unless the open row is still wanted by an older one."""
+    cdef Bank *bank = &c.banks[number]
+    cdef Want *want = &c.want[mode * c.bank_count + number]
+    cdef int miss = bank.miss[mode]
+    cdef bint blocked = miss == NONE
+    if not blocked:
+        want.sequence = c.pool[miss].sequence
+        if bank.open_row == NONE:
+            want.ready, want.gate, want.what = aligned(c, bank.next_act), bank.group, ACT
+        else:
+            blocked = bank.active != NONE or (
+                c.hits_first and bank.hit[mode] != NONE and c.pool[bank.hit[mode]].arrive <= c.pool[miss].arrive
+            )
+            want.ready, want.gate, want.what = bank.next_pre, c.pc_count * c.pc_groups + bank.pc, PRE
+    put(c.want_bits + mode * WORDS, number, not blocked)
 
 
 cdef inline void refill_both(Channel *c, int number) noexcept nogil:
@@ -77,7 +100,7 @@ cdef void find_column(Channel *c) noexcept nogil:
     cdef int64_t floor = max(c.floor, c.column_free)
     cdef int64_t t
     floor = aligned(c, floor)
-    best.time, best.rank, best.sequence = FOREVER, 9, 0
+    best.time, best.rank, best.sequence, best.bank = FOREVER, 9, 0, NONE
     for word in range(c.words):
         bits = c.active_bits[word]
         while bits:
@@ -112,12 +135,12 @@ cdef void find_row(Channel *c) noexcept nogil:
     cdef Pick *best = &c.row
     cdef uint64_t bits
     cdef int word, number, which, mode = c.writing
-    cdef Bank *bank
-    cdef Request *request
+    cdef Want *wants = c.want + mode * c.bank_count
+    cdef Want *want
     cdef int64_t floor = max(c.floor, c.row_free)
     cdef int64_t clock_floor = aligned(c, floor)
     cdef int64_t t
-    best.time, best.rank, best.sequence = FOREVER, 9, 0
+    best.time, best.rank, best.sequence, best.bank = FOREVER, 9, 0, NONE
     c.row_stale = False
     if c.refresh_left:
         find_refresh_all(c, floor)
@@ -127,27 +150,40 @@ cdef void find_row(Channel *c) noexcept nogil:
             if c.pcs[which].refresh_bank != NONE:
                 find_refresh_bank(c, which, floor, clock_floor)
     for word in range(c.words):
-        bits = c.miss_bits[mode * WORDS + word]
+        bits = c.want_bits[mode * WORDS + word]
         while bits:
             number = 64 * word + ctz(bits)
             bits &= bits - 1
-            bank = &c.banks[number]
-            if c.pcs[bank.pc].refresh_bank == number:
-                continue
-            request = &c.pool[bank.miss[mode]]
-            if bank.open_row == NONE:
-                t = activate_ready(c, bank)
-                t = clock_floor if t <= clock_floor else aligned(c, t)
-                which = ACT
-            else:
-                if bank.active != NONE:
+            want = &wants[number]
+            t = max(max(want.ready, c.gate[want.gate]), clock_floor if want.what == ACT else floor)
+            if better(best, t, 1, want.sequence):
+                if c.refresh_mode == 2 and c.pcs[c.banks[number].pc].refresh_bank == number:
                     continue
-                if c.hits_first and bank.hit[mode] != NONE and c.pool[bank.hit[mode]].arrive <= request.arrive:
-                    continue
-                t = max(floor, precharge_ready(c, bank))
-                which = PRE
-            if better(best, t, 1, request.sequence):
-                best.time, best.rank, best.sequence, best.bank, best.what = t, 1, request.sequence, number, which
+                best.time, best.rank, best.sequence, best.bank, best.what = t, 1, want.sequence, number, want.what
+
+
+cdef inline void offer_row(Channel *c, int number) noexcept nogil:
+    """What a bank wants has changed: look at all banks again only if it was the next one."""
+    cdef Want *want = &c.want[c.writing * c.bank_count + number]
+    cdef int64_t floor, t
+    if c.row_stale or c.refresh_left or c.refresh_mode == 2 or c.row.bank == number:
+        c.row_stale = True
+        return
+    if c.want_bits[c.writing * WORDS + (number >> 6)] >> (number & 63) & 1:
+        floor = max(c.floor, c.row_free)
+        t = max(max(want.ready, c.gate[want.gate]), aligned(c, floor) if want.what == ACT else floor)
+        if better(&c.row, t, 1, want.sequence):
+            c.row.time, c.row.rank, c.row.sequence, c.row.bank, c.row.what = t, 1, want.sequence, number, want.what
+
+
+cdef inline void offer_active(Channel *c, int number) noexcept nogil:
+    """A row has been opened: its request may be the next column command."""
+    cdef Bank *bank = &c.banks[number]
+    cdef Request *request = &c.pool[bank.active]
+    cdef int64_t t = aligned(c, max(max(c.floor, c.column_free), column_ready(c, bank, request.write)))
+    if better(&c.column, t, 0, request.sequence):
+        c.column.time, c.column.rank, c.column.sequence = t, 0, request.sequence
+        c.column.bank, c.column.what = number, bank.active
 
 
 cdef void find_refresh_all(Channel *c, int64_t floor) noexcept nogil:
@@ -213,12 +249,14 @@ cdef void issue_column(Channel *c, int64_t t) noexcept nogil:
     do_column(c, number, mode, close, t)
     if close:
         refill_both(c, number)
+    else:
+        set_want(c, number, 0)
+        set_want(c, number, 1)
     c.done[request.index] = t if mode else t + c.timing.read_done
     c.free[c.free_count] = entry
     c.free_count += 1
     c.column_stale = True
-    if close or c.refresh_left or c.refresh_mode == 2 or bank.miss[c.writing] != NONE:
-        c.row_stale = True
+    offer_row(c, number)
 
 
 cdef void issue_row(Channel *c, int64_t t) noexcept nogil:
@@ -226,23 +264,29 @@ cdef void issue_row(Channel *c, int64_t t) noexcept nogil:
     cdef int entry, what = c.row.what
     cdef int mode = c.writing
     cdef Bank *bank
-    c.row_stale = c.column_stale = True
+    c.row_stale = True
     if what == REFAB:
         do_refresh_all(c, number, t)
         c.refresh_left -= 1
         return
     if what == PREAB:
         precharge_all(c, number, t)
+        c.column_stale = True
         return
     bank = &c.banks[number]
     if what == REFPB:
         do_refresh_bank(c, number, t)
         c.pcs[bank.pc].refresh_bank = NONE
+        c.column_stale = True
+        set_want(c, number, 0)
+        set_want(c, number, 1)
     elif what == PRE:
         if bank.miss[mode] != NONE and c.row.rank == 1:
             first_command(c, bank.miss[mode], &c.totals.row_conflicts)
         do_precharge(c, number, t)
         refill_both(c, number)
+        if c.column.bank == number:
+            c.column_stale = True
     else:
         entry = bank.miss[mode]
         first_command(c, entry, &c.totals.row_misses)
@@ -251,6 +295,7 @@ cdef void issue_row(Channel *c, int64_t t) noexcept nogil:
         bank.active = entry
         put(c.active_bits, number, True)
         refill_both(c, number)
+        offer_active(c, number)
 
 
 cdef void precharge_all(Channel *c, int which, int64_t t) noexcept nogil:
@@ -264,8 +309,11 @@ cdef void precharge_all(Channel *c, int which, int64_t t) noexcept nogil:
             c.banks[number].open_row = NONE
             refill_both(c, number)
         c.banks[number].next_act = max(c.banks[number].next_act, t + c.timing.rp)
+        set_want(c, number, 0)
+        set_want(c, number, 1)
     c.pcs[which].next_pre = max(c.pcs[which].next_pre, t + c.timing.ppd)
     c.pcs[which].next_ref = max(c.pcs[which].next_ref, t + c.timing.pre_ref)
+    set_gates(c, which)
 
 
 cdef void begin_refresh(Channel *c) noexcept nogil:
@@ -349,7 +397,9 @@ cdef bint shared_accept(Channel *c, int64_t t, int index, int number, int64_t ro
     else:
         if bank.miss[write] == NONE:
             bank.miss[write] = entry
-            put(c.miss_bits + write * WORDS, number, True)
-        c.row_stale = True
+            set_want(c, number, write)
+            if write == c.writing:
+                c.floor = max(c.floor, t + 1)
+                offer_row(c, number)
     c.floor = max(c.floor, t + 1)
     return True

@@ -71,6 +71,8 @@ class DramTiming:
             bound = least.get(each.name, 1 if each.name.endswith("_ticks") else 0)
             if value < bound or value > 2**40:
                 raise InputError(f"memory: timing {each.name} is {value}, but must be at least {bound}")
+        if self.ticks_per_clock & (self.ticks_per_clock - 1):
+            raise InputError(f"memory: a clock has {self.ticks_per_clock} ticks, but must have a power of two")
         # a clock of rounding is allowed: both are given in whole clocks
         self._require("rc", self.ras + self.rp - self.ticks_per_clock, "tRC must be at least tRAS + tRP")
         self._require("ras", self.rcd_rd, "tRAS must be at least tRCD")
