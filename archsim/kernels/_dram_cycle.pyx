@@ -16,6 +16,8 @@ cdef extern from *:
 
 DEF WORDS = 16  # of a bit set over banks: 1024 banks in a channel
 
+cdef int STUCK = 1000000  # events while a request waits: a controller that never serves it
+
 cdef int COLUMN_SHIFT = 10  # archsim.program.address_map
 cdef int ROW_SHIFT = 24
 
@@ -179,7 +181,8 @@ cdef class DramCycleKernel:
         """
         cdef Py_ssize_t k
         cdef int which, i
-        cdef int64_t chunk, local, t, time = 0, event
+        cdef int64_t chunk, local, t, time = 0
+        cdef int left, rounds
         cdef uint64_t burst, word
         cdef Channel *c
         cdef bint stuck = False
@@ -208,13 +211,12 @@ cdef class DramCycleKernel:
                     t = max(t, self.complete(last, done, k - 1))
                 while step(c, t) != FOREVER:
                     pass
-                while c.waiting[write[k]] >= c.room[write[k]]:
-                    event = step(c, FOREVER - 1)
-                    if event == FOREVER:
-                        stuck = True
-                        break
-                    t = max(t, event)
-                if stuck:
+                rounds = 0
+                while c.waiting[write[k]] >= c.room[write[k]] and rounds < STUCK:
+                    t = max(t, step(c, FOREVER - 1))
+                    rounds += 1
+                if rounds == STUCK:
+                    stuck = True
                     break
                 arrive[k] = t
                 done[k] = -1
@@ -228,10 +230,15 @@ cdef class DramCycleKernel:
                 last = which
             for i in range(self.channel_count):
                 c = &self.channels[i]
-                while pending(c) and not stuck:
+                left = c.free_count
+                rounds = 0
+                while pending(c) and rounds < STUCK:
+                    rounds = rounds + 1 if c.free_count == left else 0
+                    left = c.free_count
                     if c.banked and c.queued == 0 and c.waiting[0] == 0 and c.draining == 0 and c.waiting[1] <= c.drain_low:
                         break  # posted writes too few to be begun
-                    stuck = step(c, FOREVER - 1) == FOREVER
+                    step(c, FOREVER - 1)
+                stuck = stuck or rounds == STUCK
                 for k in range(c.pc_count):
                     if c.pcs[k].open_banks:
                         c.pcs[k].open_ticks += c.now - c.pcs[k].open_since
@@ -239,13 +246,15 @@ cdef class DramCycleKernel:
                     c.totals.open_ticks += c.pcs[k].open_ticks
                     c.pcs[k].open_ticks = 0
         if stuck:
-            raise RuntimeError("a DRAM channel waits for nothing")
+            raise RuntimeError("a DRAM controller does not serve a request that waits")
 
     cdef int64_t complete(self, int64_t which, int64_t[::1] done, Py_ssize_t k) noexcept nogil:
         """Let the request before finish; when the next one may come."""
         cdef Channel *c = &self.channels[which]
-        while done[k] < 0 and step(c, FOREVER - 1) != FOREVER:
-            pass
+        cdef int rounds = 0
+        while done[k] < 0 and rounds < STUCK:
+            step(c, FOREVER - 1)
+            rounds += 1
         return done[k] + c.banked
 
     def totals(self):

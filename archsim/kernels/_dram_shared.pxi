@@ -77,7 +77,7 @@ cdef inline void choose_direction(Channel *c) noexcept nogil:
         if c.waiting[1] > c.drain_high or c.waiting[0] == 0:
             c.writing = True
             c.column_stale = c.row_stale = True
-    elif c.waiting[1] < c.drain_low and c.waiting[0] != 0:
+    elif c.waiting[0] != 0 and (c.waiting[1] < c.drain_low or c.waiting[1] == 0):
         c.writing = False
         c.column_stale = c.row_stale = True
 

@@ -1,26 +1,35 @@
 """DRAM channels command by command: the `cycle` fidelity of the memory.
 
-Every channel holds, for each bank, the open row and the earliest tick of an activate, a read, a write and a precharge; for each
+Every channel holds, for each bank, the open row and the earliest tick of an activate, a read, a write and a
+precharge; for each
 bank group, stack and pseudo-channel what tCCD, tRRD, tWTR, tFAW and the turnarounds add; and one row-command and one
-column-command bus that its pseudo-channels share. A request that arrives at tick a is seen from tick a + 1 on. At each tick
-the controller may issue one column command (on whole clocks) and one row command (activates and refreshes on whole clocks):
+column-command bus that its pseudo-channels share. A request that arrives at tick a is seen from tick a + 1 on.
+At each tick
+the controller may issue one column command (on whole clocks) and one row command (activates and refreshes on
+whole clocks):
 
     column: of the rows just opened, the request that opened one; else the oldest ready hit among reads, or among writes
             while these are drained
     row:    what a refresh that is due needs; else the oldest ready activate or precharge that a waiting request needs
 
-Writes are drained from above `drain_high` of their queue, or when no read waits, until below `drain_low`. The request that
-opens a row leaves its queue at the activate and has the row first. A read is done tCL + BL after its command; a write when its
+Writes are drained from above `drain_high` of their queue, or when no read waits, until below `drain_low`. The
+request that
+opens a row leaves its queue at the activate and has the row first. A read is done tCL + BL after its command; a
+write when its
 command issues (posted). A read of an address that waits to be written is answered a tick after it came.
 
     x_ticks(first -> second) = x + (ticks of first - 1) - (ticks of second - 1)         for every JEDEC time x
 
-Refresh: all banks of each pseudo-channel every tREFI, all other commands but those for open rows waiting; or, bank by bank,
+Refresh: all banks of each pseudo-channel every tREFI, all other commands but those for open rows waiting; or,
+bank by bank,
 every tREFIpb one bank of each pseudo-channel, which alone waits. Between events time is skipped.
 
-Assumptions: one clock domain; commands are never lost. Not modelled: power-down, self-refresh, refresh management (RFM), ECC
-on the fly, temperature-dependent refresh, the falling-edge pairing rules of HBM3 (they never bind where tRAS and tRP are legal).
-Reference: the constraint lists of Ramulator 2.1 (HBM2, HBM3, HBM4) and DRAMsim3 (scheduler bank_queues); `archsim validate hbm`.
+Assumptions: one clock domain; commands are never lost. Not modelled: power-down, self-refresh,
+refresh management (RFM), ECC
+on the fly, temperature-dependent refresh,
+the falling-edge pairing rules of HBM3 (they never bind where tRAS and tRP are legal).
+Reference: the constraint lists of Ramulator 2.1 (HBM2, HBM3,
+HBM4) and DRAMsim3 (scheduler bank_queues); `archsim validate hbm`.
 """
 
 from __future__ import annotations
@@ -48,7 +57,8 @@ class CycleRun:
     """A stream as it was served: the tick of each request's arrival and end, and what the channels did.
 
     counts: over all channels: activates, precharges, reads, writes, refreshes (all-bank, and refreshes_pb), row_hits,
-    row_misses and row_conflicts (by a request's first command), forwarded (answered from the write queue), open_ticks (with a
+    row_misses and row_conflicts (by a request's first command), forwarded (answered from the write queue),
+    open_ticks (with a
     row open, summed over pseudo-channels). log: rows of (tick, command, bank, row) of the first channel, if asked for.
     """
 
@@ -79,7 +89,8 @@ def run_cycle(
     >>> from archsim.program.dram import Controller
     >>> order = ("column", "bank_group", "bank", "row")
     >>> where = AddressMap(Organisation(1, 1, 4, 4, rows=1024, columns=32, burst_bytes=32), order, interleave_bytes=32)
-    >>> timing = DramTiming(tick_ps=1000, ticks_per_clock=1, bl=2, cl=14, cwl=5, rcd_rd=14, rcd_wr=12, rp=14, ras=34, rc=48,
+    >>> timing = DramTiming(tick_ps=1000, ticks_per_clock=1, bl=2, cl=14, cwl=5, rcd_rd=14, rcd_wr=12, rp=14,
+    ras=34, rc=48,
     ...     wr=16, rtp=5, ccd_s=2, ccd_l=4, ccd_r=2, rrd_s=4, rrd_l=4, wtr_s=6, wtr_l=8, rtw=13, faw=15)
     >>> dram = DramChannels("hbm2", where, timing, Controller(refresh="none"))
     >>> run = run_cycle(dram, [0, 32, 16 * 1024], serial=True)  # a closed bank, a hit, another row of the same bank
@@ -100,7 +111,8 @@ def run_cycle(
         raise InputError(f"{dram.name}: due must hold one tick, at least 0, for each of the {len(addresses)} requests")
     kernel = DramCycleKernel(
         where.channels, where.interleave_bytes, where.organisation.burst_bytes.bit_length() - 1, where.tables,
-        _starts(dram.timing, posted_early=controller.scheduler == "bank_queues"), vars(where.organisation), asdict(controller),
+        _starts(dram.timing, posted_early=controller.scheduler == "bank_queues"), vars(where.organisation),
+        asdict(controller),
     )  # fmt: skip
     arrive, done = np.empty_like(addresses), np.empty_like(addresses)
     record = np.zeros((log, 4), np.int64)
@@ -114,7 +126,8 @@ def run_cycle(
 def _starts(t: DramTiming, *, posted_early: bool) -> dict[str, int]:
     """Every constraint as the ticks between the starts of two commands.
 
-    posted_early: the controller that moves a request to its bank's queue a tick before the bank sees it, in the tick of its
+    posted_early: the controller that moves a request to its bank's queue a tick before the bank sees it, in the
+    tick of its
     arrival; its reads are therefore counted one tick shorter.
     """
     act, pre, col, ref = (ticks - 1 for ticks in (t.act_ticks, t.pre_ticks, t.col_ticks, t.ref_ticks))

@@ -1,7 +1,8 @@
 """Where a byte of a memory lies: channel, pseudo-channel, stack, bank group, bank, row and column.
 
 Chunk c = address // interleave_bytes is on channel c % channels (any number of channels), at the local address
-(c // channels) * interleave_bytes + address % interleave_bytes. Within a channel the map is linear over bits: every bit of a
+(c // channels) * interleave_bytes + address % interleave_bytes. Within a channel the map is linear over bits:
+every bit of a
 field is a bit of the local burst number, or the exclusive or of some. Such a map is the XOR of one table entry for each
 byte of the burst number, which is how kernels apply it.
 """
@@ -20,7 +21,8 @@ from archsim.errors import InputError, did_you_mean
 
 __all__ = ["FIELDS", "AddressMap", "Organisation"]
 
-#: the parts of an address within a channel; a flat bank number is made of the first four, the first the most significant
+#: the parts of an address within a channel; a flat bank number is made of the first four, the first the most
+# significant
 FIELDS = ("pseudo_channel", "stack_id", "bank_group", "bank", "row", "column")
 #: positions in a packed word: flat bank, column, row
 COLUMN_SHIFT, ROW_SHIFT = 10, 24
@@ -47,7 +49,9 @@ class Organisation:
             if value < 1 or value & (value - 1):
                 raise InputError(f"memory: {name} is {value}, but must be a power of two, at least 1")
         if self.banks > 1 << COLUMN_SHIFT:
-            raise InputError(f"memory: {self.banks} banks in a channel, but at most {1 << COLUMN_SHIFT} can be modelled")
+            raise InputError(
+                f"memory: {self.banks} banks in a channel, but at most {1 << COLUMN_SHIFT} can be modelled"
+            )
 
     @property
     def banks(self) -> int:
@@ -120,9 +124,9 @@ class AddressMap:
         for (name, bit), at in source.items():
             vectors[at] ^= np.uint64(1 << self._place(name, bit))
         for target, piece in self.xor.items():
-            bits = self.organisation.bits.get(target)
+            room = self.organisation.bits.get(target)
             name, low, high = self._slice(piece, "mapping.xor")
-            if bits is None or target == name or high - low > bits:
+            if room is None or target == name or high - low > room:
                 raise InputError(
                     f"mapping: xor of {piece} into '{target}' is impossible: the target must be another field, one of"
                     f" {', '.join(FIELDS)}, with at least as many bits"
@@ -176,8 +180,8 @@ class AddressMap:
         bits = self.organisation.bits
         if match is None or match[1] not in bits:
             raise InputError(
-                f"{where}: '{piece[:60]}' is no field{did_you_mean(piece, FIELDS)}; there are {', '.join(FIELDS)}, also in"
-                " pieces as column[0:2]"
+                f"{where}: '{piece[:60]}' is no field{did_you_mean(piece, FIELDS)}; there are"
+                f" {', '.join(FIELDS)}, also in pieces as column[0:2]"
             )
         name = match[1]
         low, high = (0, bits[name]) if match[2] is None else (int(match[2]), int(match[3]))

@@ -1,7 +1,9 @@
 """A DRAM channel and its controller as integers, for the cycle model; `archsim.kernels.dram_cycle` documents the model.
 
-Times are in ticks, the resolution of the command bus (half a clock in HBM3 and HBM4). A timing constraint of JEDEC counts
-from the last tick of a command to the last tick of the next: a command of c ticks has it c - 1 later than where it starts.
+Times are in ticks,
+the resolution of the command bus (half a clock in HBM3 and HBM4). A timing constraint of JEDEC counts
+from the last tick of a command to the last tick of the next: a command of c ticks has it c - 1 later than where
+it starts.
 """
 
 from __future__ import annotations
@@ -19,17 +21,19 @@ __all__ = ["Controller", "DramChannels", "DramTiming"]
 class DramTiming:
     """Timing constraints of one channel, in ticks.
 
-    | field | meaning | | field | meaning |
-    | --- | --- | --- | --- | --- |
-    | `tick_ps` | one tick | | `wtr_s`, `wtr_l` | end of write data to read, other / same bank group |
-    | `ticks_per_clock` | column commands, activates and refreshes start on whole clocks | | `rtw` | read to write |
-    | `bl` | data of one burst | | `rtp`, `wr` | read to precharge; end of write data to precharge |
-    | `cl`, `cwl` | read, write command to data | | `faw` | window of four activates |
-    | `rcd_rd`, `rcd_wr` | activate to read, write | | `ppd` | precharge to precharge |
-    | `rp`, `ras`, `rc` | precharge; activate to precharge, to activate | | `refi`, `rfc` | all-bank refresh: interval, duration |
-    | `ccd_s`, `ccd_l`, `ccd_r` | column to column: other group, same group, other stack | | `refi_pb`, `rfc_pb` | per-bank refresh |
-    | `rrd_s`, `rrd_l` | activate to activate, other / same group | | `rrefd` | per-bank refresh to activate elsewhere |
-    | `act_ticks`, `pre_ticks`, `col_ticks`, `ref_ticks` | ticks of the row and column bus that a command takes | | | |
+    | field | meaning |
+    | --- | --- |
+    | `tick_ps`, `ticks_per_clock` | one tick; column commands, activates and refreshes start on whole clocks |
+    | `bl`, `cl`, `cwl` | data of one burst; read, write command to data |
+    | `rcd_rd`, `rcd_wr` | activate to read, write |
+    | `rp`, `ras`, `rc` | precharge; activate to precharge, to activate |
+    | `wr`, `rtp`, `ppd` | end of write data to precharge; read to precharge; precharge to precharge |
+    | `ccd_s`, `ccd_l`, `ccd_r` | column to column: other bank group, same bank group, other stack |
+    | `rrd_s`, `rrd_l`, `faw` | activate to activate, other and same group; window of four |
+    | `wtr_s`, `wtr_l`, `rtw` | end of write data to read, other and same group; read to write |
+    | `refi`, `rfc` | all-bank refresh: interval, duration |
+    | `refi_pb`, `rfc_pb`, `rrefd` | per-bank refresh: interval, duration, to an activate elsewhere |
+    | `act_ticks`, `pre_ticks`, `col_ticks`, `ref_ticks` | ticks for which a command holds its bus |
     """
 
     tick_ps: float
@@ -94,11 +98,14 @@ class DramTiming:
 class Controller:
     """How a channel's controller works.
 
-    scheduler: ``row_hits_first`` and ``oldest_first`` share one queue for reads and one for writes over all banks; both serve
-        what is ready, then what is oldest, and differ in whether an older conflicting request may close a row that a still
+    scheduler: ``row_hits_first`` and ``oldest_first`` share one queue for reads and one for writes over all
+    banks; both serve
+        what is ready, then what is oldest, and differ in whether an older conflicting request may close a row
+        that a still
         older one hits. ``bank_queues`` sorts requests into a short queue for each bank and serves these in turn.
     drain_high, drain_low: the share of the write queue at which writes are begun, and ended.
-    bank_queue: entries of each bank's queue (bank_queues only). row_hit_cap: column accesses after which a conflict may close
+    bank_queue: entries of each bank's queue (bank_queues only). row_hit_cap: column accesses after which a
+    conflict may close
         the row while hits wait (bank_queues), or after which a closed-row policy closes it (0: when no hit is queued).
     """
 
@@ -124,8 +131,8 @@ class Controller:
                 raise InputError(f"memory: {name} is {getattr(self, name)}, but must be 1 to 4096 entries")
         if not 0 <= self.drain_low <= self.drain_high <= 1:
             raise InputError(
-                f"memory: writes are drained from {self.drain_high} to {self.drain_low} of their queue, but both must be"
-                " shares, the first the larger"
+                f"memory: writes are drained from {self.drain_high} to {self.drain_low} of their queue,"
+                " but both must be shares, the first the larger"
             )
         if self.row_hit_cap < 0:
             raise InputError(f"memory: row_hit_cap is {self.row_hit_cap}, but must be at least 0")
@@ -142,10 +149,18 @@ class DramChannels:
 
     def __post_init__(self) -> None:
         timing, refresh = self.timing, self.controller.refresh
-        if (refresh == "all_bank" and not timing.refi) or (refresh == "per_bank" and not (timing.refi_pb and timing.rfc_pb)):
+        if (refresh == "all_bank" and not timing.refi) or (
+            refresh == "per_bank" and not (timing.refi_pb and timing.rfc_pb)
+        ):
             raise InputError(f"{self.name}: {refresh} refresh needs its interval and duration, and one of them is 0")
-        if refresh == "per_bank" and self.controller.scheduler == "bank_queues":
-            raise InputError(f"{self.name}: the scheduler bank_queues knows all_bank refresh only")
+        if self.controller.scheduler == "bank_queues" and (
+            refresh == "per_bank" or self.map.organisation.pseudo_channels * self.map.organisation.stack_ids > 1
+            or {timing.ticks_per_clock, timing.act_ticks, timing.pre_ticks, timing.col_ticks, timing.ref_ticks} != {1}
+        ):  # fmt: skip
+            raise InputError(
+                f"{self.name}: the scheduler bank_queues knows all_bank refresh, one pseudo-channel,"
+                " one stack ID and commands of one tick only"
+            )
 
     @property
     def peak_bytes_per_s(self) -> float:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from archsim.validation.hbm import HBM
 from archsim.validation.op import OP
 from archsim.validation.report import Report, Row, markdown_table
 from archsim.validation.suite import FEW, MANY, Reference, Suite, run_suite, suite_of
@@ -27,4 +28,4 @@ __all__ = [
     "suite_of",
 ]
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC, OP)}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC, HBM, OP)}

@@ -1,0 +1,63 @@
+"""The suite `hbm`: each kind of stream within the band that its reference allows, and nothing left out in silence."""
+
+from __future__ import annotations
+
+import pytest
+
+from archsim.errors import InputError
+from archsim.validation import SUITES, Report, Table, run_suite
+from archsim.validation.hbm.suite import read_case
+from archsim.validation.suite import DATA
+
+pytestmark = pytest.mark.validation
+
+#: percent, the worst case of each group
+LIMITS = {
+    "row thrash": 3.0, "random": 3.0, "sequential": 5.0, "strided": 5.0, "streams, skewed": 5.0,
+    "streams, aligned": 10.0, "random chunks": 10.0, "mixed reads and writes": 10.0, "one at a time": 3.0,
+    "latency, low load": 10.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return run_suite(SUITES["hbm"], per_group=3)
+
+
+def test_every_kind_of_stream_is_within_its_limit(report: Report) -> None:
+    worst = {name: group.max_ape_pct or 0.0 for name, group in report.groups.items()}
+    assert worst.keys() >= LIMITS.keys()
+    assert {name: error for name, error in worst.items() if error > LIMITS.get(name, 10.0)} == {}
+    assert (report.error("mape_pct") or 9.0) < 1.0
+
+
+def test_latency_probes_are_within_a_clock(report: Report) -> None:
+    probes = [row for row in report.rows if row.group == "latency, probe"]
+    assert len(probes) >= 3
+    assert all(abs(row.got - row.expected) <= 1.0 for row in probes)
+
+
+def test_what_is_not_trusted_is_said() -> None:
+    cases = [read_case(record) for record in Table.read(DATA / "dram_golden.csv").records()]
+    reasons = {case.why for case in cases if case.why}
+    assert len(reasons) == 3
+    assert sum(not case.why for case in cases) == 387
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("config_file", "ram_ddr9_1ch_x_open.yaml", "unknown configuration 'ddr9'"),
+        ("config_file", "nonsense", "must begin with"),
+        ("address_mapping", "sideways", "must be one of"),
+        ("injection_mode", "sometimes", "not known"),
+        ("pattern", "zigzag", "not known"),
+        ("region_bytes", str(2**60), "at most"),
+        ("num_requests", "100000000", "at most 10 million"),
+    ],
+)
+def test_a_row_that_makes_no_sense_is_refused_with_its_line(column: str, value: str, text: str) -> None:
+    table = Table.read(DATA / "dram_golden.csv").take([0])
+    table.columns[column][0] = value
+    with pytest.raises(InputError, match=rf"(?s)dram_golden.csv:2: .*{text}"):
+        SUITES["hbm"].references[0].compare(table)
