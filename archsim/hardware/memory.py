@@ -207,7 +207,7 @@ class MemorySpec(Spec):
     ecc_overhead: Share = 0.0
     """Share of the capacity and of the bandwidth that error correction in band takes (none where it has its own
     pins)."""
-    reserved: Size = 0
+    reserved: Size | None = None
     """Capacity that models cannot use: spare rows, firmware, the driver's own."""
 
     @property
@@ -228,4 +228,4 @@ class MemorySpec(Spec):
     @property
     def usable_capacity(self) -> float:
         """Bytes that a model can use."""
-        return self.capacity * (1.0 - self.ecc_overhead) - self.reserved
+        return self.capacity * (1.0 - self.ecc_overhead) - (self.reserved or 0.0)
