@@ -36,7 +36,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     return f" (did you mean '{by_lower[close[0]]}'?)" if close else ""
 
 
-def write_atomically(path: Path, writer: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, writer: Callable[[Path], object]) -> None:
     """Let `writer` fill a file beside `path`, then move it into place: readers see the old or the whole new file."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -42,6 +42,7 @@ __all__ = [
     "UnitError",
     "format_quantity",
     "parse",
+    "parse_any",
 ]
 
 FROM_FILE = {"units": "required"}
@@ -140,6 +141,19 @@ def parse(text: str, dimension: str) -> float:
         return float(parse_exact(text, dimension))
     except OverflowError:
         raise UnitError(f"'{text}' is too large") from None
+
+
+def parse_any(text: str) -> tuple[float, str]:
+    """Read a quantity whose dimension its unit tells: the value in SI units, and the dimension.
+
+    >>> parse_any("50 ms")
+    (0.05, 'time')
+    """
+    match = _TEXT.fullmatch(text.strip())
+    if match is None or match[2] not in _DIMENSION_OF:
+        raise UnitError(f"'{text[:60]}' is not a quantity such as '3.35 TB/s' or '50 ms'")
+    dimension = _DIMENSION_OF[match[2]]
+    return parse(text, dimension), dimension
 
 
 def _plain(number: Decimal) -> str:

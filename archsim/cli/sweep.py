@@ -1,0 +1,287 @@
+"""`archsim sweep`: plan, run, show and draw sweeps over a design space."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from archsim.cli._common import console, emit_json, json_option, progress
+from archsim.cli._results import wrote
+from archsim.errors import InputError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+    from archsim.explore import Outcome, Store, Sweep, SweepView
+
+__all__ = ["sweep"]
+
+
+@click.group()
+def sweep() -> None:
+    """Explore a space of designs: which chip should be built?
+
+    \b
+    Examples:
+      archsim sweep plan npu-serving                 how many points, how long, what the constraints leave
+      archsim sweep run npu-serving --out sweep/     safe to kill; the same command goes on where it stopped
+      archsim sweep show sweep/                      the Pareto front
+      archsim sweep plot sweep/ pareto --out front.png
+    """
+
+
+@sweep.command("list")
+def list_() -> None:
+    """List the sweeps that ship with archsim."""
+    from archsim.explore import list_sweeps, load_sweep
+
+    for name in list_sweeps():
+        click.echo(f"{name:24} {load_sweep(name).spec.title}")
+
+
+@sweep.command()
+@click.argument("file")
+@click.option("--workers", type=click.IntRange(1), help="Processes to reckon with.  [default: one a core]")
+@click.option("--measure", type=click.IntRange(0), default=3, show_default=True, help="Points to time.")
+@json_option
+def plan(file: str, workers: int | None, measure: int, as_json: bool) -> None:
+    """Say how many points FILE has, what each axis is, how long it takes and what its constraints rule out."""
+    from archsim.explore import load_sweep
+    from archsim.explore.executors import cores
+    from archsim.explore.preview import preview
+
+    chosen, workers = load_sweep(file), workers or cores()
+    look = preview(chosen, measured=measure)
+    if as_json:
+        axes = {" + ".join(axis.paths): [list(value) for value in axis.values] for axis in chosen.space.axes}
+        emit_json({
+            "space": look.space, "points": look.points, "axes": axes, "looked_at": look.looked_at,
+            "infeasible": look.broken, "seconds_a_point": look.seconds_a_point, "workers": workers,
+            "seconds": look.seconds(workers), "errors": list(look.errors),
+        })  # fmt: skip
+        return
+    out = console()
+    out.print(f"[bold]{chosen.spec.title or file}[/bold]")
+    for axis in chosen.space.axes:
+        out.print(f"  {axis}  [dim]({len(axis)})[/dim]")
+    for path, expression in chosen.space.expressions:
+        out.print(f"  {path}: {expression.text}")
+    for label, workload in chosen.workloads:
+        out.print(f"  workload {label}: {workload.workload} {workload.phase}, batch {workload.batch}")
+    for objective in chosen.objectives:
+        out.print(f"  {'maximize' if objective.sign > 0 else 'minimize'} {objective.key}")
+    sampler = chosen.spec.sampler.kind
+    out.print(f"\n{look.points:,} points of {look.space:,} ({sampler})")
+    for text, count in sorted(look.broken.items(), key=lambda item: -item[1]):
+        out.print(f"  {count / look.looked_at:6.1%} break '{text}' before any simulation")
+    for error in look.errors:
+        out.print(f"  [red]fails:[/red] {error}")
+    if look.measured:
+        each = look.seconds_a_point
+        out.print(
+            f"{each:.2g} s a point (mean of {look.measured}): at most {_duration(look.seconds(workers))} "
+            f"on {workers} processes; dominated points are pruned, so usually less"
+        )
+
+
+def _shard(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int]:
+    if text is None:
+        return 1, 1
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise InputError(f"--shard {text}: expected I/N such as 3/16, with I from 1 to N")
+    return int(part), int(parts)
+
+
+@sweep.command()
+@click.argument("file")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the sweep.  [default: named as FILE]")
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
+@click.option("--executor", type=click.Choice(("local", "dask", "slurm")), default="local", show_default=True)
+@click.option("--address", help="Of the Dask scheduler, such as tcp://host:8786.")
+@click.option("--shards", type=click.IntRange(1), default=8, show_default=True, help="Tasks of the Slurm array.")
+@click.option("--sbatch", multiple=True, metavar="OPTION", help="For sbatch, such as --partition=cpu.  Repeatable.")
+@click.option("--shard", callback=_shard, metavar="I/N", help="Only part I of N, for array jobs on a shared folder.")
+@click.option("--limit", type=click.IntRange(1), help="Only the first N points.")
+@click.option("--no-prune", is_flag=True, help="Simulate also points whose bound is dominated.")
+@click.option(
+    "--margin", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+    help="Prune bolder: shrink bounds by this fraction first. 0 loses no point of the front.",
+)  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Try points again that failed.")
+@json_option
+def run(
+    file: str, out: Path | None, workers: int | None, executor: str, address: str | None, shards: int,
+    sbatch: tuple[str, ...], shard: tuple[int, int], limit: int | None, no_prune: bool, margin: float,
+    retry_failed: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Evaluate the points of FILE that are not yet in the folder; kill it when you like, and run it again.
+
+    \b
+    Examples:
+      archsim sweep run npu-serving --out sweep/ --workers 8
+      archsim sweep run npu-serving --out /shared/sweep --shard $SLURM_ARRAY_TASK_ID/64
+      archsim sweep run npu-serving --out /shared/sweep --executor slurm --shards 64 --sbatch --partition=cpu
+      archsim sweep run npu-serving --out /shared/sweep --executor dask --address tcp://head:8786
+    """
+    from archsim.explore import Store, executors, load_sweep, run_sweep
+
+    chosen = load_sweep(file)
+    store = Store(out or Path(Path(file).stem))
+    if executor == "slurm":
+        outcome = _run_on_slurm(file, chosen, store, shards, sbatch, workers or 1, limit, no_prune, margin)
+    else:
+        pool: Callable[[], Executor]
+        if executor == "dask":
+            if address is None:
+                raise InputError("--executor dask needs --address, such as tcp://host:8786")
+            pool, count = executors.dask(address)
+        else:
+            count = workers or executors.cores()
+            pool = executors.local(count)
+        with _bar() as on_progress:
+            outcome = run_sweep(
+                chosen, store, pool, in_flight=2 * count, shard=shard, limit=limit, prune=not no_prune, margin=margin,
+                retry=retry_failed, on_progress=on_progress,
+            )  # fmt: skip
+    _report(outcome, store, as_json)
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[Outcome], None]]:
+    with progress("sweeping") as update:
+        yield lambda outcome: update(outcome.done, outcome.total)
+
+
+def _report(outcome: Outcome, store: Store, as_json: bool) -> None:
+    counts = dict(outcome.counts)
+    if as_json:
+        emit_json({
+            "folder": str(store.folder), "points": outcome.total, "reused": outcome.reused, **counts,
+            "wall_s": outcome.wall_s,
+        })  # fmt: skip
+        return
+    words = [f"{count:,} {status}" for status, count in sorted(counts.items())]
+    if outcome.reused:
+        words.append(f"{outcome.reused:,} found in the folder")
+    click.echo(f"{outcome.total:,} points in {_duration(outcome.wall_s)}: {', '.join(words) or 'nothing to do'}")
+    click.echo(f"archsim sweep show {store.folder}", err=True)
+
+
+def _run_on_slurm(
+    file: str, chosen: Sweep, store: Store, shards: int, options: tuple[str, ...], workers: int, limit: int | None,
+    no_prune: bool, margin: float,
+) -> Outcome:  # fmt: skip
+    from archsim.explore import slurm
+    from archsim.explore.runner import count_records, prepare_store
+
+    numbers = prepare_store(chosen, store, limit)
+    own = str(Path(file).resolve()) if Path(file).is_file() else file
+    command = [sys.executable, "-m", "archsim", "sweep", "run", own, "--out", str(store.folder.resolve())]
+    command += ["--workers", str(workers), "--margin", str(margin)]
+    command += ["--no-prune"] * no_prune + (["--limit", str(limit)] if limit else [])
+    job = slurm.submit(slurm.write_script(store.folder, command, shards, options))
+    click.echo(f"submitted job {job}: {shards} tasks, logs in {store.folder}", err=True)
+    begin = time.perf_counter()
+    with _bar() as on_progress:
+        while slurm.running(job):
+            on_progress(count_records(chosen, store, numbers))
+            time.sleep(2.0)
+    outcome = count_records(chosen, store, numbers)
+    outcome.wall_s = time.perf_counter() - begin
+    return outcome
+
+
+@sweep.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--limit", type=click.IntRange(1), help="Only the first N points (with --all: in their order).")
+@click.option("--all", "everything", is_flag=True, help="All points, not only the front.")
+@click.option("--export", "target", type=click.Path(path_type=Path), help="Write all points as .csv or .parquet.")
+@json_option
+def show(folder: Path, limit: int | None, everything: bool, target: Path | None, as_json: bool) -> None:
+    """Show the Pareto front of a sweep's FOLDER, while it runs or after.
+
+    With --json: `points`, each with `key`, `params`, and `metrics` or `error`.
+    """
+    from archsim.explore import open_sweep
+
+    view = open_sweep(folder)
+    if target is not None:
+        view.export(target)
+        wrote(target)
+    if as_json:
+        found: dict[str, Any] = view.to_dict()
+        emit_json(found | {"points": found["points"][:limit]})
+        return
+    _print_front(view, limit, everything)
+
+
+def _print_front(view: SweepView, limit: int | None, everything: bool) -> None:
+    from collections import Counter
+
+    from archsim.explore.metrics import METRICS
+    from archsim.report.numbers import si
+    from archsim.report.table import Cell, table
+
+    out = console()
+    counts = Counter(record.status for record in view.records)
+    out.print(f"[bold]{view.sweep.spec.title or view.sweep.spec.chip}[/bold]")
+    out.print(f"{len(view.records):,} points: " + ", ".join(f"{n:,} {status}" for status, n in sorted(counts.items())))
+    shown = (view.records if everything else view.front)[:limit]
+    if not shown:
+        failed = next((record for record in view.records if record.status == "failed"), None)
+        if failed is not None:
+            out.print(f"the first failure: {failed.why}")
+        return
+    varying = [path for path in shown[0].params if len({record.params.get(path) for record in view.records}) > 1]
+    objectives = view.sweep.objectives
+    rows: list[list[Cell]] = []
+    for record in shown:
+        values = [
+            si(record.metrics[o.key], METRICS[o.metric.name].unit) if o.key in record.metrics else record.status
+            for o in objectives
+        ]
+        rows.append([", ".join(f"{path.rpartition('.')[2]} {record.params[path]}" for path in varying), *values])
+    heads = [f"{'all points' if everything else 'Pareto front'}", *(f">{o.key}" for o in objectives)]
+    out.print(table(heads, rows, out.width))
+
+
+@sweep.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("kind")
+@click.option("--out", type=click.Path(path_type=Path), help="PNG, SVG or PDF.  [default: KIND.png]")
+def plot(folder: Path, kind: str, out: Path | None) -> None:
+    """Draw a picture of a sweep: KIND is pareto, parallel, sensitivity, tornado or heatmap."""
+    from archsim.cli._results import check_outputs
+    from archsim.explore import open_sweep
+    from archsim.explore.figures import figure_of
+
+    draw, target = figure_of(kind), out or Path(f"{kind}.png")
+    check_outputs(target)
+    draw(open_sweep(folder)).savefig(target, dpi=150)
+    wrote(target)
+
+
+@sweep.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def compact(folder: Path) -> None:
+    """Turn the journals of FOLDER into one HDF5 table; they are removed once every point has its record."""
+    from archsim.explore import Store, open_sweep
+    from archsim.explore.runner import is_complete
+
+    store = Store(folder)
+    view = open_sweep(folder)
+    count = store.compact(complete=is_complete(view.sweep, store))
+    click.echo(f"{count:,} records in {store.table}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

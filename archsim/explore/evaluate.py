@@ -1,0 +1,146 @@
+"""What happens at one point: its chip and system are made, its workloads simulated, its metrics collected."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from archsim._version import MODEL_VERSION
+from archsim.explore.axis import Value
+from archsim.explore.metrics import METRICS, geometric_mean
+from archsim.explore.space import Point
+from archsim.explore.sweep import Sweep, WorkloadSpec
+from archsim.hardware import ChipFamily, ChipSpec, SystemFamily, SystemSpec
+from archsim.results import Result
+from archsim.simulation import simulate
+from archsim.trace import Trace, load_workload
+
+__all__ = ["Evaluator", "Metrics", "split", "workload_arguments"]
+
+Metrics = dict[str, float]
+
+
+def split(point: Point) -> tuple[Point, Point, Point]:
+    """The parameters of the chip, of the system and of the run.
+
+    >>> split({"cores": 8, "system.chips": 4, "run.batch": 2})
+    ({'cores': 8}, {'chips': 4}, {'batch': 2})
+    """
+    parts: dict[str, Point] = {"": {}, "system": {}, "run": {}}
+    for path, value in point.items():
+        head, _, rest = path.partition(".")
+        if head in ("system", "run"):
+            parts[head][rest] = value
+        else:
+            parts[""][path] = value
+    return parts[""], parts["system"], parts["run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluator:
+    """A sweep with its files read; made once in each process."""
+
+    sweep: Sweep
+
+    @cached_property
+    def chips(self) -> ChipFamily:
+        return ChipFamily.of(_located(self.sweep.spec.chip, self.sweep.folder))
+
+    @cached_property
+    def systems(self) -> SystemFamily | None:
+        name = self.sweep.spec.system
+        return None if name is None else SystemFamily.of(_located(name, self.sweep.folder))
+
+    @cached_property
+    def traces(self) -> dict[str, Trace]:
+        """By label."""
+        return {
+            label: load_workload(_located(workload.workload, self.sweep.folder), workload.phase)
+            for label, workload in self.sweep.workloads
+        }
+
+    @cached_property
+    def context(self) -> str:
+        """Digest of everything but the point that a result depends on."""
+        chip, system = self.chips.variant({}), self.systems.variant({}) if self.systems else None
+        content: list[Any] = [
+            MODEL_VERSION,
+            chip.content_hash,
+            system.model_dump(mode="json", exclude={"title", "source", "notes"}) if system else None,
+            [(label, self.traces[label].content_hash, spec.model_dump()) for label, spec in self.sweep.workloads],
+            self.sweep.spec.fidelity,
+        ]
+        return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def key(self, point: Point) -> str:
+        """Content hash of (chip, system, workloads, options, MODEL_VERSION) at `point`: what its record is found by."""
+        text = self.context + json.dumps(sorted(point.items()), separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def chip(self, point: Point) -> ChipSpec:
+        """The chip at `point`; InputError where it contradicts itself."""
+        return self.chips.variant(split(point)[0])
+
+    def system(self, point: Point) -> SystemSpec | None:
+        """The system at `point`."""
+        return None if self.systems is None else self.systems.variant(split(point)[1])
+
+    def chip_metrics(self, chip: ChipSpec) -> Metrics:
+        """The metrics that need no simulation."""
+        return {"peak_flops": max(chip.flops(dtype) for dtype in chip.dtypes)}
+
+    def run(self, point: Point, *, fidelity: str | None = None) -> Metrics:
+        """All metrics at `point`: of the chip, ``LABEL.METRIC`` of each workload, and METRIC over all of them."""
+        chip, system, options = self.chip(point), self.system(point), split(point)[2]
+        metrics = self.chip_metrics(chip)
+        for label, workload in self.sweep.workloads:
+            result = simulate(
+                chip, self.traces[label], system=system, fidelity=fidelity or self.sweep.spec.fidelity,
+                **workload_arguments(workload, options),
+            )  # fmt: skip
+            metrics |= {f"{label}.{name}": value for name, value in step_metrics(result).items()}
+        return metrics | self.combined(metrics)
+
+    def combined(self, metrics: Mapping[str, float]) -> Metrics:
+        """Each step metric over the workloads that have it."""
+        found: Metrics = {}
+        for name, metric in METRICS.items():
+            values = {
+                label: metrics[f"{label}.{name}"] for label in self.sweep.labels if f"{label}.{name}" in metrics
+            }
+            if metric.of == "step" and values:
+                found[name] = geometric_mean(values, self.sweep.weights)
+        return found
+
+
+def step_metrics(result: Result) -> Metrics:
+    """The metrics of one simulated step."""
+    found: Metrics = {
+        "tokens_per_s": result.tokens_per_s,
+        "tokens_per_s_per_chip": result.tokens_per_s / result.meta["chips"],
+        "step_time": result.time_s,
+        "flop_per_s": result.op_table.total("flops") / result.time_s,
+        "memory_used": float(result.memory_used),
+    }
+    if result.tpot_s is not None:
+        found["tpot"] = result.tpot_s
+    if result.ttft_s is not None:
+        found["ttft"] = result.ttft_s
+    return found
+
+
+def workload_arguments(workload: WorkloadSpec, options: Mapping[str, Value]) -> dict[str, Any]:
+    """Keyword arguments of `simulate` for a workload, with the options that a point sets."""
+    own = workload.model_dump(exclude={"workload", "label", "weight"})
+    return own | dict(options)
+
+
+def _located(name: str, folder: Path) -> str:
+    """A preset's name as it is, a file name relative to the sweep's folder."""
+    is_file = name.endswith((".yaml", ".yml", ".h5")) or "/" in name
+    return str(folder / Path(name).expanduser()) if is_file else name

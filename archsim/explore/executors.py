@@ -1,0 +1,49 @@
+"""Where the points run: processes of this machine, a Dask cluster, or whatever the caller brings."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
+
+from archsim.errors import InputError
+
+__all__ = ["cores", "dask", "local"]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C is for the driver, which then stops its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def local(workers: int) -> Callable[[], Executor]:
+    """A pool of processes. They are spawned, not forked: a fork copies threads' locks in whatever state they are."""
+    return lambda: ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
+    )
+
+
+def dask(address: str) -> tuple[Callable[[], Executor], int]:
+    """The executor of an existing Dask cluster at `address` (``tcp://host:8786``), and its number of threads."""
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("--executor dask needs Dask: pip install 'archsim[explore]'") from None
+    try:
+        client = Client(address, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise InputError(f"--address {address}: no Dask scheduler answers there ({error})") from None
+    threads = sum(client.nthreads().values())
+
+    def executor() -> Executor:
+        pool: Executor = client.get_executor(pure=False, retries=2)
+        return pool
+
+    return executor, threads

@@ -1,0 +1,57 @@
+"""Which points no other point beats: Pareto fronts in NumPy. All objectives are to be made large here."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["dominated", "front"]
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def front(values: Floats) -> Bools:
+    """Mark the rows of `values` (points x objectives) that no other row dominates.
+
+    Row a dominates row b if it is nowhere smaller and somewhere larger; equal rows do not dominate each other.
+    O(points x front) time and O(points) memory: the rows are swept in falling order of their sum, so that a row can
+    only be dominated by one before it.
+
+    >>> front(np.array([[1.0, 3.0], [2.0, 2.0], [1.0, 2.0], [3.0, 1.0]])).tolist()
+    [True, True, False, True]
+    """
+    order = np.argsort(-_scaled(values).sum(axis=1), kind="stable")
+    kept: list[int] = []
+    best = np.empty((0, values.shape[1]))
+    for index in order.tolist():
+        if not dominated(values[index : index + 1], best)[0]:
+            kept.append(index)
+            best = np.vstack([best, values[index]])
+    marks = np.zeros(len(values), dtype=np.bool_)
+    marks[kept] = True
+    return marks
+
+
+def dominated(values: Floats, best: Floats, margin: float = 0.0) -> Bools:
+    """Mark the rows of `values` that some row of `best` dominates.
+
+    margin: relative; a row is first made smaller by it, which tells how far a bound is trusted to be from the truth.
+
+    >>> dominated(np.array([[1.0, 2.0], [9.0, 0.0]]), np.array([[2.0, 2.0]])).tolist()
+    [True, False]
+    """
+    if not len(best):
+        return np.zeros(len(values), dtype=np.bool_)
+    shrunk = np.where(np.isfinite(values), values - margin * np.abs(np.nan_to_num(values)), values)
+    marks = np.zeros(len(values), dtype=np.bool_)
+    for row in best:
+        marks |= (row >= shrunk).all(axis=1) & (row > shrunk).any(axis=1)
+    return marks
+
+
+def _scaled(values: Floats) -> Floats:
+    """Each objective brought to [0, 1], so that none rules the order of the sweep."""
+    low, high = values.min(axis=0), values.max(axis=0)
+    scaled: Floats = (values - low) / np.where(high > low, high - low, 1.0)
+    return scaled

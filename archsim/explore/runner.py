@@ -1,0 +1,285 @@
+"""Running a sweep: which points are missing, in which order they are tried, and what the workers send back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim._version import MODEL_VERSION, __version__
+from archsim.errors import InputError
+from archsim.explore.axis import Value
+from archsim.explore.bounds import Bounds, bound_points
+from archsim.explore.evaluate import Evaluator
+from archsim.explore.pareto import dominated, front
+from archsim.explore.space import sample
+from archsim.explore.store import DONE, FAILED, INFEASIBLE, PRUNED, Journal, Record, Store
+from archsim.explore.sweep import Sweep
+
+__all__ = ["Outcome", "count_records", "evaluate_points", "is_complete", "prepare_store", "run_sweep"]
+
+#: seconds of work that one message to a worker should carry, so that messages cost next to nothing
+CHUNK_S = 0.5
+#: times that a point may be in the hands of a worker that dies before it is recorded as failed
+DEATHS = 3
+
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Outcome:
+    """What a run did: records by status, those found done before, and the wall time of the evaluations."""
+
+    total: int
+    reused: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    busy_s: float = 0.0
+    wall_s: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """Points with a record."""
+        return self.reused + sum(self.counts.values())
+
+
+def run_sweep(
+    sweep: Sweep,
+    store: Store,
+    executor: Callable[[], Executor],
+    *,
+    in_flight: int,
+    shard: tuple[int, int] = (1, 1),
+    limit: int | None = None,
+    prune: bool = True,
+    margin: float = 0.0,
+    retry: bool = False,
+    on_progress: Callable[[Outcome], None] = lambda outcome: None,
+) -> Outcome:
+    """Evaluate every point that has no record yet, and record it; safe to kill and to run again.
+
+    executor: makes a ``concurrent.futures`` executor; called again when the one before broke.
+    in_flight: messages that are with the executor at a time.
+    shard: (i, n): only every n-th point, from the i-th on, for array jobs on a shared folder.
+    limit: only the first so many points of the sample.
+    prune: skip points whose lower bound on time is dominated by what others really reached. The front is the same as
+        without as long as `margin` is 0; a margin shrinks the bounds by that fraction first, which trusts that no
+        simulated point comes within it of its bound.
+    retry: try points again that failed before.
+    """
+    begin = time.perf_counter()
+    evaluator = Evaluator(sweep)
+    numbers = prepare_store(sweep, store, limit, shard)
+    points = [sweep.space.point(number) for number in numbers]
+    keys = [evaluator.key(point) for point in points]
+    known = store.records()
+    missing = [i for i, key in enumerate(keys) if key not in known or (retry and known[key].status == FAILED)]
+    outcome = Outcome(len(numbers), reused=len(numbers) - len(missing))
+    on_progress(outcome)
+    journal = Journal(store.journals)
+
+    bounds = bound_points(evaluator, [points[i] for i in missing]) if prune and missing else None
+    order = range(len(missing)) if bounds is None else np.argsort(-bounds.score, kind="stable").tolist()
+    race = _Race(sweep, bounds, margin, [known[key] for key in keys if key in known])
+    queue = _Queue([missing[i] for i in order])
+    rows = {index: row for row, index in enumerate(missing)}
+
+    def next_chunk() -> list[int]:
+        chunk: list[int] = []
+        while len(chunk) < queue.chunk and (index := queue.pop()) is not None:
+            why = race.why_not(rows[index])
+            if why is None:
+                chunk.append(index)
+                continue
+            status, text = why
+            journal.append([Record(keys[index], numbers[index], points[index], status, why=text)])
+            outcome.counts[status] += 1
+            on_progress(outcome)
+        return chunk
+
+    def heard(records: Iterable[Record]) -> None:
+        for record in records:
+            outcome.counts[record.status] += 1
+            outcome.busy_s += record.wall_s
+            race.add(record)
+        done = sum(outcome.counts.values()) or 1
+        queue.chunk = int(min(max(CHUNK_S * done / max(outcome.busy_s, 1e-9), 1), 64))
+        on_progress(outcome)
+
+    def died(indices: Sequence[int]) -> None:
+        for index in queue.died(indices):
+            record = Record(keys[index], numbers[index], points[index], FAILED, why="the worker died every time")
+            journal.append([record])
+            heard([record])
+
+    spec = sweep.spec.model_dump(mode="json")
+
+    def submit(pool: Executor, chunk: list[int]) -> Future[list[Record]]:
+        return pool.submit(evaluate_points, spec, str(sweep.folder), str(store.folder), [numbers[i] for i in chunk])
+
+    try:
+        while queue:
+            _drive(executor(), in_flight, next_chunk, submit, heard, died)
+    finally:
+        journal.close()
+    outcome.wall_s = time.perf_counter() - begin
+    return outcome
+
+
+def prepare_store(sweep: Sweep, store: Store, limit: int | None, shard: tuple[int, int] = (1, 1)) -> list[int]:
+    """Make the folder, or check that it is this sweep's; return the numbers of the points to be tried."""
+    store.create({
+        "sweep": sweep.spec.model_dump(mode="json"), "folder": str(sweep.folder.resolve()), "archsim": __version__,
+    })  # fmt: skip
+    part, parts = shard
+    if not 1 <= part <= parts:
+        raise InputError(f"--shard {part}/{parts}: the part must be from 1 to {parts}")
+    sampler = sweep.spec.sampler
+    numbers = list(sample(sweep.space, sampler.kind, sampler.points, sampler.seed))
+    return numbers[:limit][part - 1 :: parts]
+
+
+def count_records(sweep: Sweep, store: Store, numbers: Sequence[int]) -> Outcome:
+    """How many of the points have a record by now, by status."""
+    evaluator, known = Evaluator(sweep), store.records()
+    outcome = Outcome(len(numbers))
+    for number in numbers:
+        record = known.get(evaluator.key(sweep.space.point(number)))
+        if record is not None:
+            outcome.counts[record.status] += 1
+    return outcome
+
+
+def is_complete(sweep: Sweep, store: Store) -> bool:
+    """Whether every point of the sample has its record, so that no worker can still be writing."""
+    sampler = sweep.spec.sampler
+    numbers = list(sample(sweep.space, sampler.kind, sampler.points, sampler.seed))
+    return count_records(sweep, store, numbers).done == len(numbers)
+
+
+class _Queue:
+    """Points still to be tried; those whose worker died come back one at a time, to find the one that kills."""
+
+    def __init__(self, indices: Sequence[int]) -> None:
+        self.indices = list(indices)[::-1]
+        self.deaths: Counter[int] = Counter()
+        self.chunk = 1
+
+    def __bool__(self) -> bool:
+        return bool(self.indices)
+
+    def pop(self) -> int | None:
+        return self.indices.pop() if self.indices else None
+
+    def died(self, indices: Sequence[int]) -> list[int]:
+        """Take points back; return those that have been with too many dying workers."""
+        self.deaths.update(indices)
+        self.indices += [index for index in indices if self.deaths[index] < DEATHS]
+        self.chunk = 1
+        return [index for index in indices if self.deaths[index] >= DEATHS]
+
+
+class _Race:
+    """The best objective values so far, and whether a point's bound can still reach beyond them."""
+
+    def __init__(self, sweep: Sweep, bounds: Bounds | None, margin: float, known: Iterable[Record]) -> None:
+        self.sweep, self.bounds, self.margin = sweep, bounds, margin
+        self.best: Floats = np.empty((0, len(sweep.objectives)))
+        for record in known:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        keys = [objective.key for objective in self.sweep.objectives]
+        if record.status != DONE or any(key not in record.metrics for key in keys) or self.bounds is None:
+            return
+        if any(limit.broken_by(record.metrics, self.sweep.labels) for limit in self.sweep.constraints):
+            return  # a point that may not be built beats nothing
+        row = np.array([[o.sign * record.metrics[o.key] for o in self.sweep.objectives]])
+        rows = np.vstack([self.best, row])
+        self.best = rows[front(rows)]
+
+    def why_not(self, row: int) -> tuple[str, str] | None:
+        """The status and the reason for which a missing point need not be tried, None where it must."""
+        if self.bounds is None:
+            return None
+        broken = self.bounds.broken[row]
+        if broken:
+            return INFEASIBLE, broken
+        if dominated(self.bounds.objectives[row : row + 1], self.best, self.margin)[0]:
+            return PRUNED, "even its bound is dominated"
+        return None
+
+
+def _drive(
+    pool: Executor,
+    in_flight: int,
+    next_chunk: Callable[[], list[int]],
+    submit: Callable[[Executor, list[int]], Future[list[Record]]],
+    heard: Callable[[Iterable[Record]], None],
+    died: Callable[[Sequence[int]], None],
+) -> None:
+    """Keep the executor busy until nothing is left or it breaks; what it held then is handed to `died`."""
+    held: dict[Future[list[Record]], list[int]] = {}
+    try:
+        while True:
+            while len(held) < in_flight and (chunk := next_chunk()):
+                held[submit(pool, chunk)] = chunk
+            if not held:
+                break
+            finished, _ = wait(held, return_when=FIRST_COMPLETED)
+            for future in finished:
+                heard(future.result())
+                del held[future]
+    except (BrokenExecutor, CancelledError):
+        died([index for chunk in held.values() for index in chunk])
+    except BaseException:
+        for future in held:
+            future.cancel()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown(wait=True)
+
+
+# --- in the workers -----------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4)
+def _worker(spec: str, folder: str, store: str) -> tuple[Evaluator, Journal]:
+    sweep = Sweep.of(json.loads(spec), Path(folder))
+    return Evaluator(sweep), Journal(Store(store).journals)
+
+
+def evaluate_points(spec: dict[str, Any], folder: str, store: str, numbers: list[int]) -> list[Record]:
+    """Evaluate points and append their records to this process's journal in `store`; runs in a worker."""
+    evaluator, journal = _worker(json.dumps(spec), folder, store)
+    records = []
+    for number in numbers:
+        record = evaluate_point(evaluator, number)
+        journal.append([record])
+        records.append(record)
+    return records
+
+
+def evaluate_point(evaluator: Evaluator, number: int) -> Record:
+    """Evaluate one point. An error is recorded and never stops the sweep."""
+    point = evaluator.sweep.space.point(number)
+    key, begin = evaluator.key(point), time.perf_counter()
+    meta: dict[str, Value] = {"archsim": __version__, "model_version": MODEL_VERSION, "created": round(time.time(), 3)}
+    try:
+        metrics = evaluator.run(point)
+    except InputError as error:
+        return Record(key, number, point, FAILED, why=str(error), wall_s=time.perf_counter() - begin, meta=meta)
+    except Exception as error:  # a fault of ours at one point must not cost the others
+        text = f"internal fault ({type(error).__name__}: {error})"
+        return Record(key, number, point, FAILED, why=text, wall_s=time.perf_counter() - begin, meta=meta)
+    broken = [limit.text for limit in evaluator.sweep.constraints if limit.broken_by(metrics, evaluator.sweep.labels)]
+    status = INFEASIBLE if broken else DONE
+    return Record(key, number, point, status, metrics, "; ".join(broken), time.perf_counter() - begin, meta)

@@ -1,0 +1,69 @@
+"""Which parameter matters: first-order indices from the points at hand, and the swing of each around one point.
+
+The first-order index of a parameter is the share of a metric's variance that knowing this parameter alone explains::
+
+    S_i = Var(E[m | x_i]) / Var(m)
+
+estimated from the means of the points that share a value of x_i (Saltelli et al., *Global Sensitivity Analysis*, 2008,
+section 1.2.3). It needs points that spread evenly (a full grid, a Latin hypercube); with few points a value each, it is
+too high, since a mean of few varies by itself; that share of the variance, ``(groups - 1) / (points - 1)``, is taken
+off.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from archsim.explore.axis import Value
+from archsim.explore.store import Record
+
+__all__ = ["Swing", "first_order", "tornado"]
+
+
+def first_order(records: Sequence[Record], metric: str) -> dict[str, float]:
+    """The index of every parameter that varies, the largest first; empty where the metric never changes."""
+    values = np.array([record.metrics[metric] for record in records])
+    variance = float(values.var()) if len(values) > 1 else 0.0
+    if variance == 0.0:
+        return {}
+    found = {}
+    for path in _varying(records):
+        groups: dict[Value, list[float]] = defaultdict(list)
+        for record, value in zip(records, values.tolist(), strict=True):
+            groups[record.params[path]].append(value)
+        sizes = np.array([len(group) for group in groups.values()])
+        means = np.array([np.mean(group) for group in groups.values()])
+        explained = float(np.average((means - values.mean()) ** 2, weights=sizes)) / variance
+        chance = (len(groups) - 1) / (len(values) - 1)
+        found[path] = max((explained - chance) / (1 - chance), 0.0) if chance < 1 else 0.0
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True)
+class Swing:
+    """How far a metric goes when one parameter alone takes its lowest and its highest neighbour of a point."""
+
+    path: str
+    low: tuple[Value, float]
+    high: tuple[Value, float]
+
+
+def tornado(records: Sequence[Record], centre: Record, metric: str) -> list[Swing]:
+    """The swing of each parameter around `centre`, the widest first, from points that differ in it alone."""
+    swings = []
+    for path in _varying(records):
+        others = {p: v for p, v in centre.params.items() if p != path}
+        line = [r for r in records if all(r.params.get(p) == v for p, v in others.items())]
+        if len(line) > 1:
+            ends = sorted(((r.params[path], r.metrics[metric]) for r in line), key=lambda end: end[1])
+            swings.append(Swing(path, ends[0], ends[-1]))
+    return sorted(swings, key=lambda swing: swing.low[1] - swing.high[1])
+
+
+def _varying(records: Sequence[Record]) -> list[str]:
+    paths = dict.fromkeys(path for record in records for path in record.params)
+    return [path for path in paths if len({record.params.get(path) for record in records}) > 1]
