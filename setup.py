@@ -127,6 +127,7 @@ TEST = [
 PLOT = ["pandas>=2.2,<4", "matplotlib>=3.8,<4"]
 EXPORT = ["torch==2.13.0", "transformers==5.23.0"]
 ONNX = ["onnx>=1.19,<2"]
+EXPLORE = ["optuna>=4,<5", "distributed>=2024.8", "scipy>=1.11,<2", "pyarrow>=16"]
 
 setup(
     name="archsim",
@@ -160,6 +161,12 @@ setup(
         "ruamel.yaml>=0.18,<0.20",
         "rich>=13.7,<16",
     ],
-    extras_require={"plot": PLOT, "export": EXPORT, "onnx": ONNX, "test": [*TEST, *PLOT, *ONNX]},
+    extras_require={
+        "plot": PLOT,
+        "export": EXPORT,
+        "onnx": ONNX,
+        "explore": EXPLORE,
+        "test": [*TEST, *PLOT, *ONNX, *EXPLORE],
+    },
     entry_points={"console_scripts": ["archsim = archsim.cli.main:main"]},
 )

@@ -130,27 +130,36 @@ def run(
       archsim sweep run npu-serving --out /shared/sweep --executor slurm --shards 64 --sbatch --partition=cpu
       archsim sweep run npu-serving --out /shared/sweep --executor dask --address tcp://head:8786
     """
-    from archsim.explore import Store, executors, load_sweep, run_sweep
+    from archsim.explore import Store, load_sweep, run_sweep
+    from archsim.explore.search import search_sweep
 
     chosen = load_sweep(file)
     store = Store(out or Path(Path(file).stem))
     if executor == "slurm":
         outcome = _run_on_slurm(file, chosen, store, shards, sbatch, workers or 1, limit, no_prune, margin)
-    else:
-        pool: Callable[[], Executor]
-        if executor == "dask":
-            if address is None:
-                raise InputError("--executor dask needs --address, such as tcp://host:8786")
-            pool, count = executors.dask(address)
+        _report(outcome, store, as_json)
+        return
+    pool, count = _pool(executor, address, workers)
+    with _bar() as on_progress:
+        if chosen.searches:
+            outcome = search_sweep(chosen, store, pool, in_flight=count, on_progress=on_progress)
         else:
-            count = workers or executors.cores()
-            pool = executors.local(count)
-        with _bar() as on_progress:
             outcome = run_sweep(
                 chosen, store, pool, in_flight=2 * count, shard=shard, limit=limit, prune=not no_prune, margin=margin,
                 retry=retry_failed, on_progress=on_progress,
             )  # fmt: skip
     _report(outcome, store, as_json)
+
+
+def _pool(executor: str, address: str | None, workers: int | None) -> tuple[Callable[[], Executor], int]:
+    from archsim.explore import executors
+
+    if executor == "dask":
+        if address is None:
+            raise InputError("--executor dask needs --address, such as tcp://host:8786")
+        return executors.dask(address)
+    count = workers or executors.cores()
+    return executors.local(count), count
 
 
 @contextlib.contextmanager

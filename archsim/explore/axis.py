@@ -104,7 +104,7 @@ def _numbers(given: Mapping[str, Any], low: float, high: float, unit: str, label
         raise InputError(f"{label}: a range needs exactly one of 'step', 'factor' and 'count'")
     if "scale" in given and ("count" not in given or given["scale"] not in ("log", "linear")):
         raise InputError(f"{label}.scale: must be 'log' or 'linear', beside 'count'")
-    slack = 1 + 1e-9
+    slack = 1e-6  # a whole number of steps must survive rounding
     if ways == ["count"]:
         count = given["count"]
         if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MAX_VALUES:
@@ -118,13 +118,13 @@ def _numbers(given: Mapping[str, Any], low: float, high: float, unit: str, label
     if ways == ["factor"]:
         if step_unit or step <= 1 or low <= 0:
             raise InputError(f"{label}.factor: must be a number above 1, from a start above 0")
-        count = math.floor(math.log(high / low) / math.log(step) * slack) + 1
+        count = math.floor(math.log(high / low) / math.log(step) + slack) + 1
         _check_count(count, label)
         return [low * step**i for i in range(count)]
     if step_unit != unit or step <= 0:
         wanted = f"a positive number of {unit}" if unit else "a positive number"
         raise InputError(f"{label}.step: must be {wanted}, found {given['step']}")
-    count = math.floor((high - low) / step * slack) + 1
+    count = math.floor((high - low) / step + slack) + 1
     _check_count(count, label)
     return [low + step * i for i in range(count)]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
+from typing import Any
 
 from archsim.errors import InputError
 
@@ -33,17 +35,12 @@ def local(workers: int) -> Callable[[], Executor]:
 def dask(address: str) -> tuple[Callable[[], Executor], int]:
     """The executor of an existing Dask cluster at `address` (``tcp://host:8786``), and its number of threads."""
     try:
-        from distributed import Client
+        distributed: Any = importlib.import_module("distributed")
     except ImportError:
         raise InputError("--executor dask needs Dask: pip install 'archsim[explore]'") from None
     try:
-        client = Client(address, timeout="10s")
+        client = distributed.Client(address, timeout="10s")
     except (OSError, ValueError) as error:
         raise InputError(f"--address {address}: no Dask scheduler answers there ({error})") from None
-    threads = sum(client.nthreads().values())
-
-    def executor() -> Executor:
-        pool: Executor = client.get_executor(pure=False, retries=2)
-        return pool
-
-    return executor, threads
+    threads: int = sum(client.nthreads().values())
+    return lambda: client.get_executor(pure=False, retries=2), threads

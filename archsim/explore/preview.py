@@ -11,7 +11,6 @@ import numpy as np
 from archsim.explore.bounds import bound_points
 from archsim.explore.evaluate import Evaluator
 from archsim.explore.runner import evaluate_point
-from archsim.explore.space import sample
 from archsim.explore.store import FAILED
 from archsim.explore.sweep import Sweep
 
@@ -48,8 +47,7 @@ class Preview:
 
 def preview(sweep: Sweep, *, measured: int = 3) -> Preview:
     """Look at the constraints of all points, and simulate a few evenly spread ones."""
-    evaluator, sampler = Evaluator(sweep), sweep.spec.sampler
-    numbers = list(sample(sweep.space, sampler.kind, sampler.points, sampler.seed))
+    evaluator, numbers = Evaluator(sweep), sweep.numbers()
     looked = numbers[:: -(-len(numbers) // LOOKED_AT)]
     bounds = bound_points(evaluator, [sweep.space.point(number) for number in looked])
     broken = Counter(text for text in bounds.broken if text)

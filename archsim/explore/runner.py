@@ -21,7 +21,6 @@ from archsim.explore.axis import Value
 from archsim.explore.bounds import Bounds, bound_points
 from archsim.explore.evaluate import Evaluator
 from archsim.explore.pareto import dominated, front
-from archsim.explore.space import sample
 from archsim.explore.store import DONE, FAILED, INFEASIBLE, PRUNED, Journal, Record, Store
 from archsim.explore.sweep import Sweep
 
@@ -142,9 +141,7 @@ def prepare_store(sweep: Sweep, store: Store, limit: int | None, shard: tuple[in
     part, parts = shard
     if not 1 <= part <= parts:
         raise InputError(f"--shard {part}/{parts}: the part must be from 1 to {parts}")
-    sampler = sweep.spec.sampler
-    numbers = list(sample(sweep.space, sampler.kind, sampler.points, sampler.seed))
-    return numbers[:limit][part - 1 :: parts]
+    return sweep.numbers()[:limit][part - 1 :: parts]
 
 
 def count_records(sweep: Sweep, store: Store, numbers: Sequence[int]) -> Outcome:
@@ -160,8 +157,7 @@ def count_records(sweep: Sweep, store: Store, numbers: Sequence[int]) -> Outcome
 
 def is_complete(sweep: Sweep, store: Store) -> bool:
     """Whether every point of the sample has its record, so that no worker can still be writing."""
-    sampler = sweep.spec.sampler
-    numbers = list(sample(sweep.space, sampler.kind, sampler.points, sampler.seed))
+    numbers = sweep.numbers()
     return count_records(sweep, store, numbers).done == len(numbers)
 
 

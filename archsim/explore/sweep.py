@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -15,12 +15,16 @@ from archsim.errors import InputError, did_you_mean
 from archsim.explore.axis import Axis, parse_axis
 from archsim.explore.expression import Expression
 from archsim.explore.rules import Constraint, Objective, parse_constraint, parse_objective
-from archsim.explore.space import Sampler, Space
+from archsim.explore.space import Sampler, Space, sample
 from archsim.hardware.document import Document, read_document
 from archsim.hardware.messages import input_error
 from archsim.hardware.spec import Spec
 
 __all__ = ["SamplerSpec", "Sweep", "SweepSpec", "WorkloadSpec", "list_sweeps", "load_sweep"]
+
+
+Search = Literal["nsga2", "tpe"]
+"""Samplers that learn from the points they have tried; see :mod:`archsim.explore.search`."""
 
 
 class WorkloadSpec(Spec):
@@ -45,7 +49,7 @@ class WorkloadSpec(Spec):
 class SamplerSpec(Spec):
     """Which points of the space are tried."""
 
-    kind: Sampler = "grid"
+    kind: Sampler | Search = "grid"
     points: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
 
@@ -89,6 +93,17 @@ class Sweep:
     @cached_property
     def weights(self) -> dict[str, float]:
         return {label: workload.weight for label, workload in self.workloads}
+
+    @property
+    def searches(self) -> bool:
+        """Whether the sampler learns from the points it has tried."""
+        return self.spec.sampler.kind in ("nsga2", "tpe")
+
+    def numbers(self) -> list[int]:
+        """The numbers of the points that the sampler draws; as many of the space for a search, which draws its own."""
+        kind, sampler = self.spec.sampler.kind, self.spec.sampler
+        drawn: Sampler = "random" if kind == "nsga2" or kind == "tpe" else kind
+        return list(sample(self.space, drawn, sampler.points, sampler.seed))
 
     @staticmethod
     def of(data: Mapping[str, Any], folder: str | Path = ".") -> Sweep:

@@ -1,0 +1,103 @@
+"""The same sweep on a Dask cluster and as a Slurm array job, on real ones that run on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from slurm_cluster import missing, slurm
+
+from archsim.cli.main import cli
+from archsim.errors import InputError
+from archsim.explore import Store, Sweep, executors, open_sweep, run_sweep
+from archsim.explore.slurm import write_script
+
+pytestmark = pytest.mark.unit
+
+DATA: dict[str, Any] = {
+    "chip": "custom-npu",
+    "axes": {"core.vector.lanes": [256, 512, 1024], "memory.bandwidth": ["4 TB/s", "6 TB/s"]},
+    "workloads": [{"workload": "llama-3.1-8b", "phase": "decode", "batch": 8, "ctx": 512}],
+    "objectives": ["maximize tokens_per_s"],
+    "fidelity": "roofline",
+}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, float]]:
+    return metrics(run_locally(tmp_path_factory.mktemp("local")))
+
+
+def run_locally(folder: Path) -> Path:
+    run_sweep(Sweep.of(DATA), Store(folder), executors.local(1), in_flight=2, prune=False)
+    return folder
+
+
+def metrics(folder: Path) -> dict[int, dict[str, float]]:
+    return {record.number: dict(record.metrics) for record in open_sweep(folder).records}
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(json.dumps(DATA))  # JSON is YAML
+    return path
+
+
+def test_dask_gives_the_same_numbers(tmp_path: Path, sweep_file: Path, expected: dict[int, dict[str, float]]) -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        arguments = ["sweep", "run", str(sweep_file), "--out", str(tmp_path / "dask"), "--no-prune", "--json"]
+        arguments += ["--executor", "dask", "--address", cluster.scheduler_address]
+        result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["done"] == 6
+    assert metrics(tmp_path / "dask") == expected
+
+
+def test_dask_without_a_scheduler_is_one_sentence(sweep_file: Path) -> None:
+    arguments = ["sweep", "run", str(sweep_file), "--executor", "dask"]
+    assert "needs --address" in CliRunner().invoke(cli, arguments).output
+    with pytest.raises(InputError, match="no Dask scheduler answers there"):
+        executors.dask("tcp://127.0.0.1:1")
+
+
+@pytest.mark.skipif(missing() != "", reason=missing())
+def test_slurm_gives_the_same_numbers(tmp_path: Path, sweep_file: Path, expected: dict[int, dict[str, float]]) -> None:
+    daemons = tmp_path / "slurm"
+    daemons.mkdir()
+    with slurm(daemons):
+        arguments = ["sweep", "run", str(sweep_file), "--out", str(tmp_path / "out"), "--no-prune", "--json"]
+        result = CliRunner().invoke(cli, [*arguments, "--executor", "slurm", "--shards", "3"])
+    logs = [path.read_text() for path in (tmp_path / "out").glob("slurm-*.log")]
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["done"] == 6, logs
+    assert len(logs) == 3
+    assert metrics(tmp_path / "out") == expected
+
+
+def test_the_script_refuses_what_is_no_option(tmp_path: Path) -> None:
+    script = write_script(tmp_path, ["archsim", "sweep", "run", "a b.yaml"], 4, ["--partition=cpu"]).read_text()
+    assert "#SBATCH --array=1-4\n" in script
+    assert "#SBATCH --partition=cpu\n" in script
+    assert "'a b.yaml' --shard \"$SLURM_ARRAY_TASK_ID/4\"" in script
+    for option in ("rm -rf", "--time=1\nrm -rf"):
+        with pytest.raises(InputError, match="must be an option of sbatch"):
+            write_script(tmp_path, ["archsim"], 1, [option])
+
+
+@pytest.mark.parametrize("kind", ["nsga2", "tpe"])
+def test_a_search_resumes_and_evaluates_no_point_twice(tmp_path: Path, kind: str) -> None:
+    from archsim.explore.search import search_sweep
+
+    objectives = ["maximize tokens_per_s", "minimize peak_flops"] if kind == "nsga2" else ["maximize tokens_per_s"]
+    data = DATA | {"objectives": objectives, "sampler": {"kind": kind, "points": 8}}
+    first = search_sweep(Sweep.of(data), Store(tmp_path), executors.local(1), in_flight=1)
+    assert first.done == 8
+    assert 1 < len(open_sweep(tmp_path).records) <= 6
+    again = search_sweep(Sweep.of(data), Store(tmp_path), executors.local(1), in_flight=1)
+    assert (again.reused, sum(again.counts.values())) == (8, 0)
