@@ -15,6 +15,7 @@ from archsim._version import MODEL_VERSION, __version__
 from archsim.errors import ArchsimError, InputError, KernelError
 
 if TYPE_CHECKING:
+    from archsim.explore import open_sweep
     from archsim.hardware import ChipSpec, SystemSpec, list_chips, list_systems, load_chip, load_system
     from archsim.results import Result, compare, load_result
     from archsim.simulation import simulate
@@ -34,6 +35,7 @@ _LAZY = {
     "load_system": "archsim.hardware",
     "load_trace": "archsim.trace",
     "load_workload": "archsim.trace",
+    "open_sweep": "archsim.explore",
     "simulate": "archsim.simulation",  # not archsim/simulate.py: importing that would replace the function here
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "load_system",
     "load_trace",
     "load_workload",
+    "open_sweep",
     "simulate",
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,17 +248,25 @@ def _print_front(view: SweepView, limit: int | None, everything: bool) -> None:
         if failed is not None:
             out.print(f"the first failure: {failed.why}")
         return
-    varying = [path for path in shown[0].params if len({record.params.get(path) for record in view.records}) > 1]
-    objectives = view.sweep.objectives
+    free, objectives = view.sweep.free, view.sweep.objectives
     rows: list[list[Cell]] = []
     for record in shown:
         values = [
             si(record.metrics[o.key], METRICS[o.metric.name].unit) if o.key in record.metrics else record.status
             for o in objectives
         ]
-        rows.append([", ".join(f"{path.rpartition('.')[2]} {record.params[path]}" for path in varying), *values])
-    heads = [f"{'all points' if everything else 'Pareto front'}", *(f">{o.key}" for o in objectives)]
+        rows.append([f"#{record.number}", *(str(record.params[path]) for path in free), *values])
+    heads = ["point", *(f">{_head(path, free)}" for path in free), *(f">{o.key}" for o in objectives)]
+    out.print("all points:" if everything else "Pareto front:")
+    out.width = max(out.width, 120)  # a row that wraps tells more than one that is cut
     out.print(table(heads, rows, out.width))
+
+
+def _head(path: str, paths: Sequence[str]) -> str:
+    """The last part of a dotted path, with the one before it where that alone would not tell."""
+    last = path.rpartition(".")[2]
+    alone = sum(other.rpartition(".")[2] == last for other in paths) == 1
+    return last if alone else ".".join(path.split(".")[-2:])
 
 
 @sweep.command()

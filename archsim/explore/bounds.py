@@ -33,7 +33,7 @@ _TYPES = ("core.matrix.dtypes.", "core.matrix.macs_per_cycle.")
 _RATES = {*_MATRIX, "core.vector.lanes", "core.vector.special_lanes", "memory.bandwidth"}
 #: what no term of the bound contains
 _IRRELEVANT = (
-    "noc.", "core.scratchpad.", "core.accumulator.", "core.port.", "launch.", "cache.", "memory.latency",
+    "noc.", "core.scratchpad.", "core.accumulator.", "core.port.", "launch.latency", "cache.", "memory.latency",
     "memory.stacks", "clock_under_load", "physical.",
 )  # fmt: skip
 #: metrics of a step that follow from its time, and the power of the time
@@ -159,6 +159,7 @@ class _Scales:
             one.simple * vector * self.product(("core.vector.lanes",)),
             one.special * vector * self.product(("core.vector.special_lanes",)),
             one.memory * self.product(("memory.bandwidth",)),
+            one.startup,
         )
 
     def product(self, paths: Sequence[str]) -> Floats:

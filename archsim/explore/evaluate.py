@@ -15,7 +15,26 @@ from archsim.explore.axis import Value
 from archsim.explore.metrics import METRICS, geometric_mean
 from archsim.explore.space import Point
 from archsim.explore.sweep import Sweep, WorkloadSpec
-from archsim.hardware import ChipFamily, ChipSpec, SystemFamily, SystemSpec
+from archsim.hardware import (
+    ChipFamily,
+    ChipSpec,
+    ExportRules,
+    PartsSpec,
+    SystemFamily,
+    SystemSpec,
+    load_parts,
+    load_rules,
+)
+from archsim.physical import (
+    Silicon,
+    bill,
+    chip_area,
+    export_figures,
+    gemm_power,
+    hour_cost,
+    silicon,
+    usd_per_million_tokens,
+)
 from archsim.results import Result
 from archsim.simulation import simulate
 from archsim.trace import Trace, load_workload
@@ -65,6 +84,14 @@ class Evaluator:
         }
 
     @cached_property
+    def parts(self) -> PartsSpec:
+        return load_parts()
+
+    @cached_property
+    def rules(self) -> ExportRules:
+        return load_rules()
+
+    @cached_property
     def context(self) -> str:
         """Digest of everything but the point that a result depends on."""
         chip, system = self.chips.variant({}), self.systems.variant({}) if self.systems else None
@@ -83,16 +110,32 @@ class Evaluator:
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def chip(self, point: Point) -> ChipSpec:
-        """The chip at `point`; InputError where it contradicts itself."""
-        return self.chips.variant(split(point)[0])
+        """The chip at `point`; InputError where it contradicts itself.
+
+        The area that the base chip states holds for that chip alone, so the area of a point is that of its parts.
+        """
+        chip = self.chips.variant(split(point)[0])
+        return chip.model_copy(update={"physical": chip.physical.model_copy(update={"die_area": None})})
 
     def system(self, point: Point) -> SystemSpec | None:
         """The system at `point`."""
         return None if self.systems is None else self.systems.variant(split(point)[1])
 
     def chip_metrics(self, chip: ChipSpec) -> Metrics:
-        """The metrics that need no simulation."""
-        return {"peak_flops": max(chip.flops(dtype) for dtype in chip.dtypes)}
+        """The metrics that need no simulation; those of silicon only where the chip names its process node."""
+        found: Metrics = {"peak_flops": max(chip.flops(dtype) for dtype in chip.dtypes)}
+        if chip.physical.technology is None:
+            return found
+        made = silicon(chip, self.parts)
+        area, figures = chip_area(made), export_figures(chip, self.rules, made)
+        return found | {
+            "area": area.mm2,
+            "die_area": max(die.mm2 for die in area.dies),
+            "gemm_power": gemm_watts(made, chip),
+            "parts_usd": bill(made, area=area).parts,
+            "tpp": figures.tpp,
+            "performance_density": figures.density,
+        }
 
     def run(self, point: Point, *, fidelity: str | None = None) -> Metrics:
         """All metrics at `point`: of the chip, ``LABEL.METRIC`` of each workload, and METRIC over all of them."""
@@ -103,8 +146,20 @@ class Evaluator:
                 chip, self.traces[label], system=system, fidelity=fidelity or self.sweep.spec.fidelity,
                 **workload_arguments(workload, options),
             )  # fmt: skip
-            metrics |= {f"{label}.{name}": value for name, value in step_metrics(result).items()}
+            found = step_metrics(result) | self.priced(result, metrics)
+            metrics |= {f"{label}.{name}": value for name, value in found.items()}
         return metrics | self.combined(metrics)
+
+    def priced(self, result: Result, chip: Metrics) -> Metrics:
+        """Metrics that set a step against the silicon it takes; none where that is not known."""
+        if "area" not in chip:
+            return {}
+        chips = result.meta["chips"]
+        cost = hour_cost(chip["parts_usd"], chip["gemm_power"], self.parts.ownership)
+        return {
+            "tokens_per_s_per_mm2": result.tokens_per_s / (chips * chip["area"]),
+            "usd_per_mtoken": usd_per_million_tokens(cost, chips, result.tokens_per_s),
+        }
 
     def combined(self, metrics: Mapping[str, float]) -> Metrics:
         """Each step metric over the workloads that have it."""
@@ -116,6 +171,12 @@ class Evaluator:
             if metric.of == "step" and values:
                 found[name] = geometric_mean(values, self.sweep.weights)
         return found
+
+
+def gemm_watts(made: Silicon, chip: ChipSpec) -> float:
+    """Watts of a dense product in the type that export rules and peaks are quoted for."""
+    dtype = next(dtype for dtype in chip.dtypes if dtype == made.dtype)
+    return float(sum(gemm_power(made, dtype, chip.clock).values()))
 
 
 def step_metrics(result: Result) -> Metrics:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["FIGURES", "heat_map", "parallel", "pareto", "sensitivity", "tornado_plot"]
 
 _POINT = "#9aa5b1"
+_SCALED = ("s", "B", "W", "FLOP/s")
 
 
 def pareto(view: SweepView) -> Figure:
@@ -55,7 +56,7 @@ def pareto(view: SweepView) -> Figure:
 def parallel(view: SweepView) -> Figure:
     """A line a point through its parameters and objectives; the front in colour, by the first objective."""
     done = _done(view)
-    paths = _varying(done)
+    paths = view.sweep.free
     keys = [(path, [record.params.get(path) for record in done]) for path in paths]
     keys += [(o.key, [record.metrics[o.key] for record in done]) for o in view.sweep.objectives]
     figure, (ax,) = _subplots(1, width=max(1.6 * len(keys), 5.0), height=4.2)
@@ -79,9 +80,9 @@ def parallel(view: SweepView) -> Figure:
 def sensitivity(view: SweepView) -> Figure:
     """The share of each objective's variance that each parameter explains alone."""
     objectives, done = view.sweep.objectives, _done(view)
-    figure, axes = _subplots(len(objectives), width=4.4, height=0.9 + 0.32 * len(_varying(done)))
+    figure, axes = _subplots(len(objectives), width=4.4, height=0.9 + 0.32 * len(view.sweep.free))
     for ax, objective in zip(axes, objectives, strict=True):
-        indices = first_order(done, objective.key)
+        indices = first_order(done, objective.key, view.sweep.free)
         bars = ax.barh(list(indices), list(indices.values()), color=SERIES[0])
         ax.bar_label(bars, [f"{value:.0%}" for value in indices.values()], padding=3, fontsize="small")
         ax.invert_yaxis()
@@ -97,17 +98,19 @@ def tornado_plot(view: SweepView) -> Figure:
     if not view.front:
         raise InputError("a tornado needs a point that keeps every constraint")
     centre = view.front[0]
-    swings = tornado(done, centre, objective.key)
+    swings = tornado(done, centre, objective.key, view.sweep.free)
     figure, (ax,) = _subplots(1, width=7.0, height=1.3 + 0.4 * len(swings))
     middle = centre.metrics[objective.key]
     for row, swing in enumerate(swings):
         ax.barh(row, swing.high[1] - swing.low[1], left=swing.low[1], color=SERIES[0], height=0.6)
         for (value, at), side in ((swing.low, "right"), (swing.high, "left")):
-            ax.text(at, row, f" {value} ", ha=side, va="center", fontsize="small")
+            ax.annotate(str(value), (at, row), (-4 if side == "right" else 4, 0), textcoords="offset points", ha=side,
+                        va="center", fontsize="small")  # fmt: skip
     ax.axvline(middle, color="black", lw=0.8)
     ax.set_yticks(range(len(swings)), [swing.path for swing in swings])
     ax.invert_yaxis()
-    ax.margins(x=0.18)
+    span = max(swing.high[1] for swing in swings) - min(swing.low[1] for swing in swings)
+    ax.set_xlim(min(swing.low[1] for swing in swings) - span / 4, max(swing.high[1] for swing in swings) + span / 4)
     _axis(ax.xaxis, objective)
     ax.spines[["top", "right"]].set_visible(False)
     return _titled(figure, view)
@@ -116,7 +119,7 @@ def tornado_plot(view: SweepView) -> Figure:
 def heat_map(view: SweepView) -> Figure:
     """The best value of the first objective for each pair of values of the two parameters that matter most."""
     objective, done = view.sweep.objectives[0], _done(view)
-    paths = list(first_order(done, objective.key))[:2]
+    paths = list(first_order(done, objective.key, view.sweep.free))[:2]
     if len(paths) < 2:
         raise InputError("a heat map needs two parameters that change the first objective")
     x_values, y_values = (_sorted({record.params[path] for record in done}) for path in paths)
@@ -154,10 +157,6 @@ def _done(view: SweepView) -> list[Record]:
     return done
 
 
-def _varying(records: Sequence[Record]) -> list[str]:
-    return [path for path in records[0].params if len({record.params.get(path) for record in records}) > 1]
-
-
 def _sorted(values: set[Any]) -> list[Any]:
     return sorted(values, key=lambda value: (number_of(value) is None, number_of(value) or 0.0, str(value)))
 
@@ -182,11 +181,12 @@ def _scatter(ax: Axes, records: Sequence[Record], x: Objective, y: Objective, **
 
 
 def _axis(axis: Any, objective: Objective) -> None:
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import EngFormatter
 
     unit = METRICS[objective.metric.name].unit
-    axis.set_major_formatter(FuncFormatter(lambda value, _: si(value, "").strip()))
-    axis.set_label_text(f"{objective.key} ({unit})" if unit else objective.key)
+    scaled = unit in _SCALED  # "40 ms" stands at the mark, "tokens/s" beside the axis
+    axis.set_major_formatter(EngFormatter(unit=unit if scaled else ""))
+    axis.set_label_text(f"{objective.key} ({unit})" if unit and not scaled else objective.key)
 
 
 def _arrow(ax: Axes, x: Objective, y: Objective) -> None:

@@ -43,6 +43,14 @@ METRICS = _table(
     Metric("step_time", "time of a step", "time", "s", "low", "step"),
     Metric("flop_per_s", "FLOP/s reached by a chip", "compute rate", "FLOP/s", "high", "step"),
     Metric("memory_used", "bytes held by a chip", "size", "B", "low", "step"),
+    Metric("tokens_per_s_per_mm2", "tokens per second and mm2 of silicon", "", "tokens/s/mm2", "high", "step"),
+    Metric("usd_per_mtoken", "cost of a million tokens: chips over their life, and power", "", "USD", "low", "step"),
+    Metric("area", "silicon of a chip, all its dies, from its parts", "area", "mm2", "low", "chip"),
+    Metric("die_area", "largest die", "area", "mm2", "low", "chip"),
+    Metric("gemm_power", "power of a dense product at the quoted clock", "power", "W", "low", "chip"),
+    Metric("parts_usd", "bill of materials of a chip", "", "USD", "low", "chip"),
+    Metric("tpp", "total processing performance, TOPS x bits", "", "", "high", "chip"),
+    Metric("performance_density", "total processing performance per mm2 of die", "", "", "high", "chip"),
     Metric("peak_flops", "dense peak in the widest-used type", "compute rate", "FLOP/s", "high", "chip"),
 )
 

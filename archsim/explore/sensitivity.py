@@ -24,14 +24,14 @@ from archsim.explore.store import Record
 __all__ = ["Swing", "first_order", "tornado"]
 
 
-def first_order(records: Sequence[Record], metric: str) -> dict[str, float]:
-    """The index of every parameter that varies, the largest first; empty where the metric never changes."""
+def first_order(records: Sequence[Record], metric: str, free: Sequence[str]) -> dict[str, float]:
+    """The index of each `free` parameter, the largest first; empty where the metric never changes."""
     values = np.array([record.metrics[metric] for record in records])
     variance = float(values.var()) if len(values) > 1 else 0.0
     if variance == 0.0:
         return {}
     found = {}
-    for path in _varying(records):
+    for path in free:
         groups: dict[Value, list[float]] = defaultdict(list)
         for record, value in zip(records, values.tolist(), strict=True):
             groups[record.params[path]].append(value)
@@ -52,18 +52,13 @@ class Swing:
     high: tuple[Value, float]
 
 
-def tornado(records: Sequence[Record], centre: Record, metric: str) -> list[Swing]:
-    """The swing of each parameter around `centre`, the widest first, from points that differ in it alone."""
+def tornado(records: Sequence[Record], centre: Record, metric: str, free: Sequence[str]) -> list[Swing]:
+    """The swing of each `free` parameter around `centre`, the widest first, from points that differ in it alone."""
     swings = []
-    for path in _varying(records):
-        others = {p: v for p, v in centre.params.items() if p != path}
+    for path in free:
+        others = {other: centre.params[other] for other in free if other != path}
         line = [r for r in records if all(r.params.get(p) == v for p, v in others.items())]
         if len(line) > 1:
             ends = sorted(((r.params[path], r.metrics[metric]) for r in line), key=lambda end: end[1])
             swings.append(Swing(path, ends[0], ends[-1]))
     return sorted(swings, key=lambda swing: swing.low[1] - swing.high[1])
-
-
-def _varying(records: Sequence[Record]) -> list[str]:
-    paths = dict.fromkeys(path for record in records for path in record.params)
-    return [path for path in paths if len({record.params.get(path) for record in records}) > 1]

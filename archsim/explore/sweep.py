@@ -94,6 +94,11 @@ class Sweep:
     def weights(self) -> dict[str, float]:
         return {label: workload.weight for label, workload in self.workloads}
 
+    @cached_property
+    def free(self) -> tuple[str, ...]:
+        """One parameter of each axis that has a choice; the others follow from these."""
+        return tuple(axis.paths[0] for axis in self.space.axes if len(axis) > 1)
+
     @property
     def searches(self) -> bool:
         """Whether the sampler learns from the points it has tried."""

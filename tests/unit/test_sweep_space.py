@@ -178,9 +178,9 @@ def _record(number: int, metric: float, **params: int) -> Record:
 def test_sensitivity_of_a_sum_is_known_in_closed_form() -> None:
     # m = 3a + b with a, b uniform on {0..9}: Var(3a) : Var(b) = 9 : 1
     records = [_record(10 * a + b, 3 * a + b, a=a, b=b) for a in range(10) for b in range(10)]
-    indices = first_order(records, "m")
+    indices = first_order(records, "m", ["a", "b"])
     assert list(indices) == ["a", "b"]
     assert indices["a"] == pytest.approx(0.9, abs=0.02)
     assert indices["b"] == pytest.approx(0.1, abs=0.1)
-    swings = tornado(records, records[55], "m")
+    swings = tornado(records, records[55], "m", ["a", "b"])
     assert [(swing.path, swing.low[1], swing.high[1]) for swing in swings] == [("a", 5, 32), ("b", 15, 24)]
