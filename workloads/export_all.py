@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from archsim.trace.capture import capture
+from archsim.trace import capture
 from archsim.trace.trace import PHASES
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     here = Path(__file__).resolve().parent
     for config in sorted((here / "configs").glob("*.json")):
         for phase in PHASES:
-            trace = capture(config.stem, json.loads(config.read_text()), phase)
+            trace = capture(json.loads(config.read_text()), phase=phase, name=config.stem)
             out = here / f"{config.stem}.{phase}.h5"
             trace.save(out)
             print(f"{out.name}: {out.stat().st_size:,} bytes, {trace.content_hash[:12]}")

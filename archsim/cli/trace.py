@@ -141,11 +141,11 @@ def export(model: str, phase: str, out: Path) -> None:
       archsim trace export deepseek-v3 --phase decode --out deepseek-v3.decode.h5
       archsim trace export ./my-model/config.json --phase prefill --out my-model.prefill.h5
     """
-    from archsim.trace.capture import capture
+    from archsim.trace import capture
 
     begin = time.monotonic()
     name, config = _config(model)
-    captured = capture(name, config, phase)
+    captured = capture(config, phase=phase, name=name)
     captured.save(out)
     size, seconds = out.stat().st_size, time.monotonic() - begin
     click.echo(f"{name} {phase}: wrote {out} ({size:,} bytes, {seconds:.1f} s)", err=True)

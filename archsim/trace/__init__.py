@@ -5,6 +5,7 @@
 671.03
 """
 
+from archsim.trace.exporter import capture
 from archsim.trace.graph import Block, Graph, Op, Tensor
 from archsim.trace.hdf5 import load_trace
 from archsim.trace.quantise import QUANTS, quantised
@@ -22,6 +23,7 @@ __all__ = [
     "Tensor",
     "TensorSpec",
     "Trace",
+    "capture",
     "list_workloads",
     "load_trace",
     "load_workload",

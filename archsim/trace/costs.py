@@ -10,7 +10,7 @@ norm           an element: rms 4 (square, accumulate, scale, weight), layer 7 (m
                softmax 5 (max, subtract, exp, sum, divide)
 rotary         3 an element (two products, one sum)
 elementwise    add, mul: 1; silu: 4 (exp, add, divide, multiply); silu_mul: 5; gelu (tanh form): 9; copies: 0;
-               quantise: 3 (magnitude, maximum, scale), dequantise: 1 (scale)
+               quantise: 3 (magnitude, maximum, scale), dequantise: 1 (scale); cross_entropy: 5 (softmax)
 router         an element: sigmoid 5 (exp, add, divide, bias, compare), softmax 6 (and max, subtract, exp, sum)
 moe_combine    2 a routed element (weight, accumulate)
 sample         1 compare an element
@@ -19,6 +19,13 @@ embedding, kv_append, moe_dispatch: 0 (data movement)
 
 Matrix kinds: ``matmul 2 b m n k``, ``grouped_matmul 2 rows n k``, ``attention 2 batch heads pairs (d_qk + d_v)``; the
 softmax of attention is not counted, as is usual in the literature.
+
+Backward, where it is no operator that the forward pass has too: ``attention_backward 2 batch heads pairs (3 d_qk + 2
+d_v)`` (the scores again, then the gradients of scores, values, queries and keys: FlashAttention-2, arXiv:2307.08691,
+section 3.1), ``grouped_matmul_wgrad 2 rows n k`` (the gradient of the experts' weights). An element of ``X_backward``:
+rms 11, layer 14, softmax 4 (each with the sum over its row and the gradient of its weight), silu 7, silu_mul 10,
+gelu 18, mul 2, router 6 (sigmoid, softmax), cross_entropy 7; sum_rows and scatter_add 1, dot 2. ``adamw`` 15: moments 7,
+their correction 2, root and sum 2, division 1, weight decay 1, step 2 (Loshchilov and Hutter, arXiv:1711.05101).
 """
 
 from __future__ import annotations
@@ -40,16 +47,20 @@ KIND_DIMS: dict[str, tuple[str, ...]] = {
     "router": ("rows", "cols"),
     "moe_dispatch": ("tokens", "cols", "top_k", "experts"),
     "moe_combine": ("tokens", "cols", "top_k", "experts"),
+    "attention_backward": ("batch", "q_len", "kv_len", "heads", "kv_heads", "d_qk", "d_v"),
+    "grouped_matmul_wgrad": ("experts", "rows", "n", "k", "top_k", "tokens"),
     "embedding": ("rows", "cols"),
     "kv_append": ("rows", "cols"),
     "sample": ("rows", "cols"),
 }
 
-_NORM_FLOPS = {"rms": 4, "layer": 7, "softmax": 5}
-_ROUTER_FLOPS = {"sigmoid": 5, "softmax": 6}
+_NORM_FLOPS = {"rms": 4, "layer": 7, "softmax": 5, "rms_backward": 11, "layer_backward": 14, "softmax_backward": 4}
+_ROUTER_FLOPS = {"sigmoid": 5, "softmax": 6, "sigmoid_backward": 6, "softmax_backward": 6}
 _ELEMENTWISE_FLOPS = {
     "add": 1, "mul": 1, "silu": 4, "silu_mul": 5, "gelu": 9, "cast": 0, "copy": 0, "concat": 0, "quantise": 3,
-    "dequantise": 1,
+    "dequantise": 1, "cross_entropy": 5, "cross_entropy_backward": 7, "mul_backward": 2, "silu_backward": 7,
+    "silu_mul_backward": 10, "gelu_backward": 18, "concat_backward": 0, "sum_rows": 1, "scatter_add": 1, "dot": 2,
+    "adamw": 15,
 }  # fmt: skip
 
 
@@ -84,7 +95,9 @@ def flops(kind: str, dims: Mapping[str, int], attrs: Mapping[str, Attr]) -> int:
         return 2 * d["b"] * d["m"] * d["n"] * d["k"]
     if kind == "attention":
         return 2 * d["batch"] * d["heads"] * _pairs(dims, attrs) * (d["d_qk"] + d["d_v"])
-    if kind == "grouped_matmul":
+    if kind == "attention_backward":
+        return 2 * d["batch"] * d["heads"] * _pairs(dims, attrs) * (3 * d["d_qk"] + 2 * d["d_v"])
+    if kind in ("grouped_matmul", "grouped_matmul_wgrad"):
         return 2 * d["rows"] * d["n"] * d["k"]
     if kind == "moe_combine":
         return 2 * d["tokens"] * d["top_k"] * d["cols"]
@@ -127,10 +140,15 @@ def _elements(
         queries = d["batch"] * d["heads"] * d["q_len"]
         more = [tensor.numel for tensor in inputs[3:]]  # sinks, indices of selected keys
         return [queries * d["d_qk"], keys * d["d_qk"], values, *more], [queries * d["d_v"]]
+    if kind == "attention_backward":  # q, k, v, the output and its gradient; gradients of q, k, v (and of sinks)
+        (queries, keys, values, *more), (out,) = _elements("attention", dims, attrs, inputs, outputs)
+        extra = [tensor.numel for tensor in outputs[3:]]
+        return [queries, keys, values, *more[:-2], out, out], [queries, keys, values, *extra][: len(outputs)]
+    if kind == "grouped_matmul_wgrad":  # rows of x and of the gradient; the gradient of the active experts' weights
+        active = _active_experts(dims, attrs)
+        return [d["rows"] * d["k"], d["rows"] * d["n"]], [active * d["n"] * d["k"]]
     if kind == "grouped_matmul":
-        routing, seed = str(attrs["routing"]), int(attrs["seed"] or 0)
-        counts = expert_counts(d["tokens"], d["experts"], d["top_k"], routing, seed)
-        active = int((counts > 0).sum())
+        active = _active_experts(dims, attrs)
         bias = [active * d["n"]] * (len(inputs) - 2)
         return [d["rows"] * d["k"], active * d["n"] * d["k"], *bias], [d["rows"] * d["n"]]
     if kind in ("moe_dispatch", "moe_combine"):
@@ -138,9 +156,9 @@ def _elements(
         choices = d["tokens"] * d["top_k"]  # the indices, or the weights, of the chosen experts
         return ([tokens, choices], [routed]) if kind == "moe_dispatch" else ([routed, choices], [tokens])
     whole = d["rows"] * d["cols"]
-    if kind == "norm":
+    if kind == "norm" and not str(attrs.get("fn")).endswith("_backward"):
         return [whole] + [d["cols"]] * (len(inputs) - 1), [whole]
-    if kind == "router":
+    if kind == "router" and not str(attrs.get("fn")).endswith("_backward"):
         return [whole], [d["rows"] * int(attrs["top_k"] or 0)] * 2  # weights and indices
     if kind == "sample":
         return [whole], [d["rows"] * int(attrs.get("top_k") or 1)]
@@ -149,7 +167,14 @@ def _elements(
         return [min(tensor.numel, whole) for tensor in inputs], [whole * cache.numel // held for cache in outputs]
     if attrs.get("fn") == "concat":  # parts of different width; one may be repeated over the heads, and is read once
         return [d["rows"] * d[f"cols_{i}"] for i in range(len(inputs))], [whole]
-    return [whole] * len(inputs), [whole]
+    return [whole] * len(inputs), [whole] * len(outputs)
+
+
+def _active_experts(dims: Mapping[str, int], attrs: Mapping[str, Attr]) -> int:
+    """Experts that receive any row."""
+    routing, seed = str(attrs["routing"]), int(attrs["seed"] or 0)
+    counts = expert_counts(dims["tokens"], dims["experts"], dims["top_k"], routing, seed)
+    return int((counts > 0).sum())
 
 
 def _pairs(dims: Mapping[str, int], attrs: Mapping[str, Attr]) -> int:

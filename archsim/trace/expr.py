@@ -4,7 +4,7 @@ Grammar (usual precedence, left associative)::
 
     sum     = product (("+" | "-") product)*
     product = factor (("*" | "//") factor)*
-    factor  = integer | symbol | "-" factor | "(" sum ")"
+    factor  = integer | symbol | "-" factor | "(" sum ")" | "min(" sum "," sum ")"
 
 The parser is a whitelist of its own: nothing that is not in the grammar is ever evaluated.
 """
@@ -21,7 +21,7 @@ from archsim.errors import InputError
 
 __all__ = ["Expr"]
 
-_TOKEN = re.compile(r"\s*(?:(?P<int>\d+)|(?P<name>[A-Za-z_]\w*)|(?P<op>//|[-+*()]))", re.ASCII)
+_TOKEN = re.compile(r"\s*(?:(?P<int>\d+)|(?P<name>[A-Za-z_]\w*)|(?P<op>//|[-+*(),]))", re.ASCII)
 _MAX_LENGTH = 400
 _MAX_DEPTH = 40
 
@@ -114,6 +114,9 @@ class _Parser:
             node = self.sum()
             if not self.take(")"):
                 raise self.error("')' is missing")
+        elif self.tokens[self.at : self.at + 2] == [("name", "min"), ("op", "(")]:
+            self.at += 2
+            node = self.least()
         elif self.at < len(self.tokens) and self.tokens[self.at][0] != "op":
             group, token = self.tokens[self.at]
             self.at += 1
@@ -122,6 +125,15 @@ class _Parser:
             found = f"'{self.tokens[self.at][1]}'" if self.at < len(self.tokens) else "the end"
             raise self.error(f"a number, a symbol or '(' is expected, not {found}")
         self.depth -= 1
+        return node
+
+    def least(self) -> _Node:
+        left = self.sum()
+        if not self.take(","):
+            raise self.error("',' is missing in min(a,b)")
+        node = _binary("min", left, self.sum())
+        if not self.take(")"):
+            raise self.error("')' is missing")
         return node
 
     def take(self, *operators: str) -> str:
@@ -152,6 +164,8 @@ def _evaluate(node: _Node, values: Mapping[str, int]) -> int:
         return a * b
     if operator == "+":
         return a + b
+    if operator == "min":
+        return min(a, b)
     return a - b if operator == "-" else a // b
 
 
@@ -165,6 +179,8 @@ def _print(node: _Node) -> str:
     if not isinstance(node, tuple):
         return str(node)
     operator, left, right = node
+    if operator == "min":
+        return f"min({_print(left)},{_print(right)})"  # no space: files separate expressions by ", "
     if operator == "-" and left == 0:
         return f"-{_wrap(right, '')}"
     if operator in "+-":
@@ -174,5 +190,5 @@ def _print(node: _Node) -> str:
 
 def _wrap(node: _Node, bare: str) -> str:
     """Print `node`, in parentheses unless it is an atom or an operator of `bare` (one that binds tightly enough)."""
-    atom = not isinstance(node, tuple) and not (isinstance(node, int) and node < 0)
+    atom = not (isinstance(node, tuple) and node[0] != "min") and not (isinstance(node, int) and node < 0)
     return _print(node) if atom or (isinstance(node, tuple) and node[0] in bare) else f"({_print(node)})"

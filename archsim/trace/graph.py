@@ -9,7 +9,8 @@ from functools import cached_property
 __all__ = ["DTYPE_BITS", "ROLES", "Attr", "Block", "Graph", "Op", "Tensor", "scale_bytes"]
 
 DTYPE_BITS = {"fp32": 32, "tf32": 32, "int32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4, "int4": 4}
-ROLES = ("weight", "activation", "kv_cache", "constant")
+# A gradient (of a weight) and the optimizer's state are kept, as the weight is, once for each repeat of a block.
+ROLES = ("weight", "activation", "kv_cache", "constant", "gradient", "optimizer")
 
 Attr = str | int | float | bool | None
 
@@ -125,6 +126,34 @@ class Graph:
     def kv_bytes(self) -> int:
         """Bytes of the KV cache of the whole model after the step."""
         return sum(tensor.nbytes * times for tensor, times in self._held("kv_cache"))
+
+    @cached_property
+    def gradient_bytes(self) -> int:
+        """Bytes of the gradients of all weights (training)."""
+        return sum(tensor.nbytes * times for tensor, times in self._held("gradient"))
+
+    @cached_property
+    def optimizer_bytes(self) -> int:
+        """Bytes of the optimizer's state (training)."""
+        return sum(tensor.nbytes * times for tensor, times in self._held("optimizer"))
+
+    @cached_property
+    def saved(self) -> dict[int, int]:
+        """Activations that the forward pass keeps for the backward pass: tensor to copies, one for each repeat."""
+        made: dict[int, int] = {}
+        kept: dict[int, int] = {}
+        for block in self.blocks:
+            for op in block.ops:
+                if op.attrs.get("pass") == "backward":
+                    kept.update({i: made[i] for i in op.inputs if i in made})
+                elif op.attrs.get("pass") == "forward":
+                    made.update({i: block.repeat for i in op.outputs if self.tensors[i].role == "activation"})
+        return kept
+
+    @cached_property
+    def saved_bytes(self) -> int:
+        """Bytes of the `saved` activations if none is computed again."""
+        return sum(self.tensors[i].nbytes * times for i, times in self.saved.items())
 
     @cached_property
     def flops(self) -> int:

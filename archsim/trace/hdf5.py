@@ -49,6 +49,7 @@ def write_trace(trace: Trace, path: Path) -> None:
         file.attrs["name"] = trace.name
         file.attrs["phase"] = trace.phase
         file.attrs["symbols"] = " ".join(trace.symbols)
+        file.attrs["fixed"] = json.dumps(trace.fixed, sort_keys=True)
         file.attrs["config"] = json.dumps(trace.config, sort_keys=True)
         file.attrs["producer"] = json.dumps(trace.producer, sort_keys=True)
         _write_table(file, "tensors", _TENSOR_FIELDS, tensors)
@@ -98,10 +99,21 @@ def _trace(file: h5py.File) -> Trace:
     if ops:
         raise InputError(f"operators name the block '{next(iter(ops))}', which the block table does not list")
     config, producer = (_json_object(attrs[key], key) for key in ("config", "producer"))
-    trace = Trace(attrs["name"], attrs["phase"], config, tensors, blocks, {k: str(v) for k, v in producer.items()})
+    made = {key: str(value) for key, value in producer.items()}
+    trace = Trace(attrs["name"], attrs["phase"], config, tensors, blocks, made, _fixed(file, attrs["phase"]))
     if trace.content_hash != attrs["content_hash"]:
         raise InputError("its content does not match its content hash")
     return trace
+
+
+def _fixed(file: h5py.File, phase: str) -> dict[str, int]:
+    """Sizes that are no symbols. The first files did not say: decode had one new token, prefill an empty cache."""
+    if "fixed" not in file.attrs:
+        return {"prefill": {"ctx": 0}, "decode": {"seq": 1}}.get(phase, {})
+    fixed = _json_object(_text_attr(file, "fixed"), "fixed")
+    if not all(isinstance(n, int) and not isinstance(n, bool) for n in fixed.values()):
+        raise InputError("the attribute 'fixed' must hold whole numbers")
+    return fixed
 
 
 def _text_attr(file: h5py.File, key: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from archsim.trace.graph import DTYPE_BITS, ROLES, Attr, Block, Graph, Op, Tenso
 
 __all__ = ["PHASES", "BlockSpec", "OpSpec", "TensorSpec", "Trace"]
 
-# The symbols of each phase. Prefill reads `seq` new tokens a sequence into an empty cache; decode reads one, with
-# `ctx` tokens in the cache before the step.
-PHASES = {"prefill": ("batch", "seq"), "decode": ("batch", "ctx")}
+# The symbols of each phase. An inference step reads `seq` new tokens a sequence, with `ctx` tokens in the cache before
+# it; a training step reads `seq` tokens a sequence and has no cache.
+PHASES = {"prefill": ("batch", "seq", "ctx"), "decode": ("batch", "seq", "ctx"), "train": ("batch", "seq")}
+_USUAL = {("prefill", "ctx"): 0, ("decode", "seq"): 1}  # what a symbol is where nothing is said
 _LEAST = {"batch": 1, "seq": 1, "ctx": 0}
 _MOST = 1_000_000_000
 
@@ -68,7 +69,8 @@ class BlockSpec:
 class Trace:
     """Blocks of operators over a table of tensors, checked on construction.
 
-    `config` is the model's configuration as Hugging Face writes it, `producer` says what made the trace.
+    `config` is the model's configuration as Hugging Face writes it, `producer` says what made the trace. `fixed` holds
+    the value of each symbol of the phase that the trace does not leave open (an import may have fixed shapes).
     """
 
     name: str
@@ -77,14 +79,15 @@ class Trace:
     tensors: tuple[TensorSpec, ...]
     blocks: tuple[BlockSpec, ...]
     producer: dict[str, str]
+    fixed: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check(self)
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The names that `at` needs a value for."""
-        return PHASES[self.phase]
+        """The sizes that `at` leaves open, in the order of `PHASES`."""
+        return tuple(name for name in PHASES[self.phase] if name not in self.fixed)
 
     @cached_property
     def content_hash(self) -> str:
@@ -96,6 +99,8 @@ class Trace:
             "tensors": [[t.name, [str(e) for e in t.shape], t.dtype, t.role, t.scales] for t in self.tensors],
             "blocks": [[b.name, b.repeat, [_op_content(op) for op in b.ops]] for b in self.blocks],
         }
+        if unusual := {name: n for name, n in sorted(self.fixed.items()) if n != _LEAST[name]}:
+            content["fixed"] = unusual
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
@@ -105,27 +110,33 @@ class Trace:
         write_trace(self, Path(path))
 
     def at(self, *, batch: int = 1, seq: int | None = None, ctx: int | None = None) -> Graph:
-        """The graph at one point: prefill takes `batch` and `seq`, decode `batch` and `ctx`."""
-        given = {name: value for name, value in (("batch", batch), ("seq", seq), ("ctx", ctx)) if value is not None}
-        values = self._values(given)
+        """The graph at one point: sequences, new tokens of each, and tokens of each in the cache before the step.
+
+        `seq` is 1 in decode and `ctx` 0 in prefill unless they are given.
+        """
+        values = self._values({"batch": batch, "seq": seq, "ctx": ctx})
         tensors = _tensors_at(self, values)
         blocks = tuple(Block(b.name, b.repeat, tuple(_op_at(op, values, tensors) for op in b.ops)) for b in self.blocks)
-        return Graph(self.name, self.phase, batch, values.get("seq", 1), values.get("ctx", 0), blocks, tensors)
+        return Graph(self.name, self.phase, values["batch"], values["seq"], values.get("ctx", 0), blocks, tensors)
 
-    def _values(self, given: Mapping[str, int]) -> dict[str, int]:
-        for name in given:
-            # A decode step has one new token and a prefill an empty cache: saying so is no mistake.
-            fixed = {"seq": 1, "ctx": 0}.get(name)
-            if name not in self.symbols and given[name] != fixed:
-                raise InputError(f"{self.name} {self.phase}: {name}={given[name]} has no meaning here (it is {fixed})")
+    def _values(self, given: Mapping[str, int | None]) -> dict[str, int]:
+        values = dict(self.fixed)
+        for name in _LEAST:
+            if name in self.symbols:
+                continue
+            # The size is what it is: saying so is no mistake, nor is one sequence, which is nobody's choice.
+            fixed, value = values.get(name, 0), given[name]
+            if value is not None and value != fixed and (name, value) != ("batch", 1):
+                raise InputError(f"{self.name} {self.phase}: {name}={value} has no meaning here (it is {fixed})")
         for name in self.symbols:
-            value = given.get(name)
+            value = given[name] if given[name] is not None else _USUAL.get((self.phase, name))
             if value is None:
                 raise InputError(f"{self.name} {self.phase}: a value for {name} is missing")
             if isinstance(value, bool) or not isinstance(value, int) or not _LEAST[name] <= value <= _MOST:
                 bounds = f"from {_LEAST[name]} to {_MOST:,}"
                 raise InputError(f"{self.name} {self.phase}: {name}={value} must be an integer {bounds}")
-        return {name: given[name] for name in self.symbols}
+            values[name] = value
+        return values
 
 
 def _op_content(op: OpSpec) -> list[Any]:
@@ -152,9 +163,14 @@ def _op_at(op: OpSpec, values: Mapping[str, int], tensors: tuple[Tensor, ...]) -
 def _check(trace: Trace) -> None:
     """Raise InputError, naming the part, unless everything that readers rely on holds."""
     _need(trace.phase in PHASES, trace, f"phase '{trace.phase}' is not one of {', '.join(PHASES)}")
+    known = set(PHASES[trace.phase])
+    _need(trace.fixed.keys() <= known, trace, f"fixed sizes {sorted(trace.fixed)} are not among {sorted(known)}")
+    sizes = all(_LEAST[name] <= n <= _MOST for name, n in trace.fixed.items())
+    _need(sizes, trace, f"fixed sizes {trace.fixed} are out of range")
     _need(len(trace.blocks) > 0, trace, "it has no blocks")
     _need(_distinct(block.name for block in trace.blocks), trace, "two blocks have the same name")
-    values = {name: _LEAST[name] + 1 for name in trace.symbols}  # a small point at which everything is evaluated once
+    # a small point at which everything is evaluated once
+    values = {name: trace.fixed.get(name, _LEAST[name] + 1) for name in PHASES[trace.phase]}
     for tensor in trace.tensors:
         _check_tensor(trace, tensor, values)
     tensors = _tensors_at(trace, values)
@@ -174,7 +190,7 @@ def _check_tensor(trace: Trace, tensor: TensorSpec, values: Mapping[str, int]) -
     where = f"tensor '{tensor.name}'"
     _need(tensor.dtype in DTYPE_BITS, trace, f"{where}: unknown dtype '{tensor.dtype}'")
     _need(tensor.role in ROLES, trace, f"{where}: unknown role '{tensor.role}'")
-    unknown = frozenset[str]().union(*(axis.symbols for axis in tensor.shape)) - set(trace.symbols)
+    unknown = frozenset[str]().union(*(axis.symbols for axis in tensor.shape)) - set(PHASES[trace.phase])
     _need(not unknown, trace, f"{where}: unknown symbols {sorted(unknown)} in its shape")
     fixed = tensor.role != "weight" or not any(axis.symbols for axis in tensor.shape)
     _need(fixed, trace, f"{where}: the shape of a weight must be of integers")
@@ -192,7 +208,7 @@ def _check_op(trace: Trace, where: str, op: OpSpec, values: Mapping[str, int], t
     missing = [name for name in known if name not in op.dims]
     _need(not missing, trace, f"{where}: dims {missing} are missing")
     _need(op.dtype in DTYPE_BITS, trace, f"{where}: unknown dtype '{op.dtype}'")
-    unknown = frozenset[str]().union(*(size.symbols for size in op.dims.values())) - set(trace.symbols)
+    unknown = frozenset[str]().union(*(size.symbols for size in op.dims.values())) - set(PHASES[trace.phase])
     _need(not unknown, trace, f"{where}: unknown symbols {sorted(unknown)} in its dims")
     inside = all(0 <= i < len(trace.tensors) for i in op.inputs + op.outputs)
     _need(inside, trace, f"{where}: an operand is not in the tensor table")

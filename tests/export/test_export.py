@@ -21,9 +21,9 @@ from archsim._data import data_path  # noqa: E402
 from archsim.cli.main import cli  # noqa: E402
 from archsim.errors import InputError  # noqa: E402
 from archsim.trace import Graph, Trace, load_trace, load_workload  # noqa: E402
-from archsim.trace.capture import capture, functions, model  # noqa: E402
-from archsim.trace.capture.mla import absorb  # noqa: E402
-from archsim.trace.capture.recorder import Recorder  # noqa: E402
+from archsim.trace.exporter import capture, functions, model  # noqa: E402
+from archsim.trace.exporter.mla import absorb  # noqa: E402
+from archsim.trace.exporter.recorder import Recorder  # noqa: E402
 from archsim.trace.trace import PHASES  # noqa: E402
 
 LLAMA: dict[str, Any] = {

@@ -31,7 +31,7 @@ class Blocked:
 sys.meta_path.insert(0, Blocked())
 import archsim
 for module in pkgutil.walk_packages(archsim.__path__, "archsim."):
-    if not module.name.startswith("archsim.trace.capture.") and module.name != "archsim.__main__":
+    if not module.name.startswith("archsim.trace.exporter.") and module.name != "archsim.__main__":
         importlib.import_module(module.name)
 for name in archsim.__all__:
     getattr(archsim, name)

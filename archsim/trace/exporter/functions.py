@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from archsim.trace.capture.recorder import Handler, RecordedOp, Recorder, numel, product
+from archsim.trace.exporter.recorder import Handler, RecordedOp, Recorder, numel, product
 
 __all__ = ["HANDLERS"]
 
@@ -123,7 +123,7 @@ def _concat(recorder: Recorder, parts: Any, out: Any) -> None:
 def _widen(recorder: Recorder, op: RecordedOp, part: Any) -> None:
     """Add `part` to what a concat reads; an expanded axis (stride 0) is read once."""
     once = [n for n, stride in zip(part.shape, part.stride(), strict=True) if stride != 0]
-    op.dims[f"cols_{len(op.inputs)}"] = product(once) / recorder.tokens
+    op.dims[f"cols_{len(op.inputs)}"] = product(once) / op.dims["rows"]
     op.inputs.append(recorder.index(part))
 
 

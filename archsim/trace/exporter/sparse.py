@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from archsim.trace.capture.recorder import Recorder
+from archsim.trace.exporter.recorder import Recorder
 
 __all__ = ["indexer_function"]
 

@@ -58,12 +58,16 @@ class RecordedOp:
 
 
 class Recorder(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
-    """The torch function mode that records. `tokens` is the number of new tokens (an expression)."""
+    """The torch function mode that records.
 
-    def __init__(self, handlers: dict[str, Handler], tokens: Any) -> None:
+    `batch`, `seq`: sequences and new tokens of each; `held`: tokens of each that attention sees, cached ones included.
+    """
+
+    def __init__(self, handlers: dict[str, Handler], batch: Any, seq: Any, held: Any) -> None:
         super().__init__()
         self.handlers = handlers
-        self.tokens = tokens
+        self.batch, self.seq, self.held = batch, seq, held
+        self.tokens = product((batch, seq))
         self.ops: list[RecordedOp] = []
         self.tensors: list[_RecordedTensor] = []
         self.block = ""
@@ -171,21 +175,35 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
         self.ops.append(RecordedOp(name, kind, dims, attrs, sources, results, compute))
         return self.ops[-1]
 
+    def shrink(self, caches: Sequence[Any], window: int) -> None:
+        """Caches that a sliding window bounds hold the window before the new tokens, and these (as vLLM sizes them)."""
+        for index in {self.index(cache) for cache in caches}:
+            tensor = self.tensors[index]
+            if tensor.role == "kv_cache":
+                batch, heads, held, width = tensor.shape
+                most = _sympy(self.seq) + window - 1
+                tensor.shape = (batch, heads, sympy.Min(_sympy(held), most, evaluate=False), width)
+
     def producer(self, tensor: Any) -> RecordedOp | None:
         """The last operator that wrote `tensor`."""
         index = self.find(tensor)
         return next((op for op in reversed(self.ops) if index in op.outputs), None)
 
     def rows_cols(self, tensor: Any) -> dict[str, Any]:
-        """A tensor of the residual stream or its projections as tokens x features."""
-        return {"rows": self.tokens, "cols": numel(tensor) / self.tokens}
+        """A tensor of the residual stream or its projections as tokens x features; of the cache: as held tokens."""
+        cached = any(_sympy(axis) == _sympy(self.held) for axis in tensor.shape)
+        rows = product((self.batch, self.held)) if cached else self.tokens
+        return {"rows": rows, "cols": numel(tensor) / rows}
 
     def specs(self, sizes: dict[str, Any]) -> tuple[list[TensorSpec], list[OpSpec]]:
         """The record, with the symbolic sizes in `sizes` written as symbols of these names."""
         names = {_sympy(n): sympy.Symbol(name) for name, n in sizes.items() if isinstance(n, torch.SymInt)}
 
         def text(value: Any) -> Expr:
-            return Expr.parse(str(sympy.expand(sympy.cancel(_sympy(value).subs(names)))))
+            expression = _sympy(value)
+            if isinstance(expression, sympy.Min):
+                return Expr.parse(f"min({','.join(str(text(part)) for part in expression.args)})")
+            return Expr.parse(str(sympy.expand(sympy.cancel(expression.subs(names)))))
 
         tensors = [TensorSpec(t.name, tuple(text(n) for n in t.shape), t.dtype, t.role) for t in self.tensors]
         ops = [

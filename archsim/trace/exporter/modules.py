@@ -16,10 +16,11 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from archsim.errors import InputError
-from archsim.trace.capture.recorder import Recorder
-from archsim.trace.capture.sparse import indexer_function
+from archsim.trace.exporter.recorder import Recorder
+from archsim.trace.exporter.sparse import indexer_function
 
 __all__ = [
+    "NoCache",
     "RecordingCache",
     "attention_function",
     "experts_function",
@@ -134,6 +135,8 @@ def attention_function(recorder: Recorder) -> Callable[..., Any]:
         dims = {"batch": batch, "q_len": q_len, "kv_len": kv_len, "heads": heads, "kv_heads": kv_heads}
         # gpt-oss has a learned logit a head that takes part in the softmax, DeepSeek-V3.2 the tokens that were chosen.
         more = [kwargs[name] for name in ("s_aux", "indices") if kwargs.get(name) is not None]
+        if kwargs.get("sliding_window"):
+            recorder.shrink((key, value), kwargs["sliding_window"])
         selected: dict[str, Any] = {"selected": True} if kwargs.get("indices") is not None else {}
         recorder.record(
             "attention",
@@ -143,6 +146,7 @@ def attention_function(recorder: Recorder) -> Callable[..., Any]:
             "attention",
             causal=bool(module.is_causal),
             window=module.indexer.index_topk if selected else kwargs.get("sliding_window"),
+            scale=round(float(kwargs.get("scaling") or d_qk**-0.5), 6),
             kv_shared=recorder.find(key) == recorder.find(value) and recorder.role(key) == "kv_cache",
             **selected,
         )
@@ -187,13 +191,12 @@ def experts_function(recorder: Recorder) -> Callable[..., Any]:
 class RecordingCache(DynamicCache):  # type: ignore[misc, unused-ignore]
     """A KV cache of `cached` tokens before the step; new tokens are written in place, as serving engines do.
 
-    Multi-head latent attention keeps its latent and its rotated key side by side in one array (`latent`). Attention
-    reads what is new from where it was computed while there is nothing else (`fresh`), else from the cache.
+    Multi-head latent attention keeps its latent and its rotated key side by side in one array (`latent`).
     """
 
-    def __init__(self, recorder: Recorder, cached: Any, *, latent: bool, fresh: bool) -> None:
+    def __init__(self, recorder: Recorder, cached: Any, *, latent: bool) -> None:
         super().__init__()
-        self.recorder, self.cached, self.latent, self.fresh = recorder, cached, latent, fresh
+        self.recorder, self.cached, self.latent = recorder, cached, latent
 
     def get_seq_length(self, layer_idx: int = 0) -> Any:
         return self.cached
@@ -204,8 +207,6 @@ class RecordingCache(DynamicCache):  # type: ignore[misc, unused-ignore]
         fused = self.recorder.find(key_states) == self.recorder.find(value_states)
         parts = [key_states] if fused else [key_states, value_states]
         held = self._append(parts, {"kv_cache": d_k + d_v} if self.latent else {"k_cache": d_k, "v_cache": d_v})
-        if self.fresh:
-            return key_states, value_states
         if self.latent:
             return held[0][..., :d_k], held[0][..., d_k:]
         return held[0], held[1]
@@ -223,3 +224,13 @@ class RecordingCache(DynamicCache):  # type: ignore[misc, unused-ignore]
         dims = {"rows": self.recorder.tokens, "cols": heads * sum(widths.values())}
         self.recorder.record("kv_append", dims, parts, held, "kv_append")
         return held
+
+
+class NoCache(RecordingCache):
+    """In training attention reads what was computed, and nothing is kept for later steps."""
+
+    def update(self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        return key_states, value_states
+
+    def update_indexer(self, key_states: Any, layer_idx: int) -> Any:
+        return key_states

@@ -18,9 +18,10 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from archsim._version import __version__
 from archsim.errors import InputError, did_you_mean
-from archsim.trace.capture.functions import HANDLERS
-from archsim.trace.capture.mla import absorb
-from archsim.trace.capture.modules import (
+from archsim.trace.exporter.functions import HANDLERS
+from archsim.trace.exporter.mla import absorb
+from archsim.trace.exporter.modules import (
+    NoCache,
     RecordingCache,
     attention_function,
     experts_function,
@@ -29,8 +30,9 @@ from archsim.trace.capture.modules import (
     relative,
     rotary_function,
 )
-from archsim.trace.capture.recorder import Recorder, product
+from archsim.trace.exporter.recorder import Recorder
 from archsim.trace.trace import PHASES, BlockSpec, OpSpec, TensorSpec, Trace
+from archsim.trace.training import training_step
 
 __all__ = ["capture_model"]
 
@@ -55,15 +57,15 @@ class _Run:
 
 
 def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool) -> Trace:
-    """See `archsim.trace.capture.capture`."""
+    """See `archsim.trace.capture`."""
     if phase not in PHASES:
         raise InputError(f"unknown phase '{phase}'{did_you_mean(phase, PHASES)}; it is one of {', '.join(PHASES)}")
     shapes = ShapeEnv()
     fake = FakeTensorMode(shape_env=shapes)
     sizes = {symbol: _symbol(fake, _HINTS[symbol]) for symbol in PHASES[phase]}
     with fake, torch.no_grad():
-        batch, seq, cached = sizes["batch"], sizes.get("seq", 1), sizes.get("ctx", 0)
-        recorder = Recorder(HANDLERS, tokens=product((batch, seq)))
+        batch, seq, cached = sizes["batch"], sizes["seq"], sizes.get("ctx", 0)
+        recorder = Recorder(HANDLERS, batch, seq, cached + seq)
         model = _build(config, recorder)
         total = sum(parameter.numel() for parameter in model.parameters())
         runs = _runs(model, collapse)
@@ -72,11 +74,12 @@ def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool)
         absorbed = [module for module in latent if phase == "decode" or hasattr(module, "indexer")]
         for module in absorbed:
             absorb(module)
-        cache = RecordingCache(recorder, cached, latent=bool(latent), fresh=phase == "prefill" and not absorbed)
+        kind = RecordingCache if phase != "train" else NoCache
+        cache = kind(recorder, cached, latent=bool(latent))
         weights = _track_weights(model, runs, recorder)
         if sum(weights) != total:
             raise InputError(f"{name}: the blocks hold {sum(weights)} parameters, the model {total}")
-        spans = _step(model, runs, recorder, cache, batch, seq)
+        spans = _step(model, runs, recorder, cache, phase)
     if shapes.guards:
         raise InputError(f"{name}: its shapes hold only where {shapes.guards[0].expr} ({sizes})")
     tensors, ops = recorder.specs(sizes)
@@ -86,7 +89,8 @@ def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool)
         raise InputError(f"{name}: the exporter lost what the weights {unread} do")
     producer = {"archsim": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
     blocks = _blocks(runs, spans, ops)
-    return _compact(Trace(name, phase, config, tuple(tensors), tuple(blocks), producer))
+    forward = _compact(Trace(name, phase, config, tuple(tensors), tuple(blocks), producer))
+    return training_step(forward) if phase == "train" else forward
 
 
 def _build(config: dict[str, Any], recorder: Recorder) -> Any:
@@ -168,8 +172,11 @@ def _track_weights(model: Any, runs: list[_Run], recorder: Recorder) -> list[int
     return counts
 
 
-def _step(model: Any, runs: list[_Run], recorder: Recorder, cache: RecordingCache, batch: Any, seq: Any) -> list[slice]:
-    """One step of the model under the recorder; returns the operators of each layer."""
+def _step(model: Any, runs: list[_Run], recorder: Recorder, cache: RecordingCache, phase: str) -> list[slice]:
+    """One step of the model under the recorder; returns the operators of each layer.
+
+    A prefill needs the logits of the last token only, a decode step those of every token that it verifies, training all.
+    """
     spans: list[slice] = []
     instrument(model, recorder)
     for run in runs:
@@ -178,10 +185,11 @@ def _step(model: Any, runs: list[_Run], recorder: Recorder, cache: RecordingCach
                 recorder, module.forward, f"{run.block}.{run.prefix(position)}".strip("."), spans
             )
     recorder.block = ""
-    tokens = torch.empty((batch, seq), dtype=torch.long)
-    positions = torch.empty((1, seq), dtype=torch.long)
+    tokens = torch.empty((recorder.batch, recorder.seq), dtype=torch.long)
+    positions = torch.empty((1, recorder.seq), dtype=torch.long)
+    last = 1 if phase == "prefill" else 0  # 0 stands for all
     with _rotary(model, recorder), recorder:
-        model(input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        model(input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last)
     return spans
 
 
@@ -203,7 +211,7 @@ def _rotary(model: Any, recorder: Recorder) -> Iterator[None]:
     """While open, the rotary functions of the model's module are recorded."""
     modeling = sys.modules[type(model).__module__]
     originals = {key: value for key, value in vars(modeling).items() if key.startswith("apply_rotary")}
-    frequencies = next((part.inv_freq for part in model.modules() if hasattr(part, "inv_freq")), ())
+    frequencies = next((part for name, part in model.named_buffers() if name.endswith("inv_freq")), ())
     if "apply_rotary_emb" in originals:  # angles as complex numbers: torch would fix symbolic sizes to multiply them
         model.base_model.rotary_emb.forward = lambda x, position_ids: torch.empty(0)
     for key, value in originals.items():
