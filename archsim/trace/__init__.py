@@ -8,6 +8,7 @@
 from archsim.trace.exporter import capture
 from archsim.trace.graph import Block, Graph, Op, Tensor
 from archsim.trace.hdf5 import load_trace
+from archsim.trace.mtp import with_mtp
 from archsim.trace.quantise import QUANTS, quantised
 from archsim.trace.routing import routed
 from archsim.trace.trace import BlockSpec, OpSpec, TensorSpec, Trace
@@ -29,4 +30,5 @@ __all__ = [
     "load_workload",
     "quantised",
     "routed",
+    "with_mtp",
 ]

@@ -11,7 +11,9 @@ from archsim.trace.trace import OpSpec
 if TYPE_CHECKING:
     from archsim.trace.training import Backward
 
-__all__ = ["DERIVATIVES"]
+__all__ = ["DERIVATIVES", "NO_TENSOR"]
+
+NO_TENSOR = -1  # where the gradient of a loss would be: it is 1
 
 
 def _matmul(step: Backward, op: OpSpec) -> None:
@@ -72,7 +74,8 @@ def _rotary(step: Backward, op: OpSpec) -> None:
 def _elementwise(step: Backward, op: OpSpec) -> None:
     fn, dy = str(op.attrs["fn"]), step.gradient(op.outputs[0])
     sources = [i for i in dict.fromkeys(op.inputs) if step.needs(i)]
-    if fn in ("add", "copy"):  # the gradient passes as it is; a broadcast operand sums it up
+    called = op.attrs.get("torch", fn)  # the function itself where `fn` is only its cost class
+    if called in ("add", "sub", "copy"):  # the gradient passes as it is; a broadcast operand sums it up
         for i in sources:
             if step.tensors[i].role == "weight":
                 _biases(step, op, [i], dy, op.dims)
@@ -80,11 +83,14 @@ def _elementwise(step: Backward, op: OpSpec) -> None:
                 step.contribute(op, i, dy)
         return
     parts = [step.weight_gradient(i) if step.tensors[i].role == "weight" else step.fresh(i) for i in sources]
-    reads = [dy] if fn in ("cast", "concat") else [*dict.fromkeys(op.inputs), dy] if dy >= 0 else [*op.inputs]
-    step.emit(op, "backward", "elementwise", op.dims, reads, parts, fn=fn if fn == "cast" else f"{fn}_backward")
+    reads = [dy] if fn in ("cast", "concat") else [*dict.fromkeys(op.inputs), dy] if dy != NO_TENSOR else list(op.inputs)
+    step.emit(op, "backward", "elementwise", op.dims, reads, parts, fn=_BACKWARD.get(fn, f"{fn}_backward"))
     for i, part in zip(sources, parts, strict=True):
         if step.tensors[i].role != "weight":
             step.contribute(op, i, part)
+
+
+_BACKWARD = {"cast": "cast", "add": "mul_backward"}  # a simple function's derivative is one factor
 
 
 def _router(step: Backward, op: OpSpec) -> None:

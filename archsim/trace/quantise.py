@@ -155,9 +155,14 @@ class _Overlay:
         return self.narrow[x, cache]
 
 
+# of a multi-token-prediction module: its use of lm_head, and the projection that vLLM holds as a plain bf16 layer
+_KEPT = ("lm_head", "eh_proj")
+
+
 def _is_linear(trace: Trace, block: BlockSpec, op: OpSpec) -> bool:
     linear = op.kind == "grouped_matmul" or (op.kind == "matmul" and str(op.dims["b"]) == "1")
-    if not linear or block.name in ("prologue", "epilogue") or trace.tensors[op.inputs[1]].role != "weight":
+    outside = block.name in ("prologue", "epilogue") or op.name.endswith(_KEPT)
+    if not linear or outside or trace.tensors[op.inputs[1]].role != "weight":
         return False
     routed = {i for other in block.ops if other.kind == "router" for i in other.inputs}
     return not routed & set(op.outputs)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from archsim.errors import InputError
-from archsim.trace.derivatives import DERIVATIVES
+from archsim.trace.derivatives import DERIVATIVES, NO_TENSOR
 from archsim.trace.expr import Expr
 from archsim.trace.graph import Attr
 from archsim.trace.trace import BlockSpec, OpSpec, TensorSpec, Trace
@@ -34,12 +34,13 @@ __all__ = ["Backward", "training_step"]
 
 
 def training_step(forward: Trace) -> Trace:
-    """`forward` (logits of all tokens, no cache), its loss, its backward pass and an AdamW step."""
+    """`forward` (a prefill without a cache, logits of all tokens), its loss, its backward pass and an AdamW step."""
     step = Backward(forward)
     blocks = [replace(block, ops=tuple(_passing(op, "forward") for op in block.ops)) for block in step.forward]
     blocks += [step.block(block) for block in reversed(step.forward)]
     blocks += [update for block in step.forward if (update := step.update(block)).ops]
-    return replace(forward, phase="train", tensors=tuple(step.tensors), blocks=tuple(blocks))
+    fixed = {name: n for name, n in forward.fixed.items() if name != "ctx"}
+    return replace(forward, phase="train", tensors=tuple(step.tensors), blocks=tuple(blocks), fixed=fixed)
 
 
 class Backward:
@@ -50,8 +51,8 @@ class Backward:
         self.forward = _with_loss(trace, self.tensors)
         self.ops: list[OpSpec] = []
         self.gradients: dict[int, int] = {}  # of each tensor that one has reached: where it is
-        loss = self.forward[-1].ops[-1].outputs[0]
-        self.gradients[loss] = -1  # the loss itself: its gradient is 1 and no tensor
+        for op in (op for block in self.forward for op in block.ops if op.attrs.get("fn") == "cross_entropy"):
+            self.gradients[op.outputs[0]] = NO_TENSOR  # the gradient of a loss is 1
 
     def block(self, block: BlockSpec) -> BlockSpec:
         """The backward pass of one block."""
@@ -76,8 +77,9 @@ class Backward:
     ) -> None:  # fmt: skip
         """Append a backward operator of the forward operator `of`."""
         attrs = {**attrs, "pass": "backward", "of": of.name}
-        name = f"{of.name}.{label}"
-        name += f"_{n}" if (n := sum(op.name.startswith(name) for op in self.ops)) else ""
+        taken = {op.name for op in self.ops}
+        numbered = (f"{of.name}.{label}{suffix}" for suffix in ("", *(f"_{n}" for n in range(1, len(taken) + 1))))
+        name = next(name for name in numbered if name not in taken)
         self.ops.append(OpSpec(name, kind, dims, attrs, tuple(inputs), tuple(outputs), dtype or of.dtype))
 
     def needs(self, tensor: int) -> bool:
@@ -135,17 +137,23 @@ class Backward:
 
 
 def _with_loss(trace: Trace, tensors: list[TensorSpec]) -> list[BlockSpec]:
-    """The blocks, with the cross entropy of the logits at their end; adds its tensors to `tensors`."""
-    *before, last = trace.blocks
-    logits = last.ops[-1].outputs[0]
-    vocabulary = tensors[logits].shape[-1]
-    rows = Expr.parse("*".join(f"({axis})" for axis in tensors[logits].shape[:-1]))
-    tensors.append(TensorSpec("labels", (rows,), "int32", "constant"))
-    tensors.append(TensorSpec("loss", (rows,), "fp32", "activation"))
-    labels, loss = len(tensors) - 2, len(tensors) - 1
+    """The blocks, with a cross entropy behind what is last and behind each lm_head; adds its tensors to `tensors`."""
+    blocks = []
+    for block in trace.blocks:
+        last = block.ops[-1]
+        if block is trace.blocks[-1] or last.name.endswith("lm_head"):
+            block = replace(block, ops=(*block.ops, _loss(block.name, last.outputs[0], tensors)))
+        blocks.append(block)
+    return blocks
+
+
+def _loss(block: str, logits: int, tensors: list[TensorSpec]) -> OpSpec:
+    rows, vocabulary = Expr.parse("*".join(f"({n})" for n in tensors[logits].shape[:-1])), tensors[logits].shape[-1]
+    tensors.append(TensorSpec(f"{block}.labels", (rows,), "int32", "constant"))
+    tensors.append(TensorSpec(f"{block}.loss", (rows,), "fp32", "activation"))
     dims = {"rows": rows, "cols": vocabulary}
-    op = OpSpec("loss", "elementwise", dims, {"fn": "cross_entropy"}, (logits, labels), (loss,), "fp32")
-    return [*before, replace(last, ops=(*last.ops, op))]
+    operands = (logits, len(tensors) - 2), (len(tensors) - 1,)
+    return OpSpec("loss", "elementwise", dims, {"fn": "cross_entropy"}, *operands, "fp32")
 
 
 def _passing(op: OpSpec, which: str) -> OpSpec:

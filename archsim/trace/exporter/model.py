@@ -31,14 +31,15 @@ from archsim.trace.exporter.modules import (
     rotary_function,
 )
 from archsim.trace.exporter.recorder import Recorder
+from archsim.trace.mtp import with_mtp
 from archsim.trace.trace import PHASES, BlockSpec, OpSpec, TensorSpec, Trace
 from archsim.trace.training import training_step
 
-__all__ = ["capture_model"]
+__all__ = ["HINTS", "capture_model", "new_symbol"]
 
 # Sizes that torch computes with while the symbols stand for any: distinct primes, so that none is mistaken for another
 # or for 0 or 1, which torch would treat as fixed.
-_HINTS = {"batch": 7, "seq": 131, "ctx": 1021}
+HINTS = {"batch": 7, "seq": 131, "ctx": 1021}
 _IMPLEMENTATION = "archsim"
 _LAYER_LISTS = ("layers", "h")
 
@@ -56,13 +57,13 @@ class _Run:
         return f"{position}." if len(self.modules) > 1 else ""
 
 
-def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool) -> Trace:
+def capture_model(name: str, config: dict[str, Any], phase: str, mtp: bool, collapse: bool) -> Trace:
     """See `archsim.trace.capture`."""
     if phase not in PHASES:
         raise InputError(f"unknown phase '{phase}'{did_you_mean(phase, PHASES)}; it is one of {', '.join(PHASES)}")
     shapes = ShapeEnv()
     fake = FakeTensorMode(shape_env=shapes)
-    sizes = {symbol: _symbol(fake, _HINTS[symbol]) for symbol in PHASES[phase]}
+    sizes = {symbol: new_symbol(fake, HINTS[symbol]) for symbol in PHASES[phase]}
     with fake, torch.no_grad():
         batch, seq, cached = sizes["batch"], sizes["seq"], sizes.get("ctx", 0)
         recorder = Recorder(HANDLERS, batch, seq, cached + seq)
@@ -89,7 +90,11 @@ def capture_model(name: str, config: dict[str, Any], phase: str, collapse: bool)
         raise InputError(f"{name}: the exporter lost what the weights {unread} do")
     producer = {"archsim": __version__, "torch": torch.__version__, "transformers": transformers.__version__}
     blocks = _blocks(runs, spans, ops)
-    forward = _compact(Trace(name, phase, config, tuple(tensors), tuple(blocks), producer))
+    # A training step is derived from its forward pass, which costs the same everywhere as a prefill without a cache.
+    made = "prefill" if phase == "train" else phase
+    fixed = {"ctx": 0} if phase == "train" else {}
+    forward = _compact(Trace(name, made, config, tuple(tensors), tuple(blocks), producer, fixed))
+    forward = with_mtp(forward) if mtp else forward
     return training_step(forward) if phase == "train" else forward
 
 
@@ -246,7 +251,8 @@ def _compact(trace: Trace) -> Trace:
     return replace(trace, tensors=tensors, blocks=blocks)
 
 
-def _symbol(fake: FakeTensorMode, hint: int) -> torch.SymInt:
+def new_symbol(fake: FakeTensorMode, hint: int) -> torch.SymInt:
+    """A size that stands for any, computed with as `hint` where torch needs a number."""
     context = StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC])
     size: torch.SymInt = fake.from_tensor(torch.empty(hint), symbolic_context=context).shape[0]
     return size

@@ -55,13 +55,18 @@ def layer_index(path: str) -> int | None:
     return None if number is None else int(number)
 
 
-def instrument(model: torch.nn.Module, recorder: Recorder) -> None:
-    """Wrap the forward of every module of `model` so that `recorder` sees its regions."""
+def instrument(model: torch.nn.Module, recorder: Recorder, *, own: bool = False) -> None:
+    """Wrap the forward of every module of `model` so that `recorder` sees its regions.
+
+    Norms are known by their names; routers, indexers and such are not in a module of the user's `own`.
+    """
     for path, module in model.named_modules():
         family = type(module).__name__
         inner: Callable[..., Any] = module.forward
         if family.endswith(("RMSNorm", "LayerNorm")):
             inner = functools.partial(_norm, recorder, module, inner, "rms" if "RMS" in family else "layer")
+        elif own:
+            pass
         elif family.endswith("Router"):
             inner = functools.partial(_router, recorder, module, inner)
         elif family.endswith("Indexer"):

@@ -7,6 +7,7 @@ and costs nothing; anything else stops the export, so that no work is lost in si
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
         self.silent = False
         self._by_storage: dict[int, int] = {}
         self._allocated: dict[int, Any] = {}
+        self._times: Counter[tuple[str, str]] = Counter()
         self._kept: list[Any] = []  # storages stay alive, so that an address is never reused
 
     def __torch_function__(
@@ -172,6 +174,9 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
             found = self.find(tensor)
             results.append(self.add_tensor(tensor, name + (f".{i}" if i else "")) if found is None else found)
         compute = dtype or self.tensors[sources[0]].dtype
+        self._times[self.block, name] += 1
+        if times := self._times[self.block, name] - 1:  # a module may add twice
+            name = f"{name}.{times}"
         self.ops.append(RecordedOp(name, kind, dims, attrs, sources, results, compute))
         return self.ops[-1]
 
@@ -193,7 +198,10 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
         """A tensor of the residual stream or its projections as tokens x features; of the cache: as held tokens."""
         cached = any(_sympy(axis) == _sympy(self.held) for axis in tensor.shape)
         rows = product((self.batch, self.held)) if cached else self.tokens
-        return {"rows": rows, "cols": numel(tensor) / rows}
+        cols = sympy.cancel(numel(tensor) / rows)
+        if sympy.fraction(cols)[1] != 1:  # not of the tokens at all (positions, pixels)
+            rows, cols = product(tensor.shape[:-1]), _sympy(tensor.shape[-1]) if tensor.shape else 1
+        return {"rows": rows, "cols": cols}
 
     def specs(self, sizes: dict[str, Any]) -> tuple[list[TensorSpec], list[OpSpec]]:
         """The record, with the symbolic sizes in `sizes` written as symbols of these names."""
