@@ -18,10 +18,10 @@ __all__ = ["run"]
 @click.command()
 @click.argument("chip")
 @click.argument("workload")
-@click.option("--phase", type=click.Choice(("prefill", "decode")), required=True, help="Which phase of inference.")
+@click.option("--phase", type=click.Choice(("prefill", "decode", "train")), required=True, help="What kind of step.")
 @click.option("--batch", type=int, default=1, show_default=True, help="Sequences over the whole system.")
-@click.option("--seq", type=int, help="Prompt tokens of a sequence (prefill).  [default: 2048]")
-@click.option("--ctx", type=int, help="Tokens of a sequence already in the KV cache (decode).  [default: 4096]")
+@click.option("--seq", type=int, help="New tokens of a sequence.  [default: prefill 2048, decode 1]")
+@click.option("--ctx", type=int, help="Tokens of a sequence in the KV cache already.  [default: decode 4096, else 0]")
 @click.option("--system", metavar="NAME", help="System of such chips, a preset or a YAML file.  [default: one chip]")
 @click.option("--tp", type=int, help="Tensor-parallel degree.  [default: chosen]")
 @click.option("--ep", type=int, help="Expert-parallel degree.  [default: chosen]")
@@ -38,6 +38,7 @@ __all__ = ["run"]
     metavar="KIND|FILE",
     help="Of tokens to experts: uniform, balanced, zipf:S or a file of measured routing.  [default: as the trace says]",
 )
+@click.option("--mtp", is_flag=True, help="With the layers that predict more than one token (DeepSeek-V3, GLM-4.5).")
 @click.option(
     "--fidelity",
     type=click.Choice(("roofline", "tile")),
@@ -72,6 +73,7 @@ def run(
     overrides: dict[str, str],
     quant: str,
     routing: str | None,
+    mtp: bool,
     fidelity: str,
     engine: str,
     exact: bool,
@@ -84,12 +86,16 @@ def run(
 ) -> None:
     """Simulate one step of WORKLOAD on CHIP: a whole prompt, or one token of each sequence.
 
+    A prefill with --ctx is a later chunk of a prompt, or one whose prefix was found in the cache; a decode with --seq
+    verifies that many tokens of a speculation at once.
+
     CHIP is a preset (`archsim chip list`) or a YAML file, WORKLOAD a shipped trace (`archsim trace list`) or a file.
 
     \b
     Examples:
       archsim run h800 llama-3.1-8b --phase decode --batch 32 --ctx 4096
       archsim run h800 deepseek-v3 --phase decode --batch 256 --quant fp8 --system h800-x32 --out step.h5
+      archsim run h800 llama-3.1-8b --phase prefill --seq 2048 --ctx 6144
       archsim run custom-npu llama-3.1-8b --phase prefill --seq 4096 --set core.matrix.rows=256 --html npu.html
     """
     check_outputs(out, timeline, html)
@@ -112,6 +118,7 @@ def run(
             exact=exact,
             quant=quant,
             routing=routing,
+            mtp=mtp,
             timeline=timeline is not None,
             seed=seed,
             command=shlex.join(["archsim", *sys.argv[1:]]),

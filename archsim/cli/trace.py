@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from archsim.cli._common import console, emit_json, json_option
+from archsim.cli._trace_tables import describe, graph_json, print_diff, print_graph, table
 from archsim.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from archsim.trace import Graph, Op, Trace
-    from archsim.trace.diff import GraphDiff
+    from archsim.trace import Graph, Trace
 
 __all__ = ["trace"]
 
-_PHASES = ("prefill", "decode")
-_DEFAULT_POINT = {"batch": 1, "seq": 4096, "ctx": 4096}
+_PHASES = ("prefill", "decode", "train")
+_SYMBOLS = ("batch", "seq", "ctx")
+# where --at says nothing (seq in decode is 1 and ctx in prefill 0 anyhow)
+_DEFAULT_POINT = {"prefill": {"seq": 4096}, "decode": {"ctx": 4096}, "train": {"seq": 4096}}
 
-phase_option = click.option("--phase", type=click.Choice(_PHASES), help="Which phase of inference.")
+phase_option = click.option("--phase", type=click.Choice(_PHASES), help="Which kind of step.")
 
 
 @click.group()
@@ -35,15 +37,15 @@ def list_(as_json: bool) -> None:
     """List the traces that ship with archsim."""
     from archsim.trace import list_workloads, load_workload
 
-    rows = [_describe(load_workload(name, phase)) for name in list_workloads() for phase in _PHASES]
+    rows = [describe(load_workload(name, phase)) for name in list_workloads() for phase in _PHASES]
     if as_json:
         emit_json(rows)
         return
-    table = _table("workload", "parameters", "layers", "KV bytes/token")
+    lines = table("workload", "parameters", "layers", "KV bytes/token")
     for row in rows[:: len(_PHASES)]:  # the phases of a model differ in none of these
         layers = " + ".join(f"{b['repeat']} {b['name']}" for b in row["blocks"] if b["repeat"] > 1)
-        table.add_row(row["name"], f"{row['parameters'] / 1e9:.2f} B", layers, f"{row['kv_bytes_per_token']:,}")
-    console().print(table)
+        lines.add_row(row["name"], f"{row['parameters'] / 1e9:.2f} B", layers, f"{row['kv_bytes_per_token']:,}")
+    console().print(lines)
 
 
 @trace.command()
@@ -54,20 +56,22 @@ def list_(as_json: bool) -> None:
 def show(source: str, phase: str | None, point: str, as_json: bool) -> None:
     """Show the operators of a trace, their sizes, FLOPs and bytes, at one point.
 
-    Without --at the point is batch=1 with 4096 new tokens (prefill) or 4096 cached tokens (decode).
+    Without --at the point is batch=1 with 4096 new tokens (prefill, training) or 4096 cached tokens (decode).
 
     \b
     Examples:
       archsim trace show llama-3.1-8b --phase decode --at batch=8,ctx=4096
+      archsim trace show llama-3.1-8b --phase prefill --at seq=2048,ctx=6144
+      archsim trace show deepseek-v3 --phase train --at batch=4,seq=4096
       archsim trace show my-model.decode.h5 --at batch=64,ctx=1024 --json
     """
     loaded = _load(source, phase)
     given = _point(point)
-    graph = loaded.at(**{**{name: _DEFAULT_POINT[name] for name in loaded.symbols}, **given})
+    graph = _at(loaded, given)
     if as_json:
-        emit_json({**_describe(loaded), **_graph_json(graph)})
+        emit_json({**describe(loaded), **graph_json(graph)})
     else:
-        _print_graph(loaded, graph)
+        print_graph(loaded, graph)
 
 
 @trace.command()
@@ -89,16 +93,13 @@ def diff(a: str, b: str, phase: str | None, point: str, as_json: bool) -> None:
     from archsim.trace.diff import diff_graphs
 
     given = _point(point)
-    before, after = (
-        loaded.at(**{**{name: _DEFAULT_POINT[name] for name in loaded.symbols}, **given})
-        for loaded in (_load(a, phase), _load(b, phase))
-    )
+    before, after = (_at(loaded, given) for loaded in (_load(a, phase), _load(b, phase)))
     change = diff_graphs(before, after)
     if as_json:
         sides = {side: {"name": g.name, "phase": g.phase} for side, g in (("a", before), ("b", after))}
         emit_json({**sides, "at": {k: getattr(before, k) for k in ("batch", "seq", "ctx")}, **change.to_dict()})
     else:
-        _print_diff(before, after, change)
+        print_diff(before, after, change)
 
 
 @trace.command()
@@ -121,34 +122,60 @@ def graph(source: str, phase: str | None, layer: str | None, out: Path) -> None:
     check_outputs(out)
     loaded = _load(source, phase)
     block, where = find_block(loaded, layer)
-    subtitle = f"block {block.name}: {where}; shapes in {' and '.join(loaded.symbols)}"
+    subtitle = f"block {block.name}: {where}; shapes in {', '.join(loaded.symbols)}"
     write(draw(f"{loaded.name} {loaded.phase}", subtitle, block_nodes(loaded, block)), out)
     wrote(out)
 
 
 @trace.command()
 @click.argument("model", metavar="MODEL")
-@click.option("--phase", type=click.Choice(_PHASES), required=True, help="Which phase of inference.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The .h5 file to write.")
-def export(model: str, phase: str, out: Path) -> None:
+@click.option("--phase", type=click.Choice(_PHASES), help="Which kind of step.  [needed unless MODEL is a .h5 file]")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file to write.")
+@click.option("--mtp", is_flag=True, help="With the layers that predict more than one token (DeepSeek-V3, GLM-4.5).")
+@click.option(
+    "--format", "form", type=click.Choice(("hdf5", "chakra")), default="hdf5", show_default=True,
+    help="archsim's own, or an MLCommons Chakra execution trace of one step, as ASTRA-sim reads it.",
+)  # fmt: skip
+@click.option("--at", "point", metavar="SYMBOLS", default="", help="Chakra: the sizes of the step, as in batch=8.")
+def export(model: str, phase: str | None, out: Path, mtp: bool, form: str, point: str) -> None:
     """Export a trace from Hugging Face model code, at full size and without weights.
 
-    MODEL is a model that ships with archsim or the path of a Hugging Face config.json.
-    Needs torch and transformers: pip install archsim[export].
+    MODEL is a model that ships with archsim or the path of a Hugging Face config.json; that needs torch and
+    transformers: pip install archsim[export]. With --format chakra it may be a .h5 file too, and shipped models need
+    no torch. Phases are prefill (also with tokens in the cache), decode, and train: forward, backward and optimizer.
 
     \b
     Examples:
       archsim trace export deepseek-v3 --phase decode --out deepseek-v3.decode.h5
-      archsim trace export ./my-model/config.json --phase prefill --out my-model.prefill.h5
+      archsim trace export ./my-model/config.json --phase train --out my-model.train.h5
+      archsim trace export llama-3.1-8b --phase decode --format chakra --at batch=8,ctx=4096 --out llama.0.et
     """
+    given, begin = _point(point), time.monotonic()
+    if form == "chakra":
+        from archsim.trace import with_mtp
+        from archsim.trace.importers import export_chakra
+
+        held = _captured(model, phase, False) if model.endswith(".json") else _load(model, phase)
+        graph = _at(with_mtp(held) if mtp else held, given)
+        export_chakra(graph, out)
+        name, what = graph.name, f"{graph.phase} at batch={graph.batch}, seq={graph.seq}, ctx={graph.ctx}"
+    else:
+        if given:
+            raise InputError(f"--at {point}: is for --format chakra; a trace of archsim holds for all sizes")
+        captured = _captured(model, phase, mtp)
+        captured.save(out)
+        name, what = captured.name, captured.phase
+    size, seconds = out.stat().st_size, time.monotonic() - begin
+    click.echo(f"{name} {what}: wrote {out} ({size:,} bytes, {seconds:.1f} s)", err=True)
+
+
+def _captured(model: str, phase: str | None, mtp: bool) -> Trace:
     from archsim.trace import capture
 
-    begin = time.monotonic()
+    if phase is None:
+        raise InputError(f"say which phase of '{model}' to export: --phase {', --phase '.join(_PHASES)}")
     name, config = _config(model)
-    captured = capture(config, phase=phase, name=name)
-    captured.save(out)
-    size, seconds = out.stat().st_size, time.monotonic() - begin
-    click.echo(f"{name} {phase}: wrote {out} ({size:,} bytes, {seconds:.1f} s)", err=True)
+    return capture(config, phase=phase, name=name, mtp=mtp)
 
 
 @trace.command("import")
@@ -160,7 +187,7 @@ def export(model: str, phase: str, out: Path) -> None:
 def import_(source: Path, form: str, out: Path, dims: tuple[str, ...], dtype: str | None) -> None:
     """Make a trace of an ONNX model or of an MLCommons Chakra execution trace.
 
-    It is a prefill trace unless archsim wrote the Chakra file in decode. A --dim is batch, seq or a number.
+    It is a prefill trace unless archsim wrote the Chakra file of another phase. A --dim is batch, seq or a number.
     Needs the onnx package for ONNX files: pip install archsim[onnx].
 
     \b
@@ -202,12 +229,17 @@ def _load(source: str, phase: str | None) -> Trace:
     return load_workload(source, phase)
 
 
+def _at(loaded: Trace, given: dict[str, int]) -> Graph:
+    usual = {name: n for name, n in _DEFAULT_POINT[loaded.phase].items() if name in loaded.symbols}
+    return loaded.at(**{**usual, **given})
+
+
 def _point(text: str) -> dict[str, int]:
     point = {}
     for term in filter(None, text.split(",")):
         name, _, value = (part.strip() for part in term.partition("="))
-        if name not in _DEFAULT_POINT:
-            raise InputError(f"--at {text}: unknown symbol '{name}'{did_you_mean(name, _DEFAULT_POINT)}")
+        if name not in _SYMBOLS:
+            raise InputError(f"--at {text}: unknown symbol '{name}'{did_you_mean(name, _SYMBOLS)}")
         if not value.isdecimal():
             raise InputError(f"--at {text}: {name} needs a whole number, not '{value}'")
         point[name] = int(value)
@@ -235,126 +267,3 @@ def _config(model: str) -> tuple[str, dict[str, Any]]:
         raise InputError(f"{path}: is not a Hugging Face configuration (it has no model_type)")
     name = path.resolve().parent.name if path.stem == "config" else path.stem
     return name, config
-
-
-def _describe(loaded: Trace) -> dict[str, Any]:
-    """What holds at every point."""
-    graph = loaded.at(**dict.fromkeys(loaded.symbols, 1))
-    return {
-        "name": loaded.name,
-        "phase": loaded.phase,
-        "symbols": list(loaded.symbols),
-        "content_hash": loaded.content_hash,
-        "parameters": graph.n_params,
-        "weight_bytes": graph.weight_bytes,
-        "kv_bytes_per_token": graph.kv_bytes // (graph.seq + graph.ctx),
-        "blocks": [{"name": block.name, "repeat": block.repeat, "ops": len(block.ops)} for block in loaded.blocks],
-    }
-
-
-def _graph_json(graph: Graph) -> dict[str, Any]:
-    ops = [
-        {
-            "block": block.name,
-            "name": op.name,
-            "kind": op.kind,
-            "dtype": op.dtype,
-            "dims": op.dims,
-            "attrs": op.attrs,
-            "flops": op.flops,
-            "bytes_read": op.bytes_read,
-            "bytes_written": op.bytes_written,
-        }
-        for block in graph.blocks
-        for op in block.ops
-    ]
-    point = {"batch": graph.batch, "seq": graph.seq, "ctx": graph.ctx}
-    return {"at": point, "flops": graph.flops, "kv_bytes": graph.kv_bytes, "ops": ops}
-
-
-def _print_graph(loaded: Trace, graph: Graph) -> None:
-    out = console()
-    held = _describe(loaded)
-    point = ", ".join(f"{name}={getattr(graph, name)}" for name in loaded.symbols)
-    out.print(f"[bold]{graph.name}[/bold] {graph.phase} at {point}")
-    out.print(
-        f"{graph.n_params / 1e9:.2f} B parameters ({_size(graph.weight_bytes)}), KV cache "
-        f"{held['kv_bytes_per_token']:,} bytes a token ({_size(graph.kv_bytes)} here), {_count(graph.flops)}FLOP a step"
-    )
-    for block in graph.blocks:
-        times = f", {block.repeat} times" if block.repeat > 1 else ""
-        table = _table("operator", "kind", "dtype", "dims", "FLOP", "read", "written", "FLOP/B")
-        table.title, table.title_justify = f"{block.name}{times}", "left"
-        for op in block.ops:
-            table.add_row(op.name, _kind(op), op.dtype, _dims(op), _count(op.flops), *_bytes(op))
-        out.print(table)
-
-
-def _print_diff(a: Graph, b: Graph, change: GraphDiff) -> None:
-    out = console()
-    point = ", ".join(f"{name}={getattr(a, name)}" for name in ("batch", "seq", "ctx"))
-    out.print(f"[bold]{a.name}[/bold] {a.phase} to [bold]{b.name}[/bold] {b.phase} at {point}")
-    if not change:
-        out.print("no operator differs")
-        return
-    table = _table("", "operator", "change")
-    for name, pair in change.totals.items():
-        table.add_row("", name.replace("_", " "), _changed(name, *pair))
-    for name, (before, after) in change.repeats.items():
-        table.add_row("", f"block {name}", f"{before} to {after} times")
-    for sign, listed in (("-", change.removed), ("+", change.added)):
-        for block, op in listed:
-            table.add_row(sign, f"{block}/{op.name}", f"{_kind(op)} {op.dtype} {_dims(op)}")
-    for each in change.changed:
-        text = ", ".join(f"{name} {_changed(name, *pair)}" for name, pair in each.fields.items())
-        table.add_row("~", f"{each.block}/{each.name}", text)
-    out.print(table)
-
-
-def _changed(name: str, before: Any, after: Any) -> str:
-    if name == "flops":
-        return f"{_count(before).strip()} to {_count(after).strip()}"
-    if "bytes" in name:
-        return f"{_size(before)} to {_size(after)}"
-    numbers = isinstance(before, int) and isinstance(after, int)
-    short = [f"{v:,}" if numbers else str(v) if len(str(v)) <= 40 else f"{str(v)[:37]}..." for v in (before, after)]
-    return " to ".join("none" if text == "None" else text for text in short)
-
-
-def _kind(op: Op) -> str:
-    return str(op.attrs["fn"]) if op.kind == "elementwise" else op.kind
-
-
-def _dims(op: Op) -> str:
-    return " ".join(f"{name}={size}" for name, size in op.dims.items())
-
-
-def _bytes(op: Op) -> tuple[str, str, str]:
-    moved = op.bytes_read + op.bytes_written
-    return _size(op.bytes_read), _size(op.bytes_written), f"{op.flops / moved:.1f}" if moved else "-"
-
-
-def _count(value: int) -> str:
-    """Three significant digits with an SI prefix: 1.05 T."""
-    return _scaled(value, 1000, ("", "k", "M", "G", "T", "P", "E"))
-
-
-def _size(nbytes: int) -> str:
-    return _scaled(nbytes, 1000, ("B", "kB", "MB", "GB", "TB"))
-
-
-def _scaled(value: float, base: int, units: tuple[str, ...]) -> str:
-    unit = 0
-    while value >= base and unit < len(units) - 1:
-        value, unit = value / base, unit + 1
-    return f"{value:.3g} {units[unit]}"
-
-
-def _table(*columns: str) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    text = {"", "workload", "phase", "layers", "symbols", "operator", "kind", "dtype", "dims", "change"}
-    for column in columns:
-        table.add_column(column, justify="left" if column in text else "right", overflow="fold")
-    return table

@@ -20,7 +20,7 @@ from archsim.mapping.lowering import converted, vector_work
 from archsim.mapping.target import Target
 from archsim.mapping.task import Task
 from archsim.models.vector import COSTS, VectorCost
-from archsim.trace.costs import attention_pairs
+from archsim.trace.costs import attention_keys, attention_pairs
 
 __all__ = ["Bounds", "Rates", "bound_kernels"]
 
@@ -124,7 +124,8 @@ def _cold_bytes(kernels: Sequence[Kernel], *, cached: bool) -> list[int]:
                 total += operand.nbytes
                 seen.add(operand.tensor)
             elif operand.role == "kv_cache" and kernel.kind == "attention":
-                dims = kernel.tasks[0].dims
-                total += operand.nbytes * max(dims["kv_len"] - dims["q_len"], 0) // dims["kv_len"]
+                task = kernel.tasks[0]
+                keys = attention_keys(task.dims, task.attrs)
+                total += operand.nbytes * max(keys - task.dims["q_len"], 0) // keys
         cold.append(total)
     return cold

@@ -15,9 +15,12 @@ __all__ = ["facts", "headline", "title"]
 def title(result: Result) -> tuple[str, str]:
     """What ran, and on what."""
     meta = result.meta
-    length = f"{count(meta['seq'])} new tokens" if meta["phase"] == "prefill" else f"{count(meta['ctx'])} cached tokens"
-    if meta["phase"] == "prefill" and meta["ctx"]:
-        length += f" after {count(meta['ctx'])}"
+    new, cached = f"{count(meta['seq'])} new tokens", f"{count(meta['ctx'])} cached tokens"
+    both = f"{new} after {cached}"
+    if meta["phase"] == "prefill":
+        length = both if meta["ctx"] else new
+    else:
+        length = both if meta["seq"] > 1 else cached
     quant = "" if meta["quant"] == "none" else f", {meta['quant']}"
     where = meta["chip"] + (" (estimate)" if meta["chip_estimated"] else "")
     if meta["chips"] > 1:

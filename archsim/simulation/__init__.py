@@ -15,9 +15,6 @@ from archsim.trace import Trace
 
 __all__ = ["Job", "Options", "candidates", "options_of", "prepare", "simulate"]
 
-#: default prompt of a prefill and default cached tokens of a decode step
-SEQ, CTX = 2048, 4096
-
 
 def simulate(
     chip: str | ChipSpec,
@@ -36,6 +33,7 @@ def simulate(
     exact: bool = False,
     quant: str = "none",
     routing: str | None = None,
+    mtp: bool = False,
     timeline: bool = False,
     seed: int = 0,
     command: str = "",
@@ -48,8 +46,9 @@ def simulate(
         workload: name of a shipped workload, path of a trace, or a trace.
         phase: "prefill" or "decode".
         batch: sequences over the whole system.
-        seq: prompt tokens per sequence (prefill; default 2048).
-        ctx: tokens already in the KV cache (decode; default 4096).
+        seq: new tokens per sequence (default: prefill 2048, decode 1; more in decode verify a speculation).
+        ctx: tokens already in the KV cache (default: decode 4096, prefill 0; more in prefill for a later chunk of a
+            prompt, or a prefix that was found in the cache).
         system: preset or path of a system; one chip when omitted.
         tp, ep: tensor- and expert-parallel degree; by default what the roofline likes best among all that fit.
         set: overrides of the chip, dotted path to value: ``{"memory.bandwidth": "6 TB/s"}``.
@@ -59,6 +58,7 @@ def simulate(
         quant: "none", "fp8", "fp8-kv", "int8", "int4", "fp4" or "mxfp4" (see `archsim.trace.quantised`).
         routing: of tokens to experts: "uniform", "balanced", "zipf:0.5", or the path of a file of measured routing
             (docs/trace-format.md); by default what the trace says, which is uniform unless it was set.
+        mtp: with the layers that predict more than one token (DeepSeek-V3, GLM-4.5).
         timeline: also keep the tile steps of one core.
         seed: of the expert routing.
         progress: called with (layers done, layers in all, block name).
@@ -73,7 +73,7 @@ def simulate(
     """
     options = options_of(
         phase, seq=seq, ctx=ctx, batch=batch, tp=tp, ep=ep, fidelity=fidelity, engine=engine, exact=exact, quant=quant,
-        routing=routing, seed=seed,
+        routing=routing, mtp=mtp, seed=seed,
     )  # fmt: skip
     job = prepare(chip, workload, options, system, set)
     meta = _meta(job, command)
@@ -83,10 +83,8 @@ def simulate(
 
 
 def options_of(phase: str, *, seq: int | None, ctx: int | None, **others: Any) -> Options:
-    """Options with the default sizes of the phase where none are given."""
-    decode = phase == "decode"
-    seq = seq if seq is not None else (1 if decode else SEQ)
-    return Options(phase=phase, seq=seq, ctx=ctx if ctx is not None else (CTX if decode else 0), **others)
+    """Options of a step; sizes that are not given are those of the trace, or the defaults of the phase."""
+    return Options(phase=phase, seq=seq, ctx=ctx, **others)
 
 
 def _run(job: Job, progress: Callable[[int, int, str], None]) -> list[BlockRun]:

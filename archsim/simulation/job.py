@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from archsim.errors import InputError
@@ -28,13 +28,15 @@ from archsim.mapping import (
 )
 from archsim.mapping.task import TaskBlock
 from archsim.models.collective import Level
-from archsim.trace import QUANTS, Graph, Trace, load_workload, quantised, routed
+from archsim.trace import QUANTS, Graph, Trace, load_workload, quantised, routed, with_mtp
 from archsim.trace.quantise import PLANS
 from archsim.trace.routing import describe_routing
 from archsim.trace.trace import PHASES
 
 __all__ = ["Job", "Options", "candidates", "prepare"]
 
+#: default prompt of a prefill and default cached tokens of a decode step
+SEQ, CTX = 2048, 4096
 FIDELITIES = ("roofline", "tile")
 ENGINES = ("compiled", "simpy")
 
@@ -45,8 +47,8 @@ class Options:
 
     phase: str
     batch: int = 1
-    seq: int = 2048
-    ctx: int = 0
+    seq: int | None = None
+    ctx: int | None = None
     tp: int | None = None
     ep: int | None = None
     fidelity: str = "tile"
@@ -54,6 +56,7 @@ class Options:
     exact: bool = False
     quant: str = "none"
     routing: str | None = None
+    mtp: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,10 +71,6 @@ class Options:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
                 raise InputError(f"--{name} {value}: must be a whole number, at least {low}")
-        if self.phase == "decode" and self.seq != 1:
-            raise InputError(f"--seq {self.seq}: decode takes one new token per sequence; give cached tokens by --ctx")
-        if self.phase == "prefill" and self.ctx != 0:
-            raise InputError(f"--ctx {self.ctx}: prefill starts from an empty cache; give the prompt's tokens by --seq")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +107,7 @@ class Job:
     @property
     def tokens(self) -> int:
         """Tokens of the step over the whole system: new ones in decode, prompt tokens in prefill."""
-        return self.options.batch * self.options.seq
+        return self.options.batch * int(self.options.seq or 1)
 
     def notes(self) -> list[str]:
         """What a reader must know about the figures: every estimate and simplification that took part."""
@@ -128,6 +127,12 @@ class Job:
             notes.append(describe_routing(_routing(self.trace), self.options.seed))
             if self.plan.ep > 1:
                 notes.append("the chip whose experts got the most tokens stands for all chips")
+        if self.options.mtp:
+            notes.append("the step includes the layers that predict more than one token")
+        if self.trace.fixed.keys() >= {"batch", "seq"}:
+            notes.append(
+                f"all sizes are those of the imported trace: a step counts as {self.tokens:,} tokens (batch x seq)"
+            )
         if self.options.quant != "none":
             notes.append(f"quantised after the export: {PLANS[self.options.quant].title}")
         for wanted, used in self._widened().items():
@@ -170,21 +175,30 @@ def candidates(
     trace = load_workload(workload, options.phase) if isinstance(workload, str) else workload
     if trace.phase != options.phase:
         raise InputError(f"the trace {trace.name} holds the {trace.phase} phase, not {options.phase}")
+    if options.phase == "train":
+        raise InputError(
+            f"a training step cannot be simulated yet; `archsim trace show {trace.name} --phase train` gives its "
+            "operators, FLOPs and bytes"
+        )
+    options = _sized(options, trace)
+    if options.mtp:
+        trace = with_mtp(trace)
     if options.quant != "none":
         trace = quantised(trace, options.quant)
     if options.routing is not None:
         trace = routed(trace, options.routing)
 
     chips, per_node = (where.chips, where.chips_per_node) if where else (1, 1)
-    probe = _at(trace, options, 1)
+    probe = _at(trace, options, options.batch)
+    batch = 1 if "batch" in trace.fixed else options.batch  # a batch that is fixed cannot be split
     heads, experts = _heads(probe), _experts(probe)
     if options.tp is None:
         plans = candidate_plans(
-            chips=chips, chips_per_node=per_node, heads=heads, experts=experts, batch=options.batch, ep=options.ep
+            chips=chips, chips_per_node=per_node, heads=heads, experts=experts, batch=batch, ep=options.ep
         )
     else:
         plans = [
-            make_plan(chips=chips, heads=heads, experts=experts, batch=options.batch, tp=options.tp, ep=options.ep)
+            make_plan(chips=chips, heads=heads, experts=experts, batch=batch, tp=options.tp, ep=options.ep)
         ]
     fabric, target = _fabric(spec, where), make_target(spec)
     jobs = [_job(options, spec, where, trace, plan, fabric, target) for plan in plans]
@@ -207,8 +221,16 @@ def _job(
 
 
 def _at(trace: Trace, options: Options, batch: int) -> Graph:
-    sizes = {"batch": batch, "seq": options.seq, "ctx": options.ctx}
-    return trace.at(**{symbol: sizes[symbol] for symbol in PHASES[options.phase]})
+    return trace.at(batch=batch, seq=options.seq, ctx=options.ctx)
+
+
+def _sized(options: Options, trace: Trace) -> Options:
+    """The options with a value for every size: as given, else as the trace fixes it, else the default of the phase."""
+    usual = {"seq": 1, "ctx": CTX} if options.phase == "decode" else {"seq": SEQ, "ctx": 0}
+    given = {"seq": options.seq, "ctx": options.ctx}
+    sizes = {name: trace.fixed.get(name, usual[name]) if n is None else n for name, n in given.items()}
+    graph = trace.at(batch=options.batch, **sizes)  # refuses what contradicts a fixed size
+    return replace(options, batch=graph.batch, seq=graph.seq, ctx=graph.ctx)
 
 
 def _heads(graph: Graph) -> int:

@@ -24,8 +24,8 @@ Backward, where it is no operator that the forward pass has too: ``attention_bac
 d_v)`` (the scores again, then the gradients of scores, values, queries and keys: FlashAttention-2, arXiv:2307.08691,
 section 3.1), ``grouped_matmul_wgrad 2 rows n k`` (the gradient of the experts' weights). An element of ``X_backward``:
 rms 11, layer 14, softmax 4 (each with the sum over its row and the gradient of its weight), silu 7, silu_mul 10,
-gelu 18, mul 2, router 6 (sigmoid, softmax), cross_entropy 7; sum_rows and scatter_add 1, dot 2. ``adamw`` 15: moments 7,
-their correction 2, root and sum 2, division 1, weight decay 1, step 2 (Loshchilov and Hutter, arXiv:1711.05101).
+gelu 18, mul 2, router 6 (sigmoid, softmax), cross_entropy 7; sum_rows and scatter_add 1, dot 2. ``adamw`` 15: moments
+7, their correction 2, root and sum 2, division 1, weight decay 1, step 2 (Loshchilov and Hutter, arXiv:1711.05101).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from collections.abc import Mapping, Sequence
 from archsim.trace.graph import Attr, Tensor
 from archsim.trace.moe import expert_counts
 
-__all__ = ["KIND_DIMS", "attention_pairs", "flops", "operand_bytes"]
+__all__ = ["KIND_DIMS", "attention_keys", "attention_pairs", "flops", "operand_bytes"]
 
 KIND_DIMS: dict[str, tuple[str, ...]] = {
     "matmul": ("b", "m", "n", "k"),
@@ -135,7 +135,7 @@ def _elements(
         bias = [d["b"] * d["n"]] * (len(inputs) - 2)
         return [d["b"] * d["m"] * d["k"], d["b"] * d["k"] * d["n"], *bias], [d["b"] * d["m"] * d["n"]]
     if kind == "attention":
-        keys = d["batch"] * d["kv_heads"] * _keys(dims, attrs)
+        keys = d["batch"] * d["kv_heads"] * attention_keys(dims, attrs)
         values = 0 if attrs.get("kv_shared") else keys * d["d_v"]
         queries = d["batch"] * d["heads"] * d["q_len"]
         more = [tensor.numel for tensor in inputs[3:]]  # sinks, indices of selected keys
@@ -165,6 +165,8 @@ def _elements(
     if kind == "kv_append":
         held = sum(cache.numel for cache in outputs) or 1
         return [min(tensor.numel, whole) for tensor in inputs], [whole * cache.numel // held for cache in outputs]
+    if attrs.get("fn") == "concat_backward":
+        return [whole], [d["rows"] * d[f"cols_{i}"] for i in range(len(outputs))]
     if attrs.get("fn") == "concat":  # parts of different width; one may be repeated over the heads, and is read once
         return [d["rows"] * d[f"cols_{i}"] for i in range(len(inputs))], [whole]
     return [whole] * len(inputs), [whole] * len(outputs)
@@ -181,7 +183,7 @@ def _pairs(dims: Mapping[str, int], attrs: Mapping[str, Attr]) -> int:
     return attention_pairs(dims["q_len"], dims["kv_len"], bool(attrs.get("causal")), _window(attrs))
 
 
-def _keys(dims: Mapping[str, int], attrs: Mapping[str, Attr]) -> int:
+def attention_keys(dims: Mapping[str, int], attrs: Mapping[str, Attr]) -> int:
     """Keys of one sequence that any query sees."""
     window = _window(attrs)
     return dims["kv_len"] if window is None else min(dims["kv_len"], window + dims["q_len"] - 1)

@@ -82,10 +82,12 @@ def _elementwise(step: Backward, op: OpSpec) -> None:
             else:
                 step.contribute(op, i, dy)
         return
-    parts = [step.weight_gradient(i) if step.tensors[i].role == "weight" else step.fresh(i) for i in sources]
-    reads = [dy] if fn in ("cast", "concat") else [*dict.fromkeys(op.inputs), dy] if dy != NO_TENSOR else list(op.inputs)
-    step.emit(op, "backward", "elementwise", op.dims, reads, parts, fn=_BACKWARD.get(fn, f"{fn}_backward"))
-    for i, part in zip(sources, parts, strict=True):
+    parts = {i: step.weight_gradient(i) if step.tensors[i].role == "weight" else step.fresh(i) for i in sources}
+    reads = [] if fn in ("cast", "concat") else list(op.inputs)
+    reads += [dy] if dy != NO_TENSOR else []
+    writes = [parts[i] for i in op.inputs if i in parts]  # gate and up may be two parts of one tensor
+    step.emit(op, "backward", "elementwise", op.dims, reads, writes, fn=_BACKWARD.get(fn, f"{fn}_backward"))
+    for i, part in parts.items():
         if step.tensors[i].role != "weight":
             step.contribute(op, i, part)
 

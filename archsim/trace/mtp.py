@@ -1,7 +1,7 @@
 """Multi-token prediction (DeepSeek-V3, GLM-4.5) as an overlay: Hugging Face's code leaves these layers out.
 
-A module of it predicts one token further than the model (DeepSeek-V3's technical report, arXiv:2412.19437, section 2.2):
-with h the model's last hidden states and e the embeddings of the tokens one place further on,
+A module of it predicts one token further than the model (DeepSeek-V3's report, arXiv:2412.19437, section 2.2): with h
+the model's last hidden states and e the embeddings of the tokens one place further on,
 
     h' = layer(W [norm(h); norm(e)])        logits' = lm_head(norm(h'))
 

@@ -9,8 +9,8 @@ every kind are in `archsim.trace.derivatives`. With ``dy`` the gradient of y:
     y read twice   ->  dy = dy_1 + dy_2, an `add`
 
 Every operator has the attribute ``pass`` (forward, backward, optimizer), every backward operator ``of``, the name of
-the forward operator that it belongs to. The blocks of the forward pass are followed by their backward passes in reverse
-order (``moe.backward``) and by the updates of their weights (``moe.optimizer``), each as often as the block is repeated.
+its forward operator. The blocks of the forward pass are followed by their backward passes in reverse order
+(``moe.backward``) and by the updates of their weights (``moe.optimizer``), each as often as the block is repeated.
 
 Mixed precision as in ZeRO (Rajbhandari et al., arXiv:1910.02054, section 3.1): gradients have the type of their weight,
 AdamW keeps a copy of the weight and two moments in fp32: 16 bytes a parameter where weights are bf16.
@@ -73,14 +73,14 @@ class Backward:
 
     def emit(
         self, of: OpSpec, label: str, kind: str, dims: dict[str, Expr], inputs: Sequence[int], outputs: Sequence[int],
-        dtype: str | None = None, **attrs: Attr,
+        **attrs: Attr,
     ) -> None:  # fmt: skip
-        """Append a backward operator of the forward operator `of`."""
+        """Append a backward operator of the forward operator `of`; it computes in the same type."""
         attrs = {**attrs, "pass": "backward", "of": of.name}
         taken = {op.name for op in self.ops}
         numbered = (f"{of.name}.{label}{suffix}" for suffix in ("", *(f"_{n}" for n in range(1, len(taken) + 1))))
         name = next(name for name in numbered if name not in taken)
-        self.ops.append(OpSpec(name, kind, dims, attrs, tuple(inputs), tuple(outputs), dtype or of.dtype))
+        self.ops.append(OpSpec(name, kind, dims, attrs, tuple(inputs), tuple(outputs), of.dtype))
 
     def needs(self, tensor: int) -> bool:
         """Whether anything asks for the gradient of `tensor`: not of indices, masks and what came from outside."""
@@ -120,7 +120,8 @@ class Backward:
         total = self.fresh(tensor)
         rows = Expr.parse("*".join(f"({axis})" for axis in spec.shape[:-1]) or "1")
         dims = {"rows": rows, "cols": spec.shape[-1]}
-        self.emit(of, "accumulate", "elementwise", dims, (before, gradient), (total,), spec.dtype, fn="add")
+        added = replace(of, dtype=spec.dtype)
+        self.emit(added, "accumulate", "elementwise", dims, (before, gradient), (total,), fn="add")
         self.gradients[tensor] = total
 
     def _adamw(self, block: BlockSpec, weight: int) -> OpSpec:

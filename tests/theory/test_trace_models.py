@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archsim._data import data_path
-from archsim.trace import Graph, Trace, load_workload, quantised
+from archsim.errors import InputError
+from archsim.trace import Graph, Trace, load_workload, quantised, with_mtp
 
 CONFIGS: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text()) for path in (data_path("workloads") / "configs").glob("*.json")
@@ -159,6 +161,33 @@ def latent_attention(c: dict[str, Any]) -> tuple[int, int, int, int, int]:
     return weights, (q_rank or 0) + rank, heads * (nope + rope + v), heads * (2 * rank + rope), rank + rope
 
 
+def expansion(name: str) -> int:
+    """Weights by which the latents of a cached token become keys and values again, over all layers."""
+    c = CONFIGS[name]
+    if "kv_lora_rank" not in c or c.get("index_n_heads"):
+        return 0
+    width = c["qk_nope_head_dim"] + c["v_head_dim"]
+    return int(c["num_hidden_layers"] * c["kv_lora_rank"] * c["num_attention_heads"] * width)
+
+
+def indexer_weights(name: str) -> int:
+    c = CONFIGS[name]
+    heads, width = c.get("index_n_heads", 0), c.get("index_head_dim", 0)
+    return int(c.get("num_hidden_layers", 0) * (c.get("q_lora_rank", 0) or 0) * heads * width) + int(
+        c.get("num_hidden_layers", 0) * c.get("hidden_size", 0) * (heads + width)
+    )
+
+
+def head_widths(name: str) -> tuple[int, int]:
+    """Columns of a query and of a value in attention as it is trained."""
+    c = CONFIGS[name]
+    if "kv_lora_rank" not in c:
+        return 1, 1
+    if c.get("index_n_heads"):  # absorbed
+        return c["kv_lora_rank"] + c["qk_rope_head_dim"], c["kv_lora_rank"]
+    return c["qk_nope_head_dim"] + c["qk_rope_head_dim"], c["v_head_dim"]
+
+
 def hidden_size(name: str) -> int:
     return int(CONFIGS[name].get("hidden_size") or CONFIGS[name]["n_embd"])
 
@@ -178,10 +207,10 @@ def parameters(name: str) -> int:
     return layers(name).matrix + layers(name).small + final_norm + embedding(name) + looked_up(name)
 
 
-def attention_flops(name: str, new: int, past: int) -> float:
+def attention_flops(name: str, new: int, past: int, *, absorbed: bool) -> float:
     """Of one sequence: two a column of every pair of a query and a key that it sees."""
     c = layers(name)
-    per_pair = 2 * (c.cached_pair if past else c.pair)
+    per_pair = 2 * (c.cached_pair if absorbed else c.pair)
     every = sum(range(past + 1, past + new + 1))
     near = sum(min(n, c.window) for n in range(past + 1, past + new + 1))
     return per_pair * ((1 - c.sliding) * every + c.sliding * near) + 2 * c.index_pair * every
@@ -214,22 +243,92 @@ def test_active_parameters(name: str) -> None:
 
 
 @every_model
-@given(batch=points[0], seq=points[1])
+@given(batch=points[0], seq=points[1], ctx=st.just(0) | st.integers(1, 20000))
 @settings(max_examples=10, deadline=None)
-def test_prefill_flops(name: str, batch: int, seq: int) -> None:
-    graph = trace(name, "prefill").at(batch=batch, seq=seq)
+def test_prefill_flops(name: str, batch: int, seq: int, ctx: int) -> None:
+    """A whole prompt, and a chunk of one after `ctx` cached tokens, whose latents MLA expands once more."""
+    graph = trace(name, "prefill").at(batch=batch, seq=seq, ctx=ctx)
     linear = 2 * batch * (seq * layers(name).active + embedding(name))  # last-token logits only
-    assert matrix_flops(graph) == linear + batch * attention_flops(name, seq, 0)
+    assert matrix_flops(graph) == (
+        linear + 2 * batch * ctx * expansion(name) + batch * attention_flops(name, seq, ctx, absorbed=False)
+    )
 
 
 @every_model
-@given(batch=points[0], ctx=points[1])
+@given(batch=points[0], ctx=points[1], seq=st.just(1) | st.integers(2, 9))
 @settings(max_examples=10, deadline=None)
-def test_decode_flops(name: str, batch: int, ctx: int) -> None:
-    graph = trace(name, "decode").at(batch=batch, ctx=ctx)
+def test_decode_flops(name: str, batch: int, ctx: int, seq: int) -> None:
+    """One new token, and several that are verified at once: all have their logits."""
+    graph = trace(name, "decode").at(batch=batch, ctx=ctx, seq=seq)
     # Absorbing moves the two halves of kv_b_proj to the queries and the outputs: as many FLOPs for one new token.
-    linear = 2 * batch * (layers(name).active + embedding(name))
-    assert matrix_flops(graph) == linear + batch * attention_flops(name, 1, ctx)
+    linear = 2 * batch * seq * (layers(name).active + embedding(name))
+    assert matrix_flops(graph) == linear + batch * attention_flops(name, seq, ctx, absorbed=True)
+
+
+@every_model
+@given(batch=st.integers(1, 8), first=st.integers(1, 3000), second=st.integers(1, 3000))
+@settings(max_examples=5, deadline=None)
+def test_two_chunks_do_the_work_of_one_prompt(name: str, batch: int, first: int, second: int) -> None:
+    """The causal mask reaches over cached and new tokens, and no pair is counted twice or lost."""
+
+    def attention(seq: int, ctx: int) -> int:
+        graph = trace(name, "prefill").at(batch=batch, seq=seq, ctx=ctx)
+        return sum(op.flops * b.repeat for b in graph.blocks for op in b.ops if op.kind == "attention")
+
+    assert attention(first, 0) + attention(second, first) == attention(first + second, 0)
+
+
+@every_model
+@given(batch=st.integers(1, 64), seq=st.integers(1, 9000))
+@settings(max_examples=10, deadline=None)
+def test_training_flops(name: str, batch: int, seq: int) -> None:
+    """Three times the forward pass; attention, whose scores are formed again, 3.5 times if all its widths are equal."""
+    graph = trace(name, "train").at(batch=batch, seq=seq)
+    c = layers(name)
+    linear = 2 * batch * seq * (c.active + embedding(name))
+    forward = attention_flops(name, seq, 0, absorbed=False)
+    indexer = 2 * c.index_pair * sum(range(1, seq + 1))
+    indexer_linear = 2 * batch * seq * indexer_weights(name)  # no gradient of the loss reaches the choice of tokens
+    d_qk, d_v = head_widths(name)
+    backward = (forward - indexer) * (3 * d_qk + 2 * d_v) / (d_qk + d_v)
+    kinds = ("matmul", "grouped_matmul", "grouped_matmul_wgrad", "attention", "attention_backward")
+    counted = sum(op.flops * b.repeat for b in graph.blocks for op in b.ops if op.kind in kinds)
+    assert counted == pytest.approx(3 * linear - 2 * indexer_linear + batch * (forward + backward), rel=1e-12)
+
+
+@every_model
+def test_training_holds_sixteen_bytes_a_parameter(name: str) -> None:
+    """bf16 weights and gradients, and in fp32 their copy and two moments; every weight but the indexer's is trained."""
+    graph = trace(name, "train").at(batch=1, seq=64)
+    untrained = sum(
+        tensor.numel * block.repeat
+        for block in graph.blocks
+        for tensor in (graph.tensors[i] for i in block.tensors)
+        if tensor.role == "weight" and ".indexer." in tensor.name and ".optimizer" not in block.name
+    )
+    trained = parameters(name) - untrained
+    assert graph.n_params == parameters(name)
+    assert (graph.gradient_bytes, graph.optimizer_bytes) == (2 * trained, 12 * trained)
+    updates = [op for block in graph.blocks for op in block.ops if op.attrs["pass"] == "optimizer"]
+    assert {op.attrs["fn"] for op in updates} == {"adamw"}
+
+
+@every_model
+def test_training_is_forward_then_backward_then_optimizer(name: str) -> None:
+    graph = trace(name, "train").at(batch=2, seq=300)
+    order = [op.attrs["pass"] for block in graph.blocks for op in block.ops]
+    assert order == sorted(order, key=["forward", "backward", "optimizer"].index)
+    names = [block.name for block in graph.blocks]
+    forward = [n for n in names if "." not in n]
+    assert [n for n in names if n.endswith(".backward")] == [f"{n}.backward" for n in reversed(forward)]
+    blocks = {block.name: block for block in graph.blocks}
+    for forwards in forward:
+        known = {op.name for op in blocks[forwards].ops}
+        assert {op.attrs["of"] for op in blocks[f"{forwards}.backward"].ops} <= known
+        assert blocks[forwards].repeat == blocks[f"{forwards}.backward"].repeat
+    saved = [graph.tensors[i] for i in graph.saved]
+    assert all(tensor.role == "activation" for tensor in saved)
+    assert graph.saved_bytes >= 2 * 2 * 300 * hidden_size(name) * sum(blocks[n].repeat for n in forward[1:-1])
 
 
 @every_model
@@ -264,6 +363,53 @@ def test_kv_cache_per_token(name: str) -> None:
 
 
 @every_model
+@given(seq=st.integers(1, 4000), ctx=st.integers(0, 9000))
+@settings(max_examples=10, deadline=None)
+def test_a_sliding_window_bounds_its_cache(name: str, seq: int, ctx: int) -> None:
+    """It holds the window before the new tokens, and these; the other layers hold everything."""
+    c = layers(name)
+    window = c.window if CONFIGS[name].get("sliding_window") else ctx + seq
+    held = (1 - c.sliding) * (ctx + seq) + c.sliding * min(ctx + seq, window - 1 + seq)
+    if not CONFIGS[name].get("sliding_window"):
+        held = ctx + seq
+    for phase in ("prefill", "decode"):
+        assert trace(name, phase).at(batch=2, seq=seq, ctx=ctx).kv_bytes == 2 * 2 * c.kv * held
+
+
+def test_multi_token_prediction() -> None:
+    """Published: 671 B and 14 B of the module, which stores embedding and lm_head once more (685 B together)."""
+    more = with_mtp(trace("deepseek-v3", "decode"))
+    graph = more.at(batch=2, ctx=99)
+    module = graph.n_params - parameters("deepseek-v3")
+    stored = module + 2 * embedding("deepseek-v3")
+    assert module == pytest.approx(11.5e9, rel=0.01)  # "11.5 B unique" (README_WEIGHTS of the checkpoint)
+    assert stored == pytest.approx(14e9, rel=0.04)  # published with two digits
+    assert parameters("deepseek-v3") + stored == pytest.approx(685e9, rel=5e-3)
+    assert graph.kv_bytes == 2 * 100 * 62 * 576 * 2
+    layer, block = graph.blocks[2], graph.blocks[-1]
+    head = 2 * 2 * embedding("deepseek-v3")
+    projection = 2 * 2 * 2 * 7168 * 7168
+    products = sum(op.flops for op in block.ops if op.name.endswith(("eh_proj", "lm_head")))
+    assert products == head + projection
+    shared = {op.name: op.flops for op in layer.ops}
+    assert shared == {op.name: op.flops for op in block.ops if op.name in shared}
+    with pytest.raises(InputError, match="has its layers for the prediction of more than one token already"):
+        with_mtp(more)
+    with pytest.raises(InputError, match=r"llama-3\.1-8b has no layers for the prediction"):
+        with_mtp(trace("llama-3.1-8b", "decode"))
+
+
+@pytest.mark.parametrize("name", ["deepseek-v3", "kimi-k2"])
+def test_yarn_scales_the_softmax(name: str) -> None:
+    """YaRN's temperature is part of DeepSeek's softmax scale (its tables of angles cost nothing)."""
+    yarn, width = CONFIGS[name]["rope_scaling"], CONFIGS[name]["qk_nope_head_dim"] + CONFIGS[name]["qk_rope_head_dim"]
+    temperature = 0.1 * yarn["mscale_all_dim"] * math.log(yarn["factor"]) + 1
+    for phase in ("prefill", "decode", "train"):
+        scales = {op.attrs["scale"] for b in trace(name, phase).blocks for op in b.ops if op.kind == "attention"}
+        assert list(scales) == pytest.approx([temperature**2 / math.sqrt(width)], abs=1e-6)
+
+
+@every_model
 @pytest.mark.parametrize("ctx", [1, 1000, 50000])
 def test_a_decode_step_writes_only_the_new_token(name: str, ctx: int) -> None:
     graph = trace(name, "decode").at(batch=5, ctx=ctx)
@@ -294,7 +440,7 @@ def test_every_weight_is_read_once_a_step(name: str) -> None:
 @given(batch=st.integers(1, 64), length=st.integers(1, 5000))
 @settings(max_examples=5, deadline=None)
 def test_more_work_costs_more(name: str, phase: str, batch: int, length: int) -> None:
-    symbol = trace(name, phase).symbols[1]
+    symbol = "seq" if phase == "prefill" else "ctx"
     small, wide, long = (
         trace(name, phase).at(**{"batch": b, symbol: n})
         for b, n in [(batch, length), (batch + 1, length), (batch, length + 1)]

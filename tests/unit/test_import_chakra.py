@@ -54,6 +54,8 @@ def small_file() -> bytes:
         ("deepseek-v3", "decode", {"batch": 16, "ctx": 1000}, None),
         ("deepseek-v3", "decode", {"batch": 16, "ctx": 1000}, "fp8-kv"),
         ("llama-3.1-8b", "decode", {"batch": 2, "ctx": 300}, "fp4"),
+        ("llama-3.1-8b", "prefill", {"batch": 2, "seq": 30, "ctx": 500}, None),
+        ("llama-3.1-8b", "train", {"batch": 2, "seq": 100}, None),
     ],
 )
 def test_there_and_back(name: str, phase: str, point: dict[str, int], quant: str | None, tmp_path: Path) -> None:
@@ -62,11 +64,51 @@ def test_there_and_back(name: str, phase: str, point: dict[str, int], quant: str
     export_chakra(graph, tmp_path / "step.et")
     back = import_chakra(tmp_path / "step.et")
     assert (back.name, back.phase) == (name, phase)
-    assert totals(back.at(**point)) == totals(graph)
-    longest = max(block.repeat for block in graph.blocks)
-    assert max(block.repeat for block in back.blocks) == longest  # the layers were found again
+    assert totals(back.at(**point)) == totals(back.at()) == totals(graph)
+    assert back.at().tokens == graph.tokens
+    with pytest.raises(InputError, match="batch=7 has no meaning here"):
+        back.at(batch=7)
+    if phase != "train":
+        longest = max(block.repeat for block in graph.blocks)
+        assert max(block.repeat for block in back.blocks) == longest  # the layers were found again
     back.save(tmp_path / "step.h5")
     assert load_trace(tmp_path / "step.h5").content_hash == back.content_hash
+
+
+def test_the_command_line_writes_what_it_reads(tmp_path: Path) -> None:
+    """`trace export --format chakra` of a shipped model needs no torch, and `trace import` reads the file."""
+
+    def archsim_trace(*args: object) -> None:
+        outcome = CliRunner().invoke(cli, ["trace", *map(str, args)])
+        assert outcome.exit_code == 0, outcome.stderr
+
+    step, back = tmp_path / "step.0.et", tmp_path / "back.h5"
+    point = ("--at", "batch=2,ctx=300")
+    archsim_trace("export", "llama-3.1-8b", "--phase", "decode", "--format", "chakra", *point, "--out", step)
+    archsim_trace("import", step, "--format", "chakra", "--out", back)
+    graph = load_workload("llama-3.1-8b", "decode").at(batch=2, ctx=300)
+    assert totals(load_trace(back).at()) == totals(graph)
+    load_workload("deepseek-v3", "decode").save(tmp_path / "mine.h5")
+    archsim_trace("export", tmp_path / "mine.h5", "--mtp", "--format", "chakra", *point, "--out", step)
+    names = [node.name for node in read_messages(step.read_bytes())[1]]
+    assert names[-1] == "mtp.shared_head.lm_head"
+
+
+def test_a_training_step_depends_on_what_each_layer_saved(tmp_path: Path) -> None:
+    """The backward pass of the last layer comes first, and reads what the forward pass of that layer made."""
+    graph = load_workload("llama-3.1-8b", "train").at(batch=1, seq=64)
+    export_chakra(graph, tmp_path / "step.et")
+    nodes = read_messages((tmp_path / "step.et").read_bytes())[1]
+    by_id, named = {node.id: node for node in nodes}, {node.name: node for node in nodes}
+    for layer in (31, 0):
+        behind = named[f"layer.backward.{layer}.self_attn.attention.backward"]
+        before = {by_id[i].name for i in behind.data_deps}
+        assert f"layer.{layer}.self_attn.attention" in before
+        update = named[f"layer.optimizer.{layer}.self_attn.o_proj.weight.adamw"]
+        assert {by_id[i].name for i in update.data_deps} == {f"layer.backward.{layer}.self_attn.o_proj.wgrad"}
+    order = [node.name for node in nodes]
+    last, first = (f"layer.backward.{layer}.input_layernorm.backward" for layer in (31, 0))
+    assert order.index(last) < order.index(first)
 
 
 def test_a_round_trip_takes_the_same_time(tmp_path: Path) -> None:

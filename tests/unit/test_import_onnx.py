@@ -61,7 +61,8 @@ def test_symbols_agree_with_the_model_exported_at_that_point(point: tuple[int, i
     symbolic = imported(model, tmp_path).at(batch=point[0], seq=point[1])
     for axis, number in zip(model.graph.input[0].type.tensor_type.shape.dim, point, strict=True):
         axis.dim_value = number
-    fixed = imported(model, tmp_path).at(batch=1, seq=1)
+    fixed = imported(model, tmp_path).at()
+    assert fixed.tokens == point[0] * point[1]  # those that the first embedding looks up
     assert symbolic.blocks == fixed.blocks
     assert symbolic.tensors == fixed.tensors
 
@@ -92,9 +93,14 @@ def test_simulated_end_to_end(name: str, tmp_path: Path) -> None:
     trace.save(tmp_path / "model.h5")
     loaded = load_trace(tmp_path / "model.h5")
     assert loaded.content_hash == trace.content_hash
-    bound = archsim.simulate("h800", loaded, phase="prefill", batch=1, seq=128, fidelity="roofline")
-    step = archsim.simulate("h800", loaded, phase="prefill", batch=1, seq=128)
+    sizes = {"seq": 128} if name == "gpt2" else {"batch": 4}
+    bound = archsim.simulate("h800", loaded, phase="prefill", fidelity="roofline", **sizes)
+    step = archsim.simulate("h800", loaded, phase="prefill", **sizes)
     assert 0 < bound.time_s < step.time_s < 0.01
+    assert step.tokens == (128 if name == "gpt2" else 4)  # an image has no tokens: it counts as one
+    if name == "resnet":
+        with pytest.raises(InputError, match="seq=128 has no meaning here"):
+            archsim.simulate("h800", loaded, phase="prefill", seq=128)
 
 
 # single operators -----------------------------------------------------------------------------------------------

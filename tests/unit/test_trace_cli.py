@@ -21,7 +21,7 @@ def archsim(*args: str) -> Result:
 def test_list() -> None:
     rows = json.loads(archsim("list", "--json").stdout)
     assert [(row["name"], row["phase"]) for row in rows] == [(n, p) for n in list_workloads() for p in PHASES]
-    per_token = {row["name"]: row["kv_bytes_per_token"] for row in rows}
+    per_token = {row["name"]: row["kv_bytes_per_token"] for row in rows if row["phase"] == "decode"}
     assert (per_token["deepseek-v3"], per_token["llama-3.1-8b"]) == (70272, 131072)
     assert "70,272" in archsim("list").stdout
 
@@ -44,7 +44,7 @@ def test_show_json_agrees_with_the_library() -> None:
 
 def test_show_file(tmp_path: Path) -> None:
     load_workload("llama-3.1-8b", "decode").save(tmp_path / "mine.h5")
-    assert "llama-3.1-8b decode at batch=1, ctx=4096" in archsim("show", str(tmp_path / "mine.h5")).stdout
+    assert "llama-3.1-8b decode at batch=1, seq=1, ctx=4096" in archsim("show", str(tmp_path / "mine.h5")).stdout
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_show_file(tmp_path: Path) -> None:
         ),
         (("show", "llama-3.1-8b", "--phase", "decode", "--at", "batch=-8"), "batch needs a whole number, not '-8'"),
         (("show", "llama-3.1-8b", "--phase", "decode", "--at", "batch"), "batch needs a whole number"),
-        (("show", "llama-3.1-8b", "--phase", "decode", "--at", "seq=8"), "seq=8 has no meaning here"),
+        (("show", "llama-3.1-8b", "--phase", "train", "--at", "ctx=8"), "ctx=8 has no meaning here"),
         (("show", "none.h5"), "no such file"),
         (("export", "gpt", "--phase", "decode", "--out", "x.h5"), "unknown model 'gpt'"),
         (("export", "none.json", "--phase", "decode", "--out", "x.h5"), "none.json: cannot be read"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import random
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -203,7 +204,7 @@ def long_table(file: h5py.File) -> None:
         (lambda file: file.attrs.modify("config", "[1]"), "config: not a JSON object"),
         (lambda file: file.attrs.modify("config", "{"), "not a valid archsim trace"),
         (lambda file: file.attrs.modify("name", "other"), "does not match its content hash"),
-        (lambda file: file.attrs.modify("phase", "train"), "phase 'train' is not one of"),
+        (lambda file: file.attrs.modify("phase", "training"), "phase 'training' is not one of"),
         (cell("ops", "dims", "m"), "'m' is not a 'name=expression'"),
         (cell("ops", "dims", "m=__import__('os')"), "unexpected"),
         (cell("ops", "kind", "matmull"), "unknown kind 'matmull' \\(did you mean 'matmul'\\?\\)"),
@@ -213,7 +214,7 @@ def long_table(file: h5py.File) -> None:
         (cell("ops", "block", "ghost"), "block 'ghost', which the block table does not list"),
         (cell("blocks", "repeat", "0"), "repeat 0 is below 1"),
         (cell("tensors", "dtype", "bf61"), "unknown dtype 'bf61'"),
-        (cell("tensors", "shape", "batch, ctx"), "unknown symbols \\['ctx'\\]"),
+        (cell("tensors", "shape", "batch, tokens"), "unknown symbols \\['tokens'\\]"),
         (cell("tensors", "scale_block", "1 2 3"), "tensor .*: bad scale block"),
         (cell("tensors", "scale_block", "1"), "not a valid archsim trace"),
         (cell("tensors", "name", "renamed"), "does not match its content hash"),
@@ -234,10 +235,12 @@ def test_sealed_but_wrong(change: Callable[[h5py.File], None], what: str, tmp_pa
         ({"op": linear(dtype="bf15")}, "unknown dtype 'bf15'"),
         ({"op": linear(dims={"m": size("1")})}, "dims \\['b', 'n', 'k'\\] are missing"),
         ({"op": linear(dims={**linear().dims, "m": size("batch - 9")})}, "its dims are"),
-        ({"op": linear(dims={**linear().dims, "m": size("ctx")})}, "unknown symbols \\['ctx'\\] in its dims"),
+        ({"op": linear(dims={**linear().dims, "m": size("tokens")})}, "unknown symbols \\['tokens'\\] in its dims"),
         ({"op": linear(kind="attention")}, "are missing"),
         ({"op": linear(outputs=())}, "attributes or operands do not fit"),
         ({"op": linear(kind="norm", dims={"rows": size("1"), "cols": size("1")})}, "attributes or operands do not fit"),
+        ({"fixed": {"tokens": 1}}, "fixed sizes \\['tokens'\\] are not among \\['batch', 'ctx', 'seq'\\]"),
+        ({"fixed": {"batch": 0}}, "out of range"),
         ({"tensors": (TensorSpec("w", (size("seq"),), "bf16", "weight"),)}, "weight must be of integers"),
         ({"tensors": (TensorSpec("w", (size("2"),), "bf16", "wait"),)}, "unknown role 'wait'"),
         ({"tensors": (TensorSpec("w", (size("2"),), "fp8", "weight", (128, 128)),)}, "bad scale block"),
@@ -257,12 +260,47 @@ def test_a_trace_checks_itself(changes: dict[str, Any], what: str) -> None:
         ({"batch": 10**10, "seq": 1}, "must be an integer from 1"),
         ({"batch": 1, "seq": 2.5}, "must be an integer"),
         ({"batch": True, "seq": 2}, "must be an integer"),
-        ({"batch": 1, "seq": 2, "ctx": 5}, "ctx=5 has no meaning here"),
     ],
 )
 def test_points_that_make_no_sense(point: dict[str, Any], what: str) -> None:
     with pytest.raises(InputError, match=what):
         small().at(**point)
+
+
+def test_fixed_sizes(tmp_path: Path) -> None:
+    """A trace with fixed sizes is evaluated there and nowhere else."""
+    trace = small(fixed={"batch": 8, "seq": 3, "ctx": 0})
+    assert (trace.symbols, trace.at().tokens, trace.at(batch=8, ctx=0)) == ((), 24, trace.at())
+    assert trace.content_hash != small().content_hash
+    trace.save(tmp_path / "fixed.h5")
+    assert load_trace(tmp_path / "fixed.h5") == trace
+    for name, value in (("batch", 2), ("seq", 4), ("ctx", 5)):
+        with pytest.raises(InputError, match=f"{name}={value} has no meaning here"):
+            trace.at(**{name: value})
+
+
+@pytest.mark.parametrize(("phase", "fixed"), [("prefill", {"ctx": 0}), ("decode", {"seq": 1})])
+def test_the_first_files_of_version_1(phase: str, fixed: dict[str, int], tmp_path: Path) -> None:
+    """They have no attribute `fixed`: a prefill had an empty cache, a decode step one new token."""
+    dims = {**linear().dims, "m": size("batch")}
+    tensors = tuple(replace(t, shape=(size("2"), size("4"))) for t in small().tensors)
+    trace = small(linear(dims=dims), phase=phase, tensors=tensors, fixed=fixed)
+    write_h5(tmp_path / "first.h5", "trace", 1, lambda file: first_version(file, trace))
+    again = load_trace(tmp_path / "first.h5")
+    assert again == trace
+    assert again.symbols == tuple(name for name in ("batch", "seq", "ctx") if name not in fixed)
+
+
+def first_version(file: h5py.File, trace: Trace) -> None:
+    """What the first writer wrote: everything but `fixed`."""
+    with tempfile.TemporaryDirectory() as folder:
+        trace.save(Path(folder) / "now.h5")
+        with h5py.File(Path(folder) / "now.h5") as now:
+            for name in now:
+                now.copy(name, file)
+            for key, value in now.attrs.items():
+                if key not in ("fixed", "format", "version"):
+                    file.attrs[key] = value
 
 
 def test_at() -> None:

@@ -20,7 +20,7 @@ LAYER = {"q_proj": 4096 * 4096, "gate_proj": 14336 * 4096, "down_proj": 4096 * 1
 
 
 def at(trace: Trace, batch: int = 16, length: int = 64) -> Graph:
-    return trace.at(batch=batch, **{trace.symbols[1]: length})
+    return trace.at(batch=batch, **{"seq" if trace.phase == "prefill" else "ctx": length})
 
 
 def ops(graph: Graph, block: str) -> dict[str, Op]:
@@ -119,9 +119,9 @@ def test_fp8_kv_cache() -> None:
 
 
 def test_fp8_kv_cache_in_prefill() -> None:
-    """Fresh keys are read in the cache's type; keys that MLA expands from the latent ones stay bf16."""
+    """Keys are read from the cache in its type; keys that MLA expands from the latent ones stay bf16."""
     layer = ops(at(quantised(TRACES["llama-3.1-8b", "prefill"], "fp8-kv")), "layer")
-    assert layer["self_attn.attention"].inputs[1:] == layer["self_attn.kv_append"].inputs
+    assert layer["self_attn.attention"].inputs[1:] == layer["self_attn.kv_append"].outputs
     assert layer["self_attn.attention"].dtype == "fp8"
     assert ops(at(quantised(TRACES["deepseek-v3", "prefill"], "fp8-kv")), "moe")["self_attn.attention"].dtype == "bf16"
     graph = at(quantised(TRACES["deepseek-v3", "decode"], "fp8-kv"))

@@ -25,8 +25,9 @@ def capture(
     """Export one phase of `model`: a Hugging Face configuration (a dictionary), or a torch module of your own.
 
     A configuration of a causal language model needs no inputs: `phase` is prefill, decode or train, and all its sizes
-    are symbols. `mtp` adds its layers for multi-token prediction (`archsim.trace.with_mtp`). `collapse` runs one layer of each run of identical layers and stores it with a repeat count; without it
-    every layer is run and stored (the tests hold the one against the other).
+    are symbols. `mtp` adds its layers for multi-token prediction (`archsim.trace.with_mtp`). `collapse` runs one layer
+    of each run of identical layers and stores it with a repeat count; without it every layer is run and stored (the
+    tests hold the one against the other).
 
     A module is run once on tensors without storage that look like `example_inputs`, forward only unless `phase` is
     train. `axes` says, for each input, which of its axes are ``batch`` or ``seq``, as in ``[{0: "batch", 1: "seq"}]``;

@@ -62,8 +62,8 @@ def _attention(recorder: Recorder, func: Func, args: Args, kwargs: Kwargs) -> An
         "kv_heads": key.shape[1], "d_qk": query.shape[3], "d_v": value.shape[3],
     }  # fmt: skip
     causal = bool(given.get("is_causal", False))
-    attrs = {"causal": causal, "window": None, "kv_shared": False}
-    recorder.record("attention", dims, [query, key, value], [out], "attention", **attrs)
+    operands = [query, key, value]
+    recorder.record("attention", dims, operands, [out], "attention", causal=causal, window=None, kv_shared=False)
     return out
 
 

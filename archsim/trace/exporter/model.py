@@ -180,7 +180,7 @@ def _track_weights(model: Any, runs: list[_Run], recorder: Recorder) -> list[int
 def _step(model: Any, runs: list[_Run], recorder: Recorder, cache: RecordingCache, phase: str) -> list[slice]:
     """One step of the model under the recorder; returns the operators of each layer.
 
-    A prefill needs the logits of the last token only, a decode step those of every token that it verifies, training all.
+    A prefill needs the logits of the last token, a decode step those of every token that it verifies, training all.
     """
     spans: list[slice] = []
     instrument(model, recorder)

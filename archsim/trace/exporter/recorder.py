@@ -187,7 +187,8 @@ class Recorder(TorchFunctionMode):  # type: ignore[misc, unused-ignore]
             if tensor.role == "kv_cache":
                 batch, heads, held, width = tensor.shape
                 most = _sympy(self.seq) + window - 1
-                tensor.shape = (batch, heads, sympy.Min(_sympy(held), most, evaluate=False), width)
+                least = sympy.Min(_sympy(held), most, evaluate=isinstance(held, int))
+                tensor.shape = (batch, heads, least, width)
 
     def producer(self, tensor: Any) -> RecordedOp | None:
         """The last operator that wrote `tensor`."""

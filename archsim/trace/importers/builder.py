@@ -12,7 +12,7 @@ from archsim.errors import InputError
 from archsim.trace.expr import Expr
 from archsim.trace.graph import Attr
 from archsim.trace.importers.fold import fold
-from archsim.trace.trace import OpSpec, TensorSpec, Trace
+from archsim.trace.trace import BlockSpec, OpSpec, TensorSpec, Trace
 
 __all__ = ["Builder", "read_bounded"]
 
@@ -49,13 +49,18 @@ class Builder:
         self.ops.append(OpSpec(self._unique(name), kind, sizes, dict(attrs), tuple(inputs), tuple(outputs), dtype))
         self._written.update(outputs)
 
-    def trace(self, name: str, config: dict[str, Any], producer: Mapping[str, str], phase: str = "prefill") -> Trace:
+    def trace(
+        self, name: str, config: dict[str, Any], producer: Mapping[str, str], phase: str, fixed: Mapping[str, int]
+    ) -> Trace:
         """The trace of what was added; what no operator writes and is no weight came from outside."""
         if not self.ops:
             raise InputError("has no operator that archsim simulates")
         tensors = [self._with_role(i, tensor) for i, tensor in enumerate(self.tensors)]
-        kept, blocks = fold(tensors, self.ops)
-        return Trace(name, phase, config, kept, blocks, {"archsim": __version__, **producer})
+        if phase == "train":  # its backward pass meets the layers' weights in reverse, which one block cannot say
+            kept, blocks = tuple(tensors), (BlockSpec("step", 1, tuple(self.ops)),)
+        else:
+            kept, blocks = fold(tensors, self.ops)
+        return Trace(name, phase, config, kept, blocks, {"archsim": __version__, **producer}, dict(fixed))
 
     def _with_role(self, index: int, tensor: TensorSpec) -> TensorSpec:
         if tensor.role != "activation" or index in self._written:

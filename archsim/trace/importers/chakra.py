@@ -29,12 +29,13 @@ from archsim.trace.importers.chakra_file import (
     write_messages,
 )
 from archsim.trace.importers.chakra_ops import Argument, Work, arguments, torch_work, work_of_size
-from archsim.trace.trace import Trace
+from archsim.trace.trace import PHASES, Trace
 
 __all__ = ["export_chakra", "import_chakra"]
 
 _MAX_FILE_BYTES = 2**30
 _MAX_NUMBER = 2**60
+_HELD = ("weight", "kv_cache", "gradient", "optimizer")  # one array for each repeat of a block
 _TORCH_NAMES = {
     "fp32": "float", "fp16": "c10::Half", "bf16": "c10::BFloat16", "fp8": "c10::Float8_e4m3fn", "int8": "signed char",
     "int32": "int",
@@ -71,10 +72,15 @@ class _Unrolled:
         self.writer: dict[int, int] = {}
         for block in graph.blocks:
             made = {i for op in block.ops for i in op.outputs}
-            held = {i for i in block.tensors if graph.tensors[i].role in ("weight", "kv_cache")}
-            for repeat in range(block.repeat):
-                if repeat:
-                    self.carry(block.tensors - made - held, [i for op in block.ops for i in op.outputs])
+            held = {i for i in block.tensors if graph.tensors[i].role in _HELD}
+            back = block.name.endswith(".backward")  # from the last repeat to the first, each over what it saved
+            for step in range(block.repeat):
+                repeat = block.repeat - 1 - step if back else step
+                if back:
+                    self.latest.update({i: self.number(i, repeat) for i in block.tensors if i in graph.saved})
+                if step:
+                    outside = block.tensors - made - held - graph.saved.keys()
+                    self.carry(outside, [i for op in block.ops for i in op.outputs])
                 for i in held if block.repeat > 1 else ():
                     self.latest[i] = self.number(i, repeat)
                 for op in block.ops:
@@ -176,8 +182,13 @@ class _Importer:
             **{key: value for key, value in metadata.items() if key in ("archsim.batch", "archsim.seq", "archsim.ctx")},
         }  # fmt: skip
         name = str(metadata.get("archsim.name", stem))[:100]
-        phase = "decode" if metadata.get("archsim.phase") == "decode" else "prefill"
-        return self.builder.trace(name, config, {"source": "chakra"}, phase)
+        phase = str(metadata.get("archsim.phase"))
+        phase = phase if phase in PHASES else "prefill"
+        fixed = {"batch": 1, "seq": 1, "ctx": 0}  # of other tools' files nobody knows: a step is one token
+        stated = {name: metadata.get(f"archsim.{name}") for name in fixed}
+        fixed |= {name: n for name, n in stated.items() if isinstance(n, int) and not isinstance(n, bool)}
+        fixed = {name: fixed[name] for name in PHASES[phase]}
+        return self.builder.trace(name, config, {"source": "chakra"}, phase, fixed)
 
     def recognise(self, node: Node) -> None:
         if not node.name.startswith("aten::"):

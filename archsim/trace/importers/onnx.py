@@ -127,7 +127,15 @@ class _Importer:
                 self.node(index, node)
         inputs = dict(self.graph.dims)
         config = {"source": "onnx", "dims": inputs, "model_type": "onnx"}
-        return self.builder.trace(self.graph.name, config, {"source": self.graph.producer})
+        return self.builder.trace(self.graph.name, config, {"source": self.graph.producer}, "prefill", self.fixed())
+
+    def fixed(self) -> dict[str, int]:
+        """What no size depends on: a sequence is then as long as what the first embedding looks up (an image is 1)."""
+        sizes = [size for op in self.builder.ops for size in op.dims.values()]
+        used = frozenset[str]().union(*(size.symbols for size in sizes))
+        looked_up = (op.dims["rows"] for op in self.builder.ops if op.kind == "embedding")
+        tokens = next((rows.evaluate({"batch": 1, "seq": 1}) for rows in looked_up), 1)
+        return {name: n for name, n in (("batch", 1), ("seq", tokens), ("ctx", 0)) if name not in used}
 
     def node(self, index: int, node: Any) -> None:
         op = node.op_type
