@@ -95,7 +95,6 @@ def run(
     Examples:
       archsim run h800 llama-3.1-8b --phase decode --batch 32 --ctx 4096
       archsim run h800 deepseek-v3 --phase decode --batch 256 --quant fp8 --system h800-x32 --out step.h5
-      archsim run h800 llama-3.1-8b --phase prefill --seq 2048 --ctx 6144
       archsim run custom-npu llama-3.1-8b --phase prefill --seq 4096 --set core.matrix.rows=256 --html npu.html
     """
     check_outputs(out, timeline, html)

@@ -15,7 +15,7 @@ __all__ = ["facts", "headline", "title"]
 def title(result: Result) -> tuple[str, str]:
     """What ran, and on what."""
     meta = result.meta
-    new, cached = f"{count(meta['seq'])} new tokens", f"{count(meta['ctx'])} cached tokens"
+    new, cached = f"{meta['seq']:,} new tokens", f"{count(meta['ctx'])} cached tokens"
     both = f"{new} after {cached}"
     if meta["phase"] == "prefill":
         length = both if meta["ctx"] else new

@@ -56,10 +56,9 @@ class Builder:
         if not self.ops:
             raise InputError("has no operator that archsim simulates")
         tensors = [self._with_role(i, tensor) for i, tensor in enumerate(self.tensors)]
+        kept, blocks = fold(tensors, self.ops)
         if phase == "train":  # its backward pass meets the layers' weights in reverse, which one block cannot say
             kept, blocks = tuple(tensors), (BlockSpec("step", 1, tuple(self.ops)),)
-        else:
-            kept, blocks = fold(tensors, self.ops)
         return Trace(name, phase, config, kept, blocks, {"archsim": __version__, **producer}, dict(fixed))
 
     def _with_role(self, index: int, tensor: TensorSpec) -> TensorSpec:
