@@ -1,15 +1,49 @@
-"""Links between chips."""
+"""Links between chips: what one chip puts on a fabric, and how software moves data over it."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from archsim.hardware.spec import Count, Spec
-from archsim.units import Bandwidth, Time
+from archsim.units import Bandwidth, Size, Time
 
-__all__ = ["LinkSpec"]
+__all__ = ["LinkSpec", "TopologyName", "TransportName", "TransportSpec"]
+
+TopologyName = Literal["switch", "full_mesh", "torus", "ring", "point_to_point", "fat_tree"]
+TransportName = Literal["ll", "ll128", "simple", "p2p_ll", "p2p", "in_switch", "direct", "expert"]
+
+Share = Annotated[float, Field(strict=True, gt=0, le=1)]
+
+
+class TransportSpec(Spec):
+    """One way in which software moves data over a link: a protocol of a library, or a kernel of its own.
+
+    | name | mechanism |
+    | --- | --- |
+    | `ll` | a flag with every word: half of the wire, no fence, lowest latency |
+    | `ll128` | a flag with every 120 bytes: at most 120/128 of the wire |
+    | `simple` | chunks, each followed by a fence and a flag |
+    | `p2p_ll`, `p2p` | send and receive between pairs, in the manner of `ll` and of `simple` |
+    | `in_switch` | loads that the switch reduces and stores that it multicasts (NVLS) |
+    | `direct` | one kernel that writes into its peers' buffers (custom all-reduce of inference engines) |
+    | `expert` | one kernel that sends tokens to experts and back (DeepEP) |
+    """
+
+    launch: Time
+    """From the launch to the first byte, and from the last byte to the end of the kernel."""
+    latency: Time
+    """What one step adds to the time on the wire: flag, fence, hop."""
+    efficiency: Share
+    """Payload over line rate while data flow."""
+    copy_bandwidth: Bandwidth | None = None
+    """Rate at which a chip copies its own block into place, which no link hides; none: nothing is copied."""
+    message_overhead: Time = 0.0
+    """Time that each message takes of its port beyond its bytes."""
+    lane: Bandwidth | None = None
+    """Most that one pair of chips reaches, where a message keeps to one channel."""
 
 
 class LinkSpec(Spec):
@@ -20,13 +54,44 @@ class LinkSpec(Spec):
     """Line rate, per direction and chip, over all its ports."""
     latency: Time
     """One chip to another, small message."""
-    topology: Literal["switch", "full_mesh", "torus", "ring"]
+    topology: TopologyName
     domain: Count
     """Most chips that one fabric of this kind joins."""
-    efficiency: Annotated[float, Field(strict=True, gt=0, le=1)]
+    efficiency: Share
     """Sustained over line rate for large messages."""
+    message_overhead: Time = 0.0
+    """Time that each message takes of its port beyond its bytes: headers, a work request."""
+    ramp: Size | None = None
+    """Bytes over which a port comes up to speed: it loses the time of that many (`e`-folding)."""
+    planes: Count = 1
+    """Parallel networks that share the bandwidth; a message keeps to one."""
+    oversubscription: Annotated[float, Field(strict=True, ge=1)] = 1.0
+    """Bandwidth of the ports under a leaf switch of a fat tree over that of its uplinks."""
+    cores: Annotated[int, Field(strict=True, ge=0)] = 0
+    """Cores that a collective occupies while it runs; 0 where DMA engines do the work."""
+    transports: dict[TransportName, TransportSpec] = Field(default_factory=dict)
+    """How software uses the link; none: one transport of `latency` and `efficiency` without launch cost."""
 
     @property
     def sustained(self) -> float:
         """Bytes per second, per direction and chip, that large messages reach."""
         return self.bandwidth * self.efficiency
+
+    @property
+    def best_efficiency(self) -> float:
+        """The largest share of the line rate that any transport reaches."""
+        return max([self.efficiency, *(t.efficiency for t in self.transports.values())])
+
+    @model_validator(mode="after")
+    def _frames_fit(self) -> LinkSpec:
+        """A protocol cannot carry more than its framing leaves."""
+        framing: dict[TransportName, float] = {"ll": 1 / 2, "p2p_ll": 1 / 2, "ll128": 120 / 128}
+        for name, most in framing.items():
+            if name in self.transports and self.transports[name].efficiency > most:
+                path = f"transports.{name}.efficiency"
+                text = f"{self.transports[name].efficiency:g}, but the flags of {name} leave at most {most:g}"
+                raise PydanticCustomError("contradiction", "{text}", {"path": path, "text": text})
+        if self.topology == "point_to_point" and self.domain > 2:
+            text = f"{self.domain}, but a point-to-point link joins two chips"
+            raise PydanticCustomError("contradiction", "{text}", {"path": "domain", "text": text})
+        return self

@@ -1,0 +1,108 @@
+"""Running a collective by itself: the choice of algorithm, the simulation, and what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from archsim.errors import InputError
+from archsim.kernels import CompiledInterpreter
+from archsim.network.algorithms import Choice, build
+from archsim.network.fabric import Fabric
+from archsim.network.lowering import foldable, lower_schedule
+from archsim.network.request import Collective
+from archsim.network.schedule import Schedule
+from archsim.network.tuner import candidates
+from archsim.program import Program, Run
+
+__all__ = ["CollectiveRun", "best", "run_collective"]
+
+#: most steps that a collective may have: a minute of simulation
+MOST_STEPS = 60_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class CollectiveRun:
+    """One collective, alone on its fabric.
+
+    time_ps: from launch to end. bound_ps: of that, the time of the busiest link, below which no order of messages
+    can come. busy: share of the time that each class of links is busy (the mean over chips).
+    """
+
+    request: Collective
+    choice: Choice
+    folded: bool
+    messages: int
+    time_ps: int
+    bound_ps: int
+    busy: dict[str, float]
+
+    @property
+    def algbw(self) -> float:
+        """Bytes per second as nccl-tests defines them: size over time."""
+        return self.request.nbytes / (self.time_ps * 1e-12)
+
+    @property
+    def busbw(self) -> float:
+        """Bytes per second that a link would need by the ring's traffic: nccl-tests' bus bandwidth."""
+        return self.algbw * bus_factor(self.request.kind, self.request.group.size)
+
+
+def bus_factor(kind: str, size: int) -> float:
+    """Bus over algorithm bandwidth: ``2 (p-1)/p``, ``(p-1)/p`` or 1 (nccl-tests, doc/PERFORMANCE.md).
+
+    >>> bus_factor("all_reduce", 8), bus_factor("broadcast", 8)
+    (1.75, 1.0)
+    """
+    share = (size - 1) / size
+    return {"all_reduce": 2 * share, "broadcast": 1.0, "send_recv": 1.0}.get(kind, share)
+
+
+def run_collective(fabric: Fabric, request: Collective, *, fold: bool | None = None) -> CollectiveRun:
+    """Simulate a collective on an idle fabric.
+
+    fold: one chip for all; by default wherever that is exact. InputError for what the fabric cannot do.
+    """
+    runs = [_run(fabric, request, choice, fold) for choice in candidates(fabric, request)]
+    return min(runs, key=lambda run: run.time_ps)
+
+
+@lru_cache(maxsize=4096)
+def best(fabric: Fabric, request: Collective) -> Schedule:
+    """The schedule of the fastest candidate whose chips are all alike: what a simulated chip takes part in."""
+    alike = [schedule for choice in candidates(fabric, request) if foldable(schedule := build(fabric, request, choice))]
+    if not alike:
+        raise InputError(f"{request.kind} over {request.group.size} chips of '{fabric.name}': no chip stands for all")
+    return min(alike, key=lambda schedule: _time(schedule, folded=True)[0]) if len(alike) > 1 else alike[0]
+
+
+def _run(fabric: Fabric, request: Collective, choice: Choice, fold: bool | None) -> CollectiveRun:
+    schedule = build(fabric, request, choice)
+    alike = foldable(schedule)
+    if fold and not alike:
+        raise InputError(f"{request.kind} by {choice[0]}: the chips are not alike, so one cannot stand for all")
+    folded = alike if fold is None else fold
+    steps = len(schedule.messages) * (1 if folded else fabric.chips)
+    if steps > MOST_STEPS:
+        raise InputError(f"{request.kind} by {choice[0]}: {steps:,} messages are more than can be simulated")
+    time_ps, program, run = _time(schedule, folded=folded)
+    if program is None or run is None:
+        return CollectiveRun(request, choice, folded, 0, time_ps, 0, {})
+    members = 1 if folded else fabric.chips
+    links = [i for i, port in enumerate(fabric.ports) if port.group == "fabric"]
+    busy = run.busy_ps.reshape(len(fabric.ports), members)[links]
+    elapsed = max(run.elapsed_ps, 1)
+    return CollectiveRun(
+        request, choice, folded, len(program), time_ps, int(busy.max(initial=0)),
+        {fabric.ports[i].name: float(b.mean()) / elapsed for i, b in zip(links, busy, strict=True)},
+    )  # fmt: skip
+
+
+def _time(schedule: Schedule, *, folded: bool) -> tuple[int, Program | None, Run | None]:
+    """Picoseconds from launch to end."""
+    launch_ps = round(schedule.launch_s * 1e12)
+    if not schedule.messages:
+        return launch_ps, None, None
+    program = lower_schedule(schedule, folded=folded)
+    run = CompiledInterpreter(program.machine).run(program)
+    return launch_ps + run.elapsed_ps, program, run
