@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": ("archsim.cli.compare", "compare", "Compare two stored results."),
     "chip": ("archsim.cli.chip", "chip", "List, show and check chip descriptions."),
     "system": ("archsim.cli.chip", "system", "List and show systems of chips."),
+    "network": ("archsim.cli.network", "network", "Time collectives on the fabric of a system."),
     "trace": ("archsim.cli.trace", "trace", "Export and show operator traces of models."),
     "sweep": ("archsim.cli.sweep", "sweep", "Explore a space of designs: which chip should be built?"),
     "validate": ("archsim.cli.validate", "validate", "Hold the simulator against reference data."),

@@ -15,11 +15,12 @@ from archsim.network.schedule import Move, Schedule
 
 __all__ = ["Choice", "build"]
 
-#: bytes of a block that travel together, and most chunks of one, by transport; a protocol with flags waits for a whole
-#: block of its channels before it passes it on
-CHUNK_BYTES, MOST_CHUNKS = 2**18, 8
-UNDER_WAY = 2
-WHOLE_BLOCKS = ("ll", "ll128")
+#: bytes of a block that travel together, and most chunks of one. A library's protocol passes on what all its channels
+#: hold: NCCL's buffers of 4 MiB in 8 slots, two of them a slice, times 8 channels or more
+CHUNK_BYTES, CHANNEL_BYTES, MOST_CHUNKS = 2**18, 2**23, 8
+#: chunks under way through a switch that computes: one is being reduced while one is handed back, and more where they
+#: go round the nodes in between
+UNDER_WAY, UNDER_WAY_OVER_NODES = 2, 4
 
 #: an algorithm with the transport inside nodes and the one between them
 Choice = tuple[Algorithm, TransportName | None, TransportName | None]
@@ -38,9 +39,12 @@ def build(fabric: Fabric, request: Collective, choice: Choice) -> Schedule:
     return schedule
 
 
-def chunks(nbytes: float, transport: TransportName | None) -> Ready:
+def chunks(s: Schedule, r: Collective, nbytes: float, transport: TransportName | None) -> Ready:
     """So many chunks, none of which waits for anything, as a block of `nbytes` is cut into."""
-    count = 1 if transport in WHOLE_BLOCKS else ceil(nbytes / CHUNK_BYTES)
+    if r.chunks:
+        return [()] * r.chunks
+    whole = transport is not None and len(s.parts) == 1
+    count = ceil(nbytes / (CHANNEL_BYTES if whole else CHUNK_BYTES))
     return [()] * min(max(count, 1), MOST_CHUNKS)
 
 
@@ -63,14 +67,14 @@ def _all_reduce(s: Schedule, r: Collective, algorithm: Algorithm, transports: Se
         sent = [s.send([Move(0, shift)], r.nbytes, (), first) for shift in range(1, _only(s, algorithm).size)]
         s.join(sent)
     elif algorithm == "tree":
-        spread.tree(s, r.nbytes, chunks(r.nbytes / 4, first), first)
+        spread.tree(s, r.nbytes, chunks(s, r, r.nbytes / 4, first), first)
     elif algorithm == "in_switch":
         _in_switch(s, r.nbytes, transports)
     elif algorithm == "ring" and len(s.parts) > 1 and not _torus(s.parts):
         ready = _ring_over_nodes(s, r.nbytes, transports, laps=2)
         s.copy(0, ceil(r.nbytes / size), _all(ready), first)
     else:
-        _scatter_gather(s, r.nbytes, algorithm, transports, scatter=True, gather=True)
+        _scatter_gather(s, r, algorithm, transports, scatter=True, gather=True)
 
 
 def _half(s: Schedule, r: Collective, algorithm: Algorithm, transports: Sequence[TransportName | None]) -> None:
@@ -80,24 +84,22 @@ def _half(s: Schedule, r: Collective, algorithm: Algorithm, transports: Sequence
         s.copy(0, ceil(r.nbytes / r.group.size), _all(ready), transports[0])
     else:
         gather = r.kind == "all_gather"
-        _scatter_gather(s, r.nbytes, algorithm, transports, scatter=not gather, gather=gather)
+        _scatter_gather(s, r, algorithm, transports, scatter=not gather, gather=gather)
 
 
 def _scatter_gather(
-    s: Schedule, nbytes: float, algorithm: Algorithm, transports: Sequence[TransportName | None], *, scatter: bool,
+    s: Schedule, r: Collective, algorithm: Algorithm, transports: Sequence[TransportName | None], *, scatter: bool,
     gather: bool,
 ) -> None:  # fmt: skip
     """Scatter along the parts from the inside, gather back; on a torus a share goes each way round in each order."""
-    size = 1
-    for part in s.parts:
-        size *= part.size
+    size = r.group.size
     inner = [number for number, part in enumerate(s.parts) if part.dim.kind == "ring"]
     rest = [number for number, part in enumerate(s.parts) if part.dim.kind != "ring"]
     flows = [(inner[i:] + inner[:i] + rest, way) for i in range(len(inner)) for way in (1, -1)] or [(rest, 1)]
     ends: list[int] = []
     for order, way in flows:
-        share = nbytes / len(flows)
-        ready = chunks(share / s.parts[order[0]].size, transports[order[0]])
+        share = r.nbytes / len(flows)
+        ready = chunks(s, r, share / s.parts[order[0]].size, transports[order[0]])
         if scatter:
             left = share
             for part in order:
@@ -109,7 +111,7 @@ def _scatter_gather(
                 left *= s.parts[part].size
                 ready = _run(s, algorithm, part, left, ready, transports[part], way, gather=True)
         ends += _all(ready)
-    s.copy(0, ceil(nbytes / size), ends, transports[0])
+    s.copy(0, ceil(r.nbytes / size), ends, transports[0])
 
 
 def _run(
@@ -127,9 +129,10 @@ def _in_switch(s: Schedule, nbytes: float, transports: Sequence[TransportName | 
         raise InputError(f"in_switch: {s.parts[0].dim.link.name} has no switch that could reduce")
     count, size = min(max(ceil(nbytes / CHUNK_BYTES), 1), 4 * MOST_CHUNKS), s.parts[0].size
     chunk = nbytes / count
+    window = UNDER_WAY_OVER_NODES if len(s.parts) > 1 else UNDER_WAY
     handed: list[int] = []
     for _ in range(count):  # a few chunks are under way at a time, so that reading and handing back take turns
-        _, inside = phases.in_switch(s, 0, chunk, handed[-UNDER_WAY : 1 - UNDER_WAY], transports[0], gather=False)
+        _, inside = phases.in_switch(s, 0, chunk, handed[-window : 1 - window], transports[0], gather=False)
         ready: Ready = [(inside,)]
         for part in range(1, len(s.parts)):
             ready = phases.ring(s, part, chunk / size, ready, transports[part])
@@ -168,14 +171,14 @@ def _all_to_all(s: Schedule, r: Collective, algorithm: Algorithm, transports: Se
 
 
 def _broadcast(s: Schedule, r: Collective, algorithm: Algorithm, transports: Sequence[TransportName | None]) -> None:
-    spread.chain(s, r.nbytes, chunks(r.nbytes / 4, transports[0]), transports)
+    spread.chain(s, r.nbytes, transports)
 
 
 def _send_recv(s: Schedule, r: Collective, algorithm: Algorithm, transports: Sequence[TransportName | None]) -> None:
     """The first chip of the group to the second."""
     origin = tuple((part, 0) for part in range(len(s.parts)))
-    for plane, _ in enumerate(chunks(r.nbytes / 4, transports[0])):
-        count = len(chunks(r.nbytes / 4, transports[0]))
+    count = len(chunks(s, r, r.nbytes / 4, transports[0]))
+    for plane in range(count):
         s.send([Move(0, 1)], ceil(r.nbytes / count), (), transports[0], plane, origin)
 
 

@@ -22,6 +22,7 @@ ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
 #: more than any buffer: 64-bit picoseconds hold it at a byte a nanosecond
 MOST_BYTES = 2**44
+MOST_CHUNKS = 1024
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Collective:
     algorithm: `auto` takes what a collective library would, `fastest` also the kernels of inference engines.
     imbalance: of an all-to-all, the bytes of the busiest chip over the mean.
     top_k, node_limit: of a hierarchical dispatch, experts of a token and the nodes that they may lie on (0: any).
+    chunks: pieces of a block that follow each other; 0: by its size.
     """
 
     kind: Kind
@@ -55,6 +57,7 @@ class Collective:
     imbalance: float = 1.0
     top_k: int = 1
     node_limit: int = 0
+    chunks: int = 0
 
     def __post_init__(self) -> None:
         for name, value, legal in (("collective", self.kind, KINDS), ("algorithm", self.algorithm, ALGORITHMS)):
@@ -66,5 +69,7 @@ class Collective:
             raise InputError(f"{self.kind}: a group has at least one chip and a stride of at least 1")
         if not 1.0 <= self.imbalance < inf:
             raise InputError(f"{self.kind}: an imbalance of {self.imbalance} is below the mean, which is 1")
+        if not 0 <= self.chunks <= MOST_CHUNKS:
+            raise InputError(f"{self.kind}: a block is cut into at most {MOST_CHUNKS} chunks, not {self.chunks}")
         if self.top_k < 1 or self.node_limit < 0:
             raise InputError(f"{self.kind}: a token goes to at least one expert, and to at least one node if limited")

@@ -39,8 +39,8 @@ class CollectiveRun:
 
     @property
     def algbw(self) -> float:
-        """Bytes per second as nccl-tests defines them: size over time."""
-        return self.request.nbytes / (self.time_ps * 1e-12)
+        """Bytes per second as nccl-tests defines them: size over time (0 where a chip is alone)."""
+        return self.request.nbytes / (self.time_ps * 1e-12) if self.time_ps else 0.0
 
     @property
     def busbw(self) -> float:
@@ -63,22 +63,55 @@ def run_collective(fabric: Fabric, request: Collective, *, fold: bool | None = N
 
     fold: one chip for all; by default wherever that is exact. InputError for what the fabric cannot do.
     """
-    runs = [_run(fabric, request, choice, fold) for choice in candidates(fabric, request)]
-    return min(runs, key=lambda run: run.time_ps)
+    found: CollectiveRun | None = None
+    for floor, choice, schedule in _options(fabric, request):
+        if found is None or floor < found.time_ps:
+            run = _run(request, choice, schedule, fold)
+            found = run if found is None or run.time_ps < found.time_ps else found
+    assert found is not None, "there is always a candidate"
+    return found
 
 
 @lru_cache(maxsize=4096)
 def best(fabric: Fabric, request: Collective) -> Schedule:
     """The schedule of the fastest candidate whose chips are all alike: what a simulated chip takes part in."""
-    alike = [schedule for choice in candidates(fabric, request) if foldable(schedule := build(fabric, request, choice))]
-    if not alike:
+    found: Schedule | None = None
+    time_ps = 0
+    options = [(floor, schedule) for floor, _, schedule in _options(fabric, request) if foldable(schedule)]
+    for floor, schedule in options:
+        if found is None or floor < time_ps:
+            mine = _time(schedule, folded=True)[0] if len(options) > 1 else floor
+            found, time_ps = (schedule, mine) if found is None or mine < time_ps else (found, time_ps)
+    if found is None:
         raise InputError(f"{request.kind} over {request.group.size} chips of '{fabric.name}': no chip stands for all")
-    return min(alike, key=lambda schedule: _time(schedule, folded=True)[0]) if len(alike) > 1 else alike[0]
+    return found
 
 
-def _run(fabric: Fabric, request: Collective, choice: Choice, fold: bool | None) -> CollectiveRun:
-    schedule = build(fabric, request, choice)
-    alike = foldable(schedule)
+def _options(fabric: Fabric, request: Collective) -> list[tuple[int, Choice, Schedule]]:
+    """The candidates with the time below which none of them can come, the most promising first."""
+    schedules = [(choice, build(fabric, request, choice)) for choice in candidates(fabric, request)]
+    return sorted(((floor_ps(s), choice, s) for choice, s in schedules), key=lambda option: option[0])
+
+
+def floor_ps(schedule: Schedule) -> int:
+    """Time below which a schedule cannot come: its launch, and the longest chain of latencies or the busiest link."""
+    ports = schedule.fabric.ports
+    latency_ps = [round(port.latency_s * 1e12) for port in ports]
+    chain: list[int] = []
+    load: dict[int, float] = {}
+    for message in schedule.messages:
+        before = max((chain[number] for number in message.after), default=0)
+        chain.append(before + sum(latency_ps[port] for port, _ in message.hops))
+        if not message.senders:
+            for port, _ in message.hops:
+                load[port] = load.get(port, 0.0) + message.wire_bytes
+    rates = ((nbytes, ports[port].bytes_per_s) for port, nbytes in load.items())
+    busiest = max((nbytes / rate * 1e12 for nbytes, rate in rates if rate), default=0.0)
+    return round(schedule.launch_s * 1e12) + max(max(chain, default=0), int(busiest))
+
+
+def _run(request: Collective, choice: Choice, schedule: Schedule, fold: bool | None) -> CollectiveRun:
+    fabric, alike = schedule.fabric, foldable(schedule)
     if fold and not alike:
         raise InputError(f"{request.kind} by {choice[0]}: the chips are not alike, so one cannot stand for all")
     folded = alike if fold is None else fold

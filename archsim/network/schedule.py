@@ -57,6 +57,17 @@ class Message:
     senders: tuple[tuple[int, int], ...] = ()
 
 
+@dataclass(frozen=True)
+class _Way:
+    """The dimension that a message is sent over, its transport if the link knows it, and its hops."""
+
+    dim: Dim
+    transport: TransportName | None
+    hops: Hops
+    wrapped: Hops | None
+    issue_ps: int
+
+
 @dataclass
 class Schedule:
     """Messages in the order in which they were added; a message waits only for earlier ones."""
@@ -66,6 +77,7 @@ class Schedule:
     messages: list[Message] = field(default_factory=list)
     launch_s: float = 0.0
     _sent: dict[str, float] = field(default_factory=dict)
+    _ways: dict[tuple[tuple[Move, ...], TransportName | None, int], _Way] = field(default_factory=dict)
 
     def send(
         self, moves: Sequence[Move], nbytes: int, after: Iterable[int] = (), transport: TransportName | None = None,
@@ -73,16 +85,12 @@ class Schedule:
     ) -> int:  # fmt: skip
         """Every chip, or those of `senders`, sends `nbytes` to its partner; returns the number of the message."""
         moves = tuple(moves)
-        dims = [self.parts[move.part].dim for move in moves]
-        outer = next((dim for dim in dims if dim.network == "scale_out"), dims[-1])
-        spec = self._transport(outer.link, transport)
-        known, plane = transport if spec else None, plane % outer.link.planes
-        hops = self._hops(moves, outer, known, plane)
-        line = outer.kind == "ring" and not self.parts[moves[-1].part].whole
-        wrapped = self._hops(moves, outer, known, plane, wrapped=True) if line else None
-        overhead = spec.message_overhead if spec else outer.link.message_overhead
-        wire, issue_ps = self.wire(nbytes, outer, known), round(overhead * 1e12)
-        return self._add(Message(moves, hops, wrapped, nbytes, wire, issue_ps, tuple(after), senders))
+        key = (moves, transport, plane)
+        if key not in self._ways:
+            self._ways[key] = self._way(moves, transport, plane)
+        way = self._ways[key]
+        wire = self.wire(nbytes, way.dim, way.transport)
+        return self._add(Message(moves, way.hops, way.wrapped, nbytes, wire, way.issue_ps, tuple(after), senders))
 
     def local(self, ports: Sequence[str], nbytes: int, after: Iterable[int] = ()) -> int:
         """Every chip moves `nbytes` through resources of its own (a copy, its traffic with a reducing switch)."""
@@ -129,6 +137,19 @@ class Schedule:
     def _add(self, message: Message) -> int:
         self.messages.append(message)
         return len(self.messages) - 1
+
+    def _way(self, moves: tuple[Move, ...], transport: TransportName | None, plane: int) -> _Way:
+        """What is the same for all messages of the same moves."""
+        dims = [self.parts[move.part].dim for move in moves]
+        dim = next((each for each in dims if each.network == "scale_out"), dims[-1])
+        spec, plane = self._transport(dim.link, transport), plane % dim.link.planes
+        known = transport if spec else None
+        line = dim.kind == "ring" and not self.parts[moves[-1].part].whole
+        overhead = spec.message_overhead if spec else dim.link.message_overhead
+        return _Way(
+            dim, known, self._hops(moves, dim, known, plane),
+            self._hops(moves, dim, known, plane, wrapped=True) if line else None, round(overhead * 1e12),
+        )  # fmt: skip
 
     def _hops(
         self, moves: tuple[Move, ...], outer: Dim, transport: TransportName | None, plane: int, wrapped: bool = False

@@ -11,6 +11,9 @@ from archsim.hardware.link import TransportName
 from archsim.network.phases import Ready
 from archsim.network.schedule import Move, Schedule
 
+#: bytes that follow each other down a chain, and most chunks of them
+LINK_CHUNK_BYTES, MOST_LINK_CHUNKS = 2**17, 256
+
 __all__ = ["by_node", "chain", "direct", "nodes_of_a_token", "tree"]
 
 
@@ -93,11 +96,12 @@ def tree(s: Schedule, nbytes: float, ready: Ready, transport: TransportName | No
                 down[node] = [s.send([shift], block, down[parent], transport, plane, ((0, place(parent)),))]
 
 
-def chain(s: Schedule, nbytes: float, ready: Ready, transports: Sequence[TransportName | None]) -> None:
+def chain(s: Schedule, nbytes: float, transports: Sequence[TransportName | None]) -> None:
     """The first chip sends to the next, that one on, chunk after chunk; the outer parts before the inner."""
-    block = max(1, ceil(nbytes / len(ready)))
-    for plane, start in enumerate(ready):
-        before = list(start)
+    count = min(ceil(nbytes / LINK_CHUNK_BYTES), MOST_LINK_CHUNKS)
+    block = max(1, ceil(nbytes / count))
+    for plane in range(count):
+        before: list[int] = []
         for part in reversed(range(len(s.parts))):
             there = list(before)
             for place in range(s.parts[part].size - 1):

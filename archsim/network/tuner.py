@@ -106,10 +106,10 @@ def _transports(part: Part, request: Collective, algorithm: Algorithm) -> list[T
     elif algorithm in ("one_shot", "two_shot"):
         wanted = ("direct",)
     found: list[TransportName | None] = [name for name in wanted if name in known]
-    return found or [None]
+    return found or [next(iter(known))]
 
 
 def _across(parts: Sequence[Part], inside: TransportName | None) -> TransportName | None:
-    """Transport between nodes: the same protocol where the network knows it, `simple` for what reduces in a switch."""
-    name = "simple" if inside == "in_switch" else inside
-    return name if name in parts[-1].dim.link.transports else None
+    """Transport between nodes: the same protocol where the network knows it, else the one for large messages."""
+    known = parts[-1].dim.link.transports
+    return next((name for name in (inside, "simple") if name in known), None)

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from archsim.validation.collective import COLLECTIVE
 from archsim.validation.hbm import HBM
 from archsim.validation.op import OP
 from archsim.validation.report import Report, Row, markdown_table
@@ -28,4 +29,4 @@ __all__ = [
     "suite_of",
 ]
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC, HBM, OP)}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC, HBM, COLLECTIVE, OP)}

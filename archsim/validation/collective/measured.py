@@ -1,0 +1,97 @@
+"""Rows that were measured on silicon: nccl-tests, custom all-reduce kernels, DeepEP."""
+
+from __future__ import annotations
+
+import re
+
+from archsim.errors import InputError
+from archsim.network import KINDS, Collective, Group, run_collective
+from archsim.network.request import Algorithm, Kind
+from archsim.validation.collective.machines import fabric, machine_of
+from archsim.validation.report import Row
+from archsim.validation.suite import Outcome
+from archsim.validation.table import Record, Table
+
+__all__ = ["compare_measured", "compare_sampled"]
+
+NAMES = {"alltoall": "all_to_all", "moe_dispatch": "dispatch", "moe_combine": "combine"}
+#: DeepEP sends a float32 scale with every 128 values in fp8
+FP8_SCALES = 1 + 4 / 128
+
+NO_TIME = "the row gives a bandwidth but not the bytes that it counts"
+EAGER = "an eager launch from Python: the host's time, not the fabric's, is in the row"
+
+
+def compare_measured(table: Table) -> Outcome:
+    """Rows with the columns of `collectives_measured.csv`."""
+    return _compare(table, "system", "gpus", "bytes", "time_us", "backend_or_algorithm")
+
+
+def compare_sampled(table: Table) -> Outcome:
+    """Rows with the columns of `measured_allreduce.csv`."""
+    return _compare(table, "device", "num_gpus", "size_bytes", "latency_us", "collective")
+
+
+def _compare(table: Table, system: str, gpus: str, size: str, time: str, backend: str) -> Outcome:
+    rows: list[Row] = []
+    reasons: list[str] = []
+    for record in table.records():
+        found = _row(record, system, gpus, size, time, backend)
+        rows += [found] if isinstance(found, Row) else []
+        reasons += [found] if isinstance(found, str) else []
+    return rows, reasons
+
+
+def _row(record: Record, system: str, gpus: str, size: str, time: str, backend: str) -> Row | str:
+    """The comparison of one row, or why there is none."""
+    machine = machine_of(record.text(system))
+    if machine.refused:
+        return machine.refused
+    if not record.text(size) or not record.text(time):
+        return NO_TIME
+    library = record.text(backend)
+    if "eager" in library:
+        return EAGER
+    chips, per_node = record.integer(gpus), _chips_per_node(record, gpus)
+    request = _request(record, chips, record.integer(size), library)
+    if isinstance(request, str):
+        return request
+    expected = record.number(time, least=1e-3)
+    try:
+        got = min(run_collective(fabric(machine.system, chips, per_node), each).time_ps for each in request) * 1e-6
+    except InputError as error:
+        raise InputError(f"{record.place}: {error}") from error
+    what = f"{machine.label} {request[0].kind}{_kernel(library)}"
+    return Row(f"{what}, {chips} chips, {request[0].nbytes} B", expected, got, what)
+
+
+def _request(record: Record, chips: int, nbytes: int, library: str) -> list[Collective] | str:
+    """What was run; of several, the fastest counts."""
+    word = re.sub(r"\(.*\)", "", record.text("collective")).strip()
+    kind = next((each for each in KINDS if each == NAMES.get(word, word)), None)
+    if kind is None:
+        return f"no such collective here: {word[:40]}"
+    if kind == "dispatch" and record.text("dtype") == "fp8":
+        nbytes = round(nbytes * FP8_SCALES)
+    return [Collective(kind, nbytes, Group(chips), algorithm) for algorithm in _algorithms(kind, library)]
+
+
+def _algorithms(kind: Kind, library: str) -> list[Algorithm]:
+    """TensorRT-LLM's kernel is one-shot and falls back on NCCL; vLLM's is one- or two-shot."""
+    if kind == "all_reduce" and re.search("trt", library, re.IGNORECASE):
+        return ["auto", "one_shot"]
+    return ["fastest"] if "vLLM" in library else ["auto"]
+
+
+def _kernel(library: str) -> str:
+    return " (TensorRT-LLM)" if re.search("trt", library, re.I) else " (vLLM)" if "vLLM" in library else ""
+
+
+def _chips_per_node(record: Record, gpus: str) -> int:
+    """Chips that share a scale-up fabric: as the row says, and one where it went around it."""
+    chips = record.integer(gpus)
+    if record.cells.get("interconnect") == "RDMA only":
+        return 1
+    if record.cells.get("gpus_per_node"):
+        return record.integer("gpus_per_node")
+    return chips // record.integer("nodes") if record.cells.get("nodes") else chips
