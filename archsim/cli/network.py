@@ -23,11 +23,21 @@ def network() -> None:
 @network.command("bench")
 @click.argument("system")
 @click.option("--collective", "kind", default="all_reduce", show_default=True, help="What is done.")
-@click.option("--bytes", "span", default="1KiB:1GiB", show_default=True, help="One size, or from the smallest to the largest.")
+@click.option(
+    "--bytes", "span", default="1KiB:1GiB", show_default=True, help="One size, or from the smallest to the largest."
+)
 @click.option("--chips", type=click.IntRange(min=1), help="Chips of a group; by default all of the system.")
-@click.option("--stride", type=click.IntRange(min=1), default=1, show_default=True, help="Chips from one of a group to the next.")
+@click.option(
+    "--stride", type=click.IntRange(min=1), default=1, show_default=True, help="Chips from one of a group to the next."
+)
 @click.option("--algorithm", default="auto", show_default=True, help="One algorithm instead of the library's choice.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change a value of the system, or of its chip's links.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a value of the system, or of its chip's links.",
+)
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write the figure (.png, .svg or .pdf).")
 @json_option
 def bench(

@@ -143,8 +143,9 @@ def _in_switch(s: Schedule, nbytes: float, transports: Sequence[TransportName | 
 
 
 def _ring_over_nodes(s: Schedule, nbytes: float, transports: Sequence[TransportName | None], *, laps: int) -> Ready:
-    """One ring over all chips for each chip of a node, which leave the node by different chips and so use all its
-    network cards. Chip i forwards the block of the ring c over its card where c = i + 1, and to its neighbour otherwise.
+    """As many rings over all chips as a node has chips; each leaves the node by another one, so all cards are used.
+
+    Chip i sends the block of ring i + 1 over its card, and those of the others to its neighbour.
     """
     if len(s.parts) != 2:
         raise InputError(f"ring: a group in {len(s.parts)} dimensions needs the algorithm hierarchical")

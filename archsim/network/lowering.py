@@ -43,16 +43,17 @@ def lower_schedule(schedule: Schedule, *, folded: bool, machine: Machine | None 
     first = np.concatenate(([0], np.cumsum(counts)))
     routes = _Routes(walk, base)
     starts, preds = _predecessors(messages, senders, first, walk)
-    steps = int(first[-1])
-    none = np.zeros(steps, np.int64)
     route = np.concatenate([routes.of(message, who) for message, who in zip(messages, senders, strict=True)])
+    steps = int(first[-1])
+    none = np.zeros(steps, np.int32)
     return Program(
         machine if machine is not None else fabric.folded if folded else fabric.unfolded,
         f"{len(messages)} messages on {fabric.name}",
-        route_start=routes.starts, route_resources=routes.resources, route=route,
-        work_ps=np.repeat([message.issue_ps for message in messages], counts),
-        nbytes=np.repeat([message.wire_bytes for message in messages], counts),
-        region=none - 1, offset=none, write=none, priority=none, tag=none, pred_start=starts, preds=preds,
+        route_start=routes.starts.astype(np.int32), route_resources=routes.resources.astype(np.int32),
+        route=route.astype(np.int32), work_ps=np.repeat([message.issue_ps for message in messages], counts),
+        nbytes=np.repeat([message.wire_bytes for message in messages], counts), region=none - 1,
+        offset=none.astype(np.int64), write=np.zeros(steps, np.bool_), priority=none, tag=none,
+        pred_start=starts, preds=preds.astype(np.int32),
     )  # fmt: skip
 
 

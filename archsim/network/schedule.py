@@ -40,11 +40,13 @@ class Move:
 
 @dataclass(frozen=True)
 class Message:
-    """One message of every chip: where to, payload, bytes on the wire, and through which classes of resources.
+    """One message of every chip: where to, what, and through which classes of resources.
 
-    hops: classes of resources, each with the moves from the sender to the chip whose member is used. wrapped: the hops
-    of senders whose partner lies behind the end of a line, which a part of a ring is. payload: 0 for what is no
-    message (a copy, a join). issue_ps: what the sender spends on it. senders: (part, index) that a chip must have to send it; none: all do.
+    hops: classes of resources, each with the moves from the sender to the chip whose member is used.
+    wrapped: the hops of senders whose partner lies behind the end of a line, which a part of a ring is.
+    payload: bytes; 0 for what is no message (a copy, a join). wire_bytes: with framing and ramp.
+    issue_ps: time that the sender spends on the message beyond its bytes.
+    senders: (part, index) that a chip must have to send it; none: all chips do.
     """
 
     moves: tuple[Move, ...]

@@ -82,18 +82,18 @@ def tree(s: Schedule, nbytes: float, ready: Ready, transport: TransportName | No
     size = s.parts[0].size
     block = max(1, ceil(nbytes / 2 / len(ready)))
     for plane, _ in enumerate(ready):
-        for place in (lambda i: i, lambda i: size - 1 - i):
+        for mirrored in (False, True):
+            at = [size - 1 - i if mirrored else i for i in range(size)]
             up: dict[int, int] = {}
             for node in range(size - 1, 0, -1):
-                parent = (node - 1) // 2
                 below = [up[child] for child in (2 * node + 1, 2 * node + 2) if child in up]
-                shift = Move(0, place(parent) - place(node))
-                up[node] = s.send([shift], block, below, transport, plane, ((0, place(node)),))
+                move = Move(0, at[(node - 1) // 2] - at[node])
+                up[node] = s.send([move], block, below, transport, plane, ((0, at[node]),))
             down: dict[int, list[int]] = {0: [up[child] for child in (1, 2) if child in up]}
             for node in range(1, size):
                 parent = (node - 1) // 2
-                shift = Move(0, place(node) - place(parent))
-                down[node] = [s.send([shift], block, down[parent], transport, plane, ((0, place(parent)),))]
+                move = Move(0, at[node] - at[parent])
+                down[node] = [s.send([move], block, down[parent], transport, plane, ((0, at[parent]),))]
 
 
 def chain(s: Schedule, nbytes: float, transports: Sequence[TransportName | None]) -> None:

@@ -1,4 +1,4 @@
-"""Suite `collective`: collectives on described systems, against measured ones and against ASTRA-sim where it is sound."""
+"""Suite `collective`: collectives on described systems against measured ones, and against ASTRA-sim where it is sound."""
 
 from __future__ import annotations
 
@@ -8,25 +8,17 @@ from archsim.validation.suite import Reference, Suite
 
 __all__ = ["COLLECTIVE"]
 
+MEASURED = {"system", "gpus", "collective", "backend_or_algorithm", "dtype", "bytes", "time_us"}
+SAMPLED = {"device", "collective", "num_gpus", "gpus_per_node", "size_bytes", "latency_us", "source_file"}
+ASTRA = {"backend", "topology", "npus", "npus_per_dim", "collective", "algorithm", "bytes", "simulated_us"}
+
 COLLECTIVE = Suite(
     name="collective",
     title="time of collectives, against NCCL and DeepEP as measured, and against ASTRA-sim where its model is sound",
     references=(
-        Reference(
-            "collectives_measured.csv",
-            frozenset("system gpus collective backend_or_algorithm dtype bytes time_us".split()),
-            compare_measured,
-        ),
-        Reference(
-            "measured_allreduce.csv",
-            frozenset("device collective num_gpus gpus_per_node size_bytes dtype latency_us source_file".split()),
-            compare_sampled,
-        ),
-        Reference(
-            "collectives_golden.csv",
-            frozenset("backend topology npus npus_per_dim collective algorithm bytes simulated_us".split()),
-            compare_astra,
-        ),
+        Reference("collectives_measured.csv", frozenset(MEASURED), compare_measured),
+        Reference("measured_allreduce.csv", frozenset(SAMPLED), compare_sampled),
+        Reference("collectives_golden.csv", frozenset(ASTRA), compare_astra),
     ),
     band={"mape_pct": 10.0},
 )

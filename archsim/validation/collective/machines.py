@@ -25,9 +25,7 @@ class Machine:
     refused: str = ""
 
 
-VIDUR = (
-    "Vidur's profiler has whole microseconds and host gaps: neighbouring sizes differ by up to four times on one machine"
-)
+VIDUR = "Vidur's times hold host gaps: neighbouring sizes differ by up to four times on one machine"
 MACHINES = (
     Machine(r"^(H100-SXM 80GB HGX|H100 80GB HBM3 HGX|NVIDIA H100 80GB HBM3)$", "hgx-h100", "H100"),
     Machine(r"^(A100-SXM4 HGX|NVIDIA A100-SXM4-80GB)$", "hgx-a100", "A100"),

@@ -1,0 +1,106 @@
+"""Collectives: bytes are conserved, no link is beaten, one chip may stand for all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archsim.engine import SimpyInterpreter
+from archsim.hardware import LinkSpec, SystemSpec, load_chip, load_system
+from archsim.kernels import CompiledInterpreter
+from archsim.network import Collective, Fabric, Group, build, candidates, foldable, lower_schedule, run_collective
+from archsim.network.request import Kind
+
+pytestmark = pytest.mark.theory
+
+SHAPES = [("switch", (8,)), ("full_mesh", (8,)), ("ring", (8,)), ("torus", (4, 4)), ("torus", (4, 2, 2)), ("fat_tree", (16,))]
+SYMMETRIC: list[Kind] = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "dispatch", "combine"]
+#: bytes that a chip must send, and receive, over the bytes of the request, for p chips
+LEAST = {
+    "all_reduce": lambda p: 2 * (p - 1) / p, "all_gather": lambda p: (p - 1) / p, "reduce_scatter": lambda p: (p - 1) / p,
+    "all_to_all": lambda p: (p - 1) / p, "dispatch": lambda p: (p - 1) / p, "combine": lambda p: (p - 1) / p,
+}  # fmt: skip
+
+
+def fabric_of(topology: str, dims: tuple[int, ...], nodes: int = 1) -> Fabric:
+    per_node = int(np.prod(dims))
+    up = LinkSpec(
+        name="up", bandwidth=200e9, latency=5e-7, topology=topology, domain=per_node, efficiency=0.8, oversubscription=1.5
+    )
+    out = LinkSpec(name="out", bandwidth=50e9, latency=3e-6, topology="switch", domain=1024, efficiency=0.9)
+    system = SystemSpec(
+        name="t", title="", chip="custom-npu", chips=per_node * nodes, chips_per_node=per_node,
+        dims=dims if topology == "torus" else (), scale_up=up, scale_out=out,
+    )  # fmt: skip
+    return Fabric.of(system, load_chip("custom-npu"))
+
+
+cases = st.tuples(st.sampled_from(SHAPES), st.sampled_from([1, 2, 4]), st.sampled_from(SYMMETRIC), st.integers(1, 2**26))
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases)
+def test_folded_equals_unfolded(case: tuple[tuple[str, tuple[int, ...]], int, Kind, int]) -> None:
+    """One chip that stands for all takes exactly as long as all chips."""
+    (topology, dims), nodes, kind, nbytes = case
+    fabric = fabric_of(topology, dims, nodes)
+    request = Collective(kind, nbytes, Group(fabric.chips))
+    for choice in candidates(fabric, request):
+        schedule = build(fabric, request, choice)
+        if foldable(schedule):
+            one, every = (lower_schedule(schedule, folded=folded) for folded in (True, False))
+            times = [CompiledInterpreter(program.machine).run(program) for program in (one, every)]
+            assert times[0].elapsed_ps == times[1].elapsed_ps
+            finish = times[1].finish_ps.reshape(len(schedule.messages), fabric.chips)
+            assert (finish == times[0].finish_ps[:, None]).all()
+
+
+@pytest.mark.parametrize("kind", ["all_reduce", "all_gather", "all_to_all"])
+def test_folded_equals_unfolded_at_64_chips(kind: Kind) -> None:
+    for name in ("tpu-v4-x64", "h800-x32"):
+        system = load_system(name)
+        fabric = Fabric.of(system, load_chip(system.chip))
+        request = Collective(kind, 2**24, Group(fabric.chips))
+        assert run_collective(fabric, request).time_ps == run_collective(fabric, request, fold=False).time_ps
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases)
+def test_bytes_are_conserved_and_no_link_is_beaten(case: tuple[tuple[str, tuple[int, ...]], int, Kind, int]) -> None:
+    (topology, dims), nodes, kind, nbytes = case
+    fabric = fabric_of(topology, dims, nodes)
+    request = Collective(kind, nbytes, Group(fabric.chips))
+    for choice in candidates(fabric, request):
+        schedule = build(fabric, request, choice)
+        sent = sum(message.payload for message in schedule.messages)
+        assert sent >= LEAST[kind](fabric.chips) * nbytes * (1 - 1e-9)
+        program = lower_schedule(schedule, folded=False)
+        run = CompiledInterpreter(program.machine).run(program)
+        assert run.elapsed_ps >= run.busy_ps.max()
+        assert (run.finish_ps > 0).all()  # every message arrived
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(["broadcast", "all_reduce", "send_recv"]), st.sampled_from([2, 4, 8]), st.integers(1, 2**22))
+def test_the_readable_interpreter_agrees(kind: Kind, chips: int, nbytes: int) -> None:
+    fabric = fabric_of("switch", (chips,))
+    request = Collective(kind, nbytes, Group(chips), "tree" if kind == "all_reduce" else "auto")
+    for choice in candidates(fabric, request):
+        program = lower_schedule(build(fabric, request, choice), folded=False)
+        fast, slow = (each(program.machine).run(program) for each in (CompiledInterpreter, SimpyInterpreter))
+        assert (fast.finish_ps == slow.finish_ps).all()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(SYMMETRIC), st.integers(1, 2**25), st.integers(1, 2**25))
+def test_more_bytes_never_take_less_time(kind: Kind, small: int, more: int) -> None:
+    """With the same algorithm and the same chunks."""
+    fabric = fabric_of("switch", (8,), 2)
+    for algorithm in ("ring", "hierarchical") if kind in ("all_reduce", "all_gather", "reduce_scatter") else ("direct",):
+        few, many = (
+            run_collective(fabric, Collective(kind, n, Group(16), algorithm, chunks=2)).time_ps  # type: ignore[arg-type]
+            for n in (small, small + more)
+        )
+        assert few <= many

@@ -1,0 +1,206 @@
+"""Fabrics and collectives: closed forms on small cases, groups, choices, bad input."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from archsim.cli.main import cli
+from archsim.errors import InputError
+from archsim.hardware import LinkSpec, SystemSpec, load_chip, load_system
+from archsim.network import Collective, Dim, Fabric, Group, candidates, run_collective
+from archsim.network.request import Algorithm, Kind
+
+pytestmark = pytest.mark.unit
+
+RATE, LATENCY = 100e9, 1e-6
+
+
+def make(topology: str, chips: int, *, dims: tuple[int, ...] = (), **link: Any) -> Fabric:
+    """A fabric of plain links: 100 GB/s in all for each chip and direction, 1 us."""
+    spec = LinkSpec(
+        name=topology, bandwidth=RATE, latency=LATENCY, topology=topology, domain=chips, efficiency=1.0, **link
+    )
+    system = SystemSpec(
+        name="test", title="", chip="custom-npu", chips=chips, chips_per_node=chips, dims=dims, scale_up=spec
+    )
+    return Fabric.of(system, load_chip("custom-npu"))
+
+
+def time_us(fabric: Fabric, kind: Kind, nbytes: int, algorithm: Algorithm = "auto", group: Group | None = None) -> float:
+    return run_collective(fabric, Collective(kind, nbytes, group or Group(fabric.chips), algorithm, chunks=1)).time_ps / 1e6
+
+
+def test_ring_in_a_switch_takes_its_closed_form() -> None:
+    assert time_us(make("switch", 8), "all_reduce", 8_000_000, "ring") == pytest.approx(14 * (1 + 10), rel=1e-6)
+    assert time_us(make("switch", 8), "all_gather", 8_000_000, "ring") == pytest.approx(7 * (1 + 10), rel=1e-6)
+
+
+def test_halving_doubling_has_log2_steps() -> None:
+    got = time_us(make("switch", 8), "all_reduce", 8_000_000, "halving_doubling")
+    assert got == pytest.approx(2 * (3 * 1 + 70), rel=1e-6)
+
+
+def test_one_shot_and_two_shot_serialise_at_the_card() -> None:
+    assert time_us(make("switch", 8), "all_reduce", 1_000_000, "one_shot") == pytest.approx(1 + 70, rel=1e-6)
+    assert time_us(make("switch", 8), "all_reduce", 8_000_000, "two_shot") == pytest.approx(2 * (1 + 70), rel=1e-6)
+
+
+def test_a_mesh_has_a_link_to_each_peer() -> None:
+    assert time_us(make("full_mesh", 8), "all_to_all", 8_000_000) == pytest.approx(1 + 70, rel=1e-6)
+
+
+def test_a_torus_uses_all_its_links_at_once() -> None:
+    fabric = make("torus", 64, dims=(4, 4, 4))
+    got = run_collective(fabric, Collective("all_reduce", 2**28, Group(64)))
+    ideal_us = 2 * 63 / 64 * 2**28 / RATE * 1e6
+    assert ideal_us <= got.time_ps / 1e6 <= 1.06 * ideal_us
+
+
+def test_a_tree_halves_the_steps_of_small_messages() -> None:
+    fabric = make("switch", 64)
+    assert time_us(fabric, "all_reduce", 1024, "tree") < time_us(fabric, "all_reduce", 1024, "ring") / 5
+
+
+def test_an_uplink_is_shared_as_its_oversubscription_says() -> None:
+    plain, shared = make("fat_tree", 8), make("fat_tree", 8, oversubscription=2.0)
+    assert time_us(shared, "all_to_all", 2**26) == pytest.approx(2 * time_us(plain, "all_to_all", 2**26), rel=0.01)
+
+
+def test_planes_carry_different_messages() -> None:
+    one, two = (run_collective(make("switch", 8, planes=n), Collective("all_reduce", 2**26, Group(8), "ring")) for n in (1, 2))
+    assert two.time_ps == pytest.approx(one.time_ps, rel=0.02)
+
+
+def test_each_message_may_cost_its_port_time() -> None:
+    slow = make("switch", 8, message_overhead=2e-6)
+    assert time_us(slow, "all_to_all", 800) == pytest.approx(time_us(make("switch", 8), "all_to_all", 800) + 14, rel=0.01)
+
+
+def test_part_of_a_ring_is_a_line() -> None:
+    fabric = make("ring", 8)
+    whole, half = time_us(fabric, "all_gather", 2**22), time_us(fabric, "all_gather", 2**22, group=Group(4))
+    run = run_collective(fabric, Collective("all_gather", 2**22, Group(4)))
+    assert not run.folded
+    assert half > whole / 2
+
+
+@pytest.mark.parametrize(("size", "stride", "parts"), [(8, 1, [8]), (32, 1, [8, 4]), (4, 8, [4]), (2, 4, [2]), (16, 2, [4, 4])])
+def test_groups_lie_along_dimensions(size: int, stride: int, parts: list[int]) -> None:
+    fabric = Fabric.of(load_system("h800-x32"), load_chip("h800"))
+    assert [part.size for part in fabric.parts(Group(size, stride))] == parts
+
+
+def test_the_slowest_chip_holds_back_a_ring() -> None:
+    system = load_system("hgx-h100", {"faults": [{"chip": 3, "network": "scale_up", "rate": 0.5}]})
+    slow = run_collective(Fabric.of(system, load_chip("h100")), Collective("all_reduce", 2**28, Group(8), "ring"))
+    sound = run_collective(
+        Fabric.of(load_system("hgx-h100"), load_chip("h100")), Collective("all_reduce", 2**28, Group(8), "ring")
+    )
+    assert 1.8 * sound.time_ps < slow.time_ps < 2.1 * sound.time_ps
+
+
+def test_h800_differs_from_h100_by_its_nvlink_only() -> None:
+    times = {}
+    for name in ("h100", "h800"):
+        fabric = Fabric.of(load_system(f"hgx-{name}"), load_chip(name))
+        dispatch = Collective("dispatch", round(128 * 8 * 7168 * (1 + 4 / 128)), Group(8))
+        times[name] = run_collective(fabric, dispatch).time_ps / 1e6
+    assert times["h100"] == pytest.approx(39.8, rel=0.05)
+    assert times["h800"] == pytest.approx(77, rel=0.05)
+
+
+def test_small_and_large_messages_take_different_protocols() -> None:
+    fabric = Fabric.of(load_system("hgx-h100"), load_chip("h100"))
+    chosen = [run_collective(fabric, Collective("all_reduce", n, Group(8))).choice for n in (2**12, 2**18, 2**22, 2**28)]
+    assert [choice[1] for choice in chosen] == ["ll", "ll128", "simple", "in_switch"]
+
+
+def test_node_limited_routing_sends_a_token_to_a_node_once() -> None:
+    fabric = Fabric.of(load_system("h800-x32"), load_chip("h800"))
+    free = run_collective(fabric, Collective("dispatch", 2**28, Group(32), "direct"))
+    limited = run_collective(fabric, Collective("dispatch", 2**28, Group(32), "hierarchical", top_k=8, node_limit=2))
+    assert limited.time_ps < free.time_ps
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        (lambda: Collective("all_reduce", 0, Group(8)), "at least 1 byte"),
+        (lambda: Collective("all_reduce", 1, Group(0)), "at least one chip"),
+        (lambda: Collective("reduce", 1, Group(8)), "must be one of all_reduce"),  # type: ignore[arg-type]
+        (lambda: Collective("all_to_all", 1, Group(8), imbalance=0.5), "below the mean"),
+        (lambda: Collective("all_reduce", 1, Group(8), chunks=10**6), "at most 1024 chunks"),
+    ],
+)
+def test_a_request_that_means_nothing_is_refused(request_: Any, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        request_()
+
+
+@pytest.mark.parametrize(("size", "stride"), [(3, 1), (12, 1), (64, 1), (8, 3), (16, 16)])
+def test_a_group_that_does_not_divide_the_system_is_refused(size: int, stride: int) -> None:
+    fabric = Fabric.of(load_system("h800-x32"), load_chip("h800"))
+    with pytest.raises(InputError, match=r"h800-x32"):
+        fabric.parts(Group(size, stride))
+
+
+def test_a_fabric_with_a_link_down_is_disconnected() -> None:
+    system = load_system("hgx-h100", {"faults": [{"chip": 3, "network": "scale_up", "rate": 0}]})
+    with pytest.raises(InputError, match="chip 3 has no scale_up link left"):
+        Fabric.of(system, load_chip("h100"))
+
+
+def test_algorithms_that_do_not_fit_are_refused() -> None:
+    fabric = make("ring", 6)
+    with pytest.raises(InputError, match="power of two"):
+        run_collective(fabric, Collective("all_reduce", 1, Group(6), "halving_doubling"))
+    with pytest.raises(InputError, match="no switch"):
+        run_collective(fabric, Collective("all_reduce", 1, Group(6), "in_switch"))
+
+
+def test_a_group_of_one_has_nothing_to_do() -> None:
+    assert run_collective(make("switch", 8), Collective("all_reduce", 2**20, Group(1))).time_ps == 0
+    assert candidates(make("switch", 8), Collective("all_reduce", 1, Group(1)))
+
+
+def test_dimensions_may_be_put_together_by_hand() -> None:
+    link = LinkSpec(name="x", bandwidth=RATE, latency=0.0, topology="switch", domain=4, efficiency=1.0)
+    fabric = Fabric("two switches", 16, (Dim("scale_up", "switch", 4, 1, link, RATE), Dim("scale_up", "switch", 4, 4, link, RATE)))
+    assert run_collective(fabric, Collective("all_reduce", 2**20, Group(16))).time_ps > 0
+
+
+def test_bench_prints_the_table_of_nccl_tests() -> None:
+    result = CliRunner().invoke(cli, ["network", "bench", "hgx-h100", "--bytes", "1MiB:4MiB"])
+    assert result.exit_code == 0
+    assert "busbw (GB/s)" in result.output
+    assert "1048576" in result.output
+    assert "ring ll128" in result.output
+
+
+def test_bench_as_json_with_a_figure(tmp_path: Any) -> None:
+    args = ["network", "bench", "tpu-v4-x64", "--bytes", "1MiB", "--json", "--plot", str(tmp_path / "x.svg")]
+    result = CliRunner().invoke(cli, args)
+    row = json.loads(result.output)["rows"][0]
+    assert row["busbw_GBps"] == pytest.approx(row["algbw_GBps"] * 2 * 63 / 64)
+    assert (tmp_path / "x.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (["hgx-h100", "--chips", "3"], "does not divide the 8 chips"),
+        (["hgx-h100", "--bytes", "4MiB:1KiB"], "from the smaller to the larger"),
+        (["hgx-h100", "--bytes", "many"], "not a quantity"),
+        (["hgx-h100", "--set", "scale_up.bandwidth=0 GB/s"], "scale_up.bandwidth: must be more than 0"),
+        (["hgx-h100", "--plot", "x.doc", "--bytes", "1KiB"], "must end in .png"),
+        (["hgx-h100", "--set", "dims=[2, 2]"], "a node has 8 chips"),
+    ],
+)
+def test_bench_refuses_in_one_sentence(args: list[str], text: str) -> None:
+    result = CliRunner().invoke(cli, ["network", "bench", *args])
+    assert result.exit_code == 2
+    assert text in result.output
