@@ -113,7 +113,8 @@ def test_a_file_loads_as_si(write) -> None:
         (
             "topology: ring",
             "topology: rings",
-            "chip.yaml:15:59: scale_up.topology: 'rings' is not one of 'switch', 'full_mesh', 'torus', 'ring' "
+            "chip.yaml:15:59: scale_up.topology: 'rings' is not one of 'switch', 'full_mesh', 'torus', 'ring', "
+            "'point_to_point', 'fat_tree' "
             "(did you mean 'ring'?)",
         ),
         ("efficiency: 0.9", "efficiency: 1.9", "chip.yaml:15:86: scale_up.efficiency: must be at most 1, found 1.9"),

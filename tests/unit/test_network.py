@@ -30,8 +30,13 @@ def make(topology: str, chips: int, *, dims: tuple[int, ...] = (), **link: Any) 
     return Fabric.of(system, load_chip("custom-npu"))
 
 
-def time_us(fabric: Fabric, kind: Kind, nbytes: int, algorithm: Algorithm = "auto", group: Group | None = None) -> float:
-    return run_collective(fabric, Collective(kind, nbytes, group or Group(fabric.chips), algorithm, chunks=1)).time_ps / 1e6
+def time_us(
+    fabric: Fabric, kind: Kind, nbytes: int, algorithm: Algorithm = "auto", group: Group | None = None
+) -> float:
+    return (
+        run_collective(fabric, Collective(kind, nbytes, group or Group(fabric.chips), algorithm, chunks=1)).time_ps
+        / 1e6
+    )
 
 
 def test_ring_in_a_switch_takes_its_closed_form() -> None:
@@ -71,13 +76,17 @@ def test_an_uplink_is_shared_as_its_oversubscription_says() -> None:
 
 
 def test_planes_carry_different_messages() -> None:
-    one, two = (run_collective(make("switch", 8, planes=n), Collective("all_reduce", 2**26, Group(8), "ring")) for n in (1, 2))
+    one, two = (
+        run_collective(make("switch", 8, planes=n), Collective("all_reduce", 2**26, Group(8), "ring")) for n in (1, 2)
+    )
     assert two.time_ps == pytest.approx(one.time_ps, rel=0.02)
 
 
 def test_each_message_may_cost_its_port_time() -> None:
     slow = make("switch", 8, message_overhead=2e-6)
-    assert time_us(slow, "all_to_all", 800) == pytest.approx(time_us(make("switch", 8), "all_to_all", 800) + 14, rel=0.01)
+    assert time_us(slow, "all_to_all", 800) == pytest.approx(
+        time_us(make("switch", 8), "all_to_all", 800) + 14, rel=0.01
+    )
 
 
 def test_part_of_a_ring_is_a_line() -> None:
@@ -88,7 +97,9 @@ def test_part_of_a_ring_is_a_line() -> None:
     assert half > whole / 2
 
 
-@pytest.mark.parametrize(("size", "stride", "parts"), [(8, 1, [8]), (32, 1, [8, 4]), (4, 8, [4]), (2, 4, [2]), (16, 2, [4, 4])])
+@pytest.mark.parametrize(
+    ("size", "stride", "parts"), [(8, 1, [8]), (32, 1, [8, 4]), (4, 8, [4]), (2, 4, [2]), (16, 2, [4, 4])]
+)
 def test_groups_lie_along_dimensions(size: int, stride: int, parts: list[int]) -> None:
     fabric = Fabric.of(load_system("h800-x32"), load_chip("h800"))
     assert [part.size for part in fabric.parts(Group(size, stride))] == parts
@@ -115,7 +126,9 @@ def test_h800_differs_from_h100_by_its_nvlink_only() -> None:
 
 def test_small_and_large_messages_take_different_protocols() -> None:
     fabric = Fabric.of(load_system("hgx-h100"), load_chip("h100"))
-    chosen = [run_collective(fabric, Collective("all_reduce", n, Group(8))).choice for n in (2**12, 2**18, 2**22, 2**28)]
+    chosen = [
+        run_collective(fabric, Collective("all_reduce", n, Group(8))).choice for n in (2**12, 2**18, 2**22, 2**28)
+    ]
     assert [choice[1] for choice in chosen] == ["ll", "ll128", "simple", "in_switch"]
 
 
@@ -169,7 +182,9 @@ def test_a_group_of_one_has_nothing_to_do() -> None:
 
 def test_dimensions_may_be_put_together_by_hand() -> None:
     link = LinkSpec(name="x", bandwidth=RATE, latency=0.0, topology="switch", domain=4, efficiency=1.0)
-    fabric = Fabric("two switches", 16, (Dim("scale_up", "switch", 4, 1, link, RATE), Dim("scale_up", "switch", 4, 4, link, RATE)))
+    fabric = Fabric(
+        "two switches", 16, (Dim("scale_up", "switch", 4, 1, link, RATE), Dim("scale_up", "switch", 4, 4, link, RATE))
+    )
     assert run_collective(fabric, Collective("all_reduce", 2**20, Group(16))).time_ps > 0
 
 

@@ -1,4 +1,4 @@
-"""Suite `collective`: collectives on described systems against measured ones, and against ASTRA-sim where it is sound."""
+"""Suite `collective`: collectives against measured ones, and against ASTRA-sim where its model is sound."""
 
 from __future__ import annotations
 
