@@ -45,6 +45,9 @@ class TensorCore(Spec):
     """Dense multiply-accumulates per cycle of one core, for each data type."""
     latency_cycles: Count
     """From the issue of one step to its result being usable by the next one."""
+    synchronous: bool = False
+    """The issuing threads load operands into registers and wait for the result (mma.sync, MFMA). Otherwise the unit
+    reads the scratchpad itself and runs beside the vector unit (wgmma, tcgen05)."""
 
     @property
     def rates(self) -> dict[Dtype, float]:
@@ -68,6 +71,8 @@ class LocalMemory(Spec):
     """A memory private to one core."""
 
     capacity: Size
+    read_bytes_per_cycle: Rate | None = None
+    """What it can feed to the units; no limit where it is not stated."""
 
 
 class Port(Spec):

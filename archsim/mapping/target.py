@@ -17,8 +17,10 @@ from archsim.errors import InputError
 from archsim.hardware import ChipSpec, Dtype
 from archsim.mapping import noc
 from archsim.models import matrix
+from archsim.models.attention import feed_cycles
 from archsim.models.vector import VectorCost, vector_cycles
 from archsim.program import Cache, Dram, Link, Machine, Memory, Resource, Unit, attoseconds_per_byte
+from archsim.trace.graph import DTYPE_BITS
 
 __all__ = ["RouteTable", "Target", "make_target"]
 
@@ -135,14 +137,31 @@ class Target:
             m, n, k, step_m=unit.m, step_n=unit.n, step_k=unit.k * wide, macs_per_cycle=rate
         )
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether the matrix unit runs beside the vector unit of the same warps."""
+        unit = self.chip.core.matrix
+        return unit.kind == "systolic" or not unit.synchronous
+
+    def fed_cycles(self, m: Ints, n: Ints, k: Ints, dtype: str) -> Ints:
+        """Cycles of tile products with ``m`` rows at hand and the other operand read from the scratchpad."""
+        unit, per_cycle = self.chip.core.matrix, self.chip.core.scratchpad.read_bytes_per_cycle
+        busy = self.matrix_cycles(m, n, k, dtype)
+        if unit.kind == "systolic" or per_cycle is None:
+            return busy
+        m, n, k = (np.asarray(x, dtype=np.int64) for x in (m, n, k))
+        width = DTYPE_BITS[self.compute_dtype(dtype)] / 8
+        feed = feed_cycles(m, n, k, step_m=unit.m, element_bytes=width, bytes_per_cycle=per_cycle)
+        return busy + feed if unit.synchronous else np.maximum(busy, feed)
+
     def peak_flops(self, dtype: str) -> float:
         """Dense peak of the chip in FLOP/s at its quoted clock, which power may not allow to hold."""
         return self.chip.flops(self.compute_dtype(dtype))
 
-    def vector_cycles(self, elements: Ints | int, cost: VectorCost) -> Ints:
-        """Cycles of one core's vector unit."""
+    def vector_cycles(self, elements: Ints | int, cost: VectorCost, *, in_turn: bool = False) -> Ints:
+        """Cycles of one core's vector unit; ``in_turn``: its two pipes wait for each other."""
         unit = self.chip.core.vector
-        return vector_cycles(elements, cost, lanes=unit.lanes, special=unit.special_lanes)
+        return vector_cycles(elements, cost, lanes=unit.lanes, special=unit.special_lanes, in_turn=in_turn)
 
     def tile_floor(self) -> tuple[int, int, int]:
         """Smallest (m, n, k) worth a tile: the unit's natural step."""

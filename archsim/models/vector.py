@@ -55,12 +55,15 @@ COSTS: dict[str, VectorCost] = {
 
 
 def vector_cycles(
-    elements: NDArray[np.int64] | int, cost: VectorCost, *, lanes: int, special: int
+    elements: NDArray[np.int64] | int, cost: VectorCost, *, lanes: int, special: int, in_turn: bool = False
 ) -> NDArray[np.int64]:
     """Cycles of ``elements`` elements at ``cost`` operations each, at least one.
+
+    in_turn: too few warps to fill both pipes, so that the times of simple and special operations add up.
 
     >>> int(vector_cycles(128 * 128, COSTS["online_softmax"], lanes=128, special=16))
     1024
     """
-    per_element = max(cost.simple / lanes, cost.special / special)
+    pipes = (cost.simple / lanes, cost.special / special)
+    per_element = sum(pipes) if in_turn else max(pipes)
     return np.maximum(np.ceil(np.asarray(elements) * per_element).astype(np.int64), 1)

@@ -192,7 +192,7 @@ def test_a_tile_that_fits_no_buffer_is_named_with_its_bytes() -> None:
     tiny = make_target(load_chip("custom-npu", {"core.scratchpad.capacity": "16 KiB"}))
     with pytest.raises(InputError, match=r"no tile of a bf16 product fits custom-npu: .* B of scratchpad \(16,384 B\)"):
         choose_tiling(tiny, MatmulShape((64,), 64, 64, "bf16", 2.0, 2.0, 2.0))
-    tiny = make_target(load_chip("custom-npu", {"core.accumulator.capacity": "4 KiB"}))
+    tiny = make_target(load_chip("custom-npu", {"core.accumulator.capacity": "3 KiB"}))
     shape = AttentionShape(1, 1, 64, 1, 1, 80, 64, True, None, False, "bf16", 2.0, 2.0)
     with pytest.raises(InputError, match="no attention tile with heads of 80 fits custom-npu"):
         lower_attention(tiny, "attention", shape, (0, 1, 2, 3))

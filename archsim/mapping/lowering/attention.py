@@ -6,11 +6,10 @@ items (split-KV, partial results merged at the end). For every chunk of keys::
 
     load K, load V -> scores Q K^T (matrix) -> online softmax (vector) -> P V (matrix)
 
-The scores of the next chunk depend on neither the softmax nor P V of this one, so matrix and vector unit
-overlap, two score tiles deep, as in FlashAttention-3. Keys and values stored in a narrower type than the matrix unit
-multiplies are converted on the vector unit. A causal mask shortens the key range of early query
-blocks; the tiles on the diagonal are computed whole. MLA's absorbed form reads one latent array as keys and
-values (``kv_shared``).
+Chunks either take turns, or the softmax of one overlaps with P V of the one before (`archsim.models.attention`): the
+kernel and the matrix unit decide. Keys and values stored in a narrower type than the matrix unit multiplies are
+converted on the vector unit. A causal mask shortens the key range of early query blocks; the tiles on the diagonal are
+computed whole. MLA's absorbed form reads one latent array as keys and values (``kv_shared``).
 
 Reference: Shah et al., "FlashAttention-3", 2024, section 3; Dao et al., "Flash-Decoding", 2023.
 """
@@ -19,58 +18,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from heapq import heapreplace
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from archsim.errors import InputError
+from archsim.mapping.lowering.attention_cut import (
+    AttentionKernel,
+    AttentionShape,
+    Cut,
+    back_to_back,
+    choose_cut,
+    overlaps,
+    packed_rows,
+    softmax_cost,
+)
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.target import Target
 from archsim.models.vector import COSTS, VectorCost
 
-__all__ = ["AttentionShape", "lower_attention"]
+__all__ = ["AttentionKernel", "AttentionShape", "lower_attention"]
 
 Ints = NDArray[np.int64]
 Q, K, V, OUT, PARTIAL = 0, 1, 2, 3, 4
-SCORE_TILES = 2
-MAX_SLOTS = 4
-#: share of the best time within which cuts count as equal
-INDIFFERENT = 0.02
-
-
-@dataclass(frozen=True)
-class AttentionShape:
-    """Dims of the operator (see docs/trace-format.md), bytes of an element of queries, of keys and values, of output.
-
-    ``convert``: keys and values are stored narrower than they are multiplied.
-    """
-
-    batch: int
-    q_len: int
-    kv_len: int
-    heads: int
-    kv_heads: int
-    d_qk: int
-    d_v: int
-    causal: bool
-    window: int | None
-    kv_shared: bool
-    dtype: str
-    q_bytes: float
-    kv_bytes: float
-    out_bytes: float = 2.0
-    convert: bool = False
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """Query rows and keys of a tile, ranges the keys are split into, chunks that fit the scratchpad."""
-
-    rows: int
-    keys: int
-    splits: int
-    slots: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +59,7 @@ class _Items:
 
 def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: tuple[int, int, int, int]) -> Lowered:
     """The Program of ``shape``; ``tensors`` are the graph tensors of q, k, v and the output."""
-    cut = _choose(target, shape)
+    cut = choose_cut(target, shape)
     items = _enumerate(shape, cut)
     chunks = -(-items.keys // cut.keys)
     # heads in sections whose keys the cache can hold; in each the longest first, since causal items differ and cores
@@ -102,7 +71,8 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
 
     size = 5 * chunks + 3  # query load, five steps a chunk, normalise, store
     first = np.cumsum(size) - size
-    merged = count // cut.splits if cut.splits > 1 else 0
+    partial = cut.splits > 1 or shape.kernel.partials
+    merged = count // cut.splits if partial else 0
     table = StepTable(target, int(size.sum()) + 3 * merged)
     width = shape.q_bytes
     table.load(first, core, Q, items.query * shape.d_qk * width, items.rows * shape.d_qk * width)
@@ -111,20 +81,20 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     item = np.repeat(np.arange(count), chunks)
     j = np.arange(len(item)) - np.repeat(np.cumsum(chunks) - chunks, chunks)
     spread, rows = core[item], items.rows[item]
-    load_k = first[item] + 1 + 5 * j
-    load_v, score, softmax, value = (load_k + i for i in range(1, 5))
+    overlap = overlaps(target, shape)
+    load_k, load_v, score, softmax, value = _places(first[item], j, chunks[item], overlap=overlap)
     keys = np.minimum(cut.keys, items.keys[item] - j * cut.keys)
     position = items.head[item] * shape.kv_len + items.begin[item] + j * cut.keys
-    table.load(load_k, spread, K, position * shape.d_qk * shape.kv_bytes, keys * shape.d_qk * shape.kv_bytes)
-    v_bytes = 0 if shape.kv_shared else shape.d_v * shape.kv_bytes
-    table.load(load_v, spread, V, position * v_bytes, keys * v_bytes)
-    table.multiply(score, spread, rows, keys, shape.d_qk, shape.dtype)
-    vector = target.vector_cycles(rows * keys, COSTS["online_softmax"])
+    table.load(load_k, spread, K, position * shape.k_bytes, keys * shape.k_bytes)
+    table.load(load_v, spread, V, position * shape.v_bytes, keys * shape.v_bytes)
+    # a block is worked on whole, however many of its keys are there
+    table.multiply(score, spread, rows, cut.keys, shape.d_qk, shape.dtype, fed=True)
+    vector = target.vector_cycles(rows * cut.keys, softmax_cost(shape, cut.keys), in_turn=overlap)
     if shape.convert:
         read = keys * (shape.d_qk + (0 if shape.kv_shared else shape.d_v))
         vector = vector + target.vector_cycles(read, COSTS["dequantise"])
     table.vector(softmax, spread, vector)
-    table.multiply(value, spread, rows, shape.d_v, keys, shape.dtype)
+    table.multiply(value, spread, rows, shape.d_v, cut.keys, shape.dtype, fed=True)
 
     table.after(score, load_k)
     table.after(score, first[item])
@@ -134,24 +104,34 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     # position of a chunk in its core's sequence, to find who used its slot and its score tile before
     in_core = np.lexsort((np.arange(len(item)), spread))
     rank = np.arange(len(item)) - np.searchsorted(spread[in_core], spread[in_core])
-    for depth, waiting in ((cut.slots, (load_k, load_v)), (SCORE_TILES, (score,))):
+    for depth, waiting in ((cut.slots, (load_k, load_v)), (2 if overlap else 1, (score,))):
         has = rank >= depth
         for steps in waiting:
             table.after(steps[in_core[has]], value[in_core[np.flatnonzero(has) - depth]])
-    # two query blocks fit: the next item's queries arrive while this one runs
+    if overlap:  # the warps issue the next scores before they turn to P V, and then work on those scores
+        later = np.flatnonzero(j >= 1)
+        table.after(score[later], softmax[later - 1])
+        table.after(value[later - 1], score[later])
+    # the next item's queries arrive while this one runs, if they have a place
     normalise, store = first + size - 2, first + size - 1
     by_turn = np.full((int(turn.max()) + 1, cores), -1, dtype=np.int64)
     by_turn[turn, core] = store
-    older = np.flatnonzero(turn >= 2)
-    table.after(first[older], by_turn[turn[older] - 2, core[older]])
+    older = np.flatnonzero(turn >= cut.queries)
+    table.after(first[older], by_turn[turn[older] - cut.queries, core[older]])
+    if not back_to_back(shape):
+        by_turn[turn, core] = normalise
+        early = np.flatnonzero((j < cut.slots) & (turn[item] >= 1))
+        before = by_turn[turn[item[early]] - 1, spread[early]]
+        table.after(load_k[early], before)
+        table.after(load_v[early], before)
 
     table.after(normalise[item], value)
     table.vector(normalise, core, target.vector_cycles(items.rows * shape.d_v, VectorCost(1.0, 0.0)))
-    out_width = 4.0 if cut.splits > 1 else shape.out_bytes
+    out_width = 4.0 if partial else shape.out_bytes
     table.store(
         store,
         core,
-        PARTIAL if cut.splits > 1 else OUT,
+        PARTIAL if partial else OUT,
         items.out * shape.d_v * out_width,
         items.rows * shape.d_v * out_width,
     )
@@ -171,9 +151,26 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
         table.after(fetch + 1, fetch)
         table.store(fetch + 2, lanes, OUT, starts * shape.d_v * shape.out_bytes, height * shape.d_v * shape.out_bytes)
         table.after(fetch + 2, fetch + 1)
-    text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (f", split-KV {cut.splits}" if merged else "")
+    text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (f", split-KV {cut.splits}" if cut.splits > 1 else "")
     regions = ["q", "k", "v", "out"] + (["partial results"] if merged else [])
     return table.build(name, regions, [*tensors, *([WORKSPACE] if merged else [])], text)
+
+
+def _places(first: Ints, j: Ints, chunks: Ints, *, overlap: bool) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """Steps of chunk ``j`` of items that begin at ``first``: loads of K and V, scores, softmax, value.
+
+    Five in a row; with overlap P V of a chunk comes after the scores of the next one, which are issued before it.
+
+    >>> one = np.zeros(2, dtype=int)
+    >>> [each.tolist() for each in _places(one, np.arange(2), one + 2, overlap=True)]
+    [[1, 5], [2, 6], [3, 7], [4, 9], [8, 10]]
+    """
+    load_k = first + 1 + 5 * j
+    if not overlap:
+        return load_k, load_k + 1, load_k + 2, load_k + 3, load_k + 4
+    load_k = load_k - (j > 0)
+    value = np.where(j + 1 < chunks, load_k + 7 + (j > 0), first + 5 * chunks)
+    return load_k, load_k + 1, load_k + 2, load_k + 3 + (j > 0), value
 
 
 def _deal(chunks: Ints, cores: int) -> tuple[Ints, Ints]:
@@ -201,18 +198,13 @@ def _heads_per_section(target: Target, shape: AttentionShape, items: _Items) -> 
     Reference: the scheduler of FlashAttention-3 for causal and variable-length batches does the same.
     """
     heads = shape.batch * shape.kv_heads
-    head_bytes = shape.kv_len * shape.kv_bytes * (shape.d_qk + (0 if shape.kv_shared else shape.d_v))
+    head_bytes = shape.kv_len * (shape.k_bytes + shape.v_bytes)
     for_cores = -(-target.cores * heads // len(items.head))
     return min(max(int(target.cache_bytes / 2 // head_bytes), for_cores), heads) if target.cache_bytes else heads
 
 
-def _packed_rows(shape: AttentionShape) -> int:
-    """Query rows that share a key/value head: a whole group's when one query each, as decode kernels pack them."""
-    return shape.q_len * (shape.heads // shape.kv_heads) if shape.q_len <= 16 else shape.q_len
-
-
-def _enumerate(shape: AttentionShape, cut: _Cut) -> _Items:
-    packed = _packed_rows(shape)
+def _enumerate(shape: AttentionShape, cut: Cut) -> _Items:
+    packed = packed_rows(shape)
     units = shape.batch * shape.heads * shape.q_len // packed  # blocks of rows with the same keys and mask
     per_kv_head = units // (shape.batch * shape.kv_heads)
     blocks = -(-packed // cut.rows)
@@ -222,7 +214,7 @@ def _enumerate(shape: AttentionShape, cut: _Cut) -> _Items:
     begin_row = block * cut.rows
     rows = np.minimum(cut.rows, packed - begin_row)
     end, begin = np.full(len(unit), shape.kv_len), np.zeros(len(unit), dtype=np.int64)
-    if shape.causal and packed == shape.q_len:
+    if shape.causal and packed == shape.q_len and not shape.kernel.whole:
         past = shape.kv_len - shape.q_len
         end = past + begin_row + rows
         if shape.window is not None:
@@ -236,52 +228,3 @@ def _enumerate(shape: AttentionShape, cut: _Cut) -> _Items:
     query = unit * packed + begin_row
     total = shape.batch * shape.heads * shape.q_len
     return _Items(rows, query, unit // per_kv_head, begin, keys, query + split * total)
-
-
-def _choose(target: Target, shape: AttentionShape) -> _Cut:
-    """The cut with the least estimated time; ties go to the larger tile."""
-    packed = _packed_rows(shape)
-    k_width = shape.d_qk * shape.kv_bytes
-    v_width = 0.0 if shape.kv_shared else shape.d_v * shape.kv_bytes
-    units = shape.batch * shape.heads * shape.q_len // packed
-    seen = shape.kv_len if shape.window is None else min(shape.kv_len, shape.window + shape.q_len)
-    mean_keys = seen - (shape.q_len - 1) / 2 if shape.causal and packed == shape.q_len else seen
-    found: list[tuple[float, _Cut]] = []
-    sizes = [16, 32, 64, 128, 256, 512, 1024]
-    for rows, keys, splits in product(sizes, sizes, [1, 2, 4, 8, 16, 32, 64]):
-        if (
-            (rows > 16 and rows >= 2 * packed)
-            or (keys > 16 and keys >= 2 * seen)
-            or (splits > 1 and splits * keys > seen)
-        ):
-            continue
-        free = target.scratchpad_bytes - 2 * rows * shape.d_qk * shape.q_bytes
-        slots = min(int(free // (keys * (k_width + v_width))), MAX_SLOTS)
-        if slots < 2 or 4 * rows * (shape.d_v + SCORE_TILES * keys) > target.accumulator_bytes:
-            continue
-        items = units * -(-packed // rows) * splits
-        height = min(rows, packed)
-        chunks = max(mean_keys / splits / keys, 1.0)
-        m, n, d = np.array([height, height]), np.array([keys, shape.d_v]), np.array([shape.d_qk, keys])
-        matrix = float(target.matrix_cycles(m, n, d, shape.dtype).sum()) / target.matrix_clock
-        vector = float(target.vector_cycles(height * keys, COSTS["online_softmax"])) / target.clock
-        port = keys * (k_width + v_width) / target.port_read_bytes_per_s
-        load = items / target.cores
-        waves = max(np.ceil(load) if splits > 1 or not shape.causal or load < 2 else load, 1.0)
-        tail = matrix + vector + port + target.memory_latency_s * (2 if splits > 1 else 1)
-        merge = items * height * shape.d_v * 8 / target.cores / target.port_read_bytes_per_s if splits > 1 else 0.0
-        # Little's law: no more than the slots' bytes are on their way at once
-        waiting = (target.loaded_latency_s + port) / slots
-        dram = shape.batch * shape.kv_heads * seen * (k_width + v_width) / target.dram_bytes_per_s
-        time = max(waves * chunks * max(matrix, vector, port, waiting), dram) + tail + merge
-        found.append((time, _Cut(rows, keys, splits, slots)))
-    if not found:
-        need = 2 * 16 * shape.d_qk * shape.q_bytes + 2 * 16 * (k_width + v_width)
-        raise InputError(
-            f"no attention tile with heads of {shape.d_qk} fits {target.name}: 16 queries x 16 keys need "
-            f"{need:,.0f} B of scratchpad ({target.scratchpad_bytes:,} B) and {64 * (shape.d_v + 32):,} B of "
-            f"accumulator ({target.accumulator_bytes:,} B)"
-        )
-    # among nearly equal ones the largest tile: fewer, larger transfers hold up better in a busy memory
-    close = min(time for time, _ in found) * (1 + INDIFFERENT)
-    return max((cut for time, cut in found if time <= close), key=lambda cut: (cut.rows * cut.keys, -cut.splits))

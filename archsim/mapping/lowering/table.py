@@ -82,10 +82,13 @@ class StepTable:
         self.offset[at] = np.where(moved, place, 0)
         self.core[at] = core
 
-    def multiply(self, at: Ints, core: Ints, m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str) -> None:
-        """Tile products on the matrix units; an empty one becomes a join."""
+    def multiply(
+        self, at: Ints, core: Ints, m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str, *, fed: bool = False
+    ) -> None:
+        """Tile products on the matrix units; an empty one becomes a join. fed: reading the scratchpad counts."""
         m, n, k = np.broadcast_arrays(np.asarray(m), np.asarray(n), np.asarray(k))
-        cycles = self.target.matrix_cycles(np.maximum(m, 1), np.maximum(n, 1), np.maximum(k, 1), dtype)
+        rate = self.target.fed_cycles if fed else self.target.matrix_cycles
+        cycles = rate(np.maximum(m, 1), np.maximum(n, 1), np.maximum(k, 1), dtype)
         cycles = np.where((m > 0) & (n > 0) & (k > 0), cycles, 0)
         self._work(at, core, self.target.matrix_routes, cycles, self.target.matrix_clock)
 

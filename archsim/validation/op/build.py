@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archsim.mapping.lowering.attention import AttentionShape
+from archsim.mapping.lowering.attention import AttentionKernel, AttentionShape
 from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import COSTS
 from archsim.trace.graph import DTYPE_BITS
@@ -38,12 +38,13 @@ def product(rows: Sequence[int], n: int, k: int, form: Format) -> tuple[tuple[Ke
 def attention(
     batch: int, q_len: int, kv_len: int, heads: int, kv_heads: int, d_qk: int, d_v: int, *, dtype: str = "bf16",
     causal: bool = True, kv_bytes: float = WIDE, cache_bytes: float | None = None,
+    kernel: AttentionKernel = AttentionKernel(),
 ) -> tuple[Kernel, ...]:  # fmt: skip
     """Fused attention. cache_bytes: a kernel before it rotates q and k and appends k and v, so wide, to the cache."""
     q_bytes = DTYPE_BITS[dtype] // 8
     shape = AttentionShape(
         batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, causal, None, False, dtype, q_bytes, kv_bytes, WIDE,
-        convert=kv_bytes < q_bytes,
+        convert=kv_bytes < q_bytes, kernel=kernel,
     )  # fmt: skip
     core = Attention(shape, (X, K, V, Y))
     if cache_bytes is None:
@@ -59,7 +60,9 @@ def attention(
     return append, core
 
 
-def mla_prefill(batch: int, q_len: int, heads: int) -> tuple[Kernel, ...]:
+def mla_prefill(
+    batch: int, q_len: int, heads: int, *, dtype: str = "bf16", kernel: AttentionKernel = AttentionKernel()
+) -> tuple[Kernel, ...]:
     """DeepSeek's attention with keys and values expanded, after the rotation of 64 of 192 dims and the append."""
     tokens = batch * q_len
     rotated, latent = tokens * 64 * (heads + 1), tokens * 576
@@ -68,19 +71,27 @@ def mla_prefill(batch: int, q_len: int, heads: int) -> tuple[Kernel, ...]:
         ((X, tokens * heads * 64 * WIDE), (K, tokens * heads * 64 * WIDE), (CACHE, latent * WIDE)),
         ((rotated, COSTS["rotary"]),),
     )  # fmt: skip
-    return append, *attention(batch, q_len, q_len, heads, heads, 192, 128)
+    kv_bytes = DTYPE_BITS[dtype] // 8
+    return append, *attention(
+        batch, q_len, q_len, heads, heads, 192, 128, dtype=dtype, kv_bytes=kv_bytes, kernel=kernel
+    )
 
 
-def mla_decode(batch: int, kv_len: int, heads: int, kv_bytes: float) -> tuple[Kernel, ...]:
+def mla_decode(
+    batch: int, kv_len: int, heads: int, kv_bytes: float, *, dtype: str = "bf16",
+    kernel: AttentionKernel = AttentionKernel(),
+) -> tuple[Kernel, ...]:  # fmt: skip
     """DeepSeek's absorbed attention over the latent cache, after the rotation and the append of one token each."""
     rotated, latent = batch * 64 * (heads + 1), batch * 576
+    q_bytes = DTYPE_BITS[dtype] // 8
     append = Vector(
         max(batch, rotated // ANY_ROW), ((GATHERED, (rotated + latent) * WIDE),),
-        ((X, batch * heads * 64 * WIDE), (CACHE, latent * kv_bytes)), ((rotated, COSTS["rotary"]),),
+        ((X, batch * heads * 64 * q_bytes), (CACHE, latent * kv_bytes)), ((rotated, COSTS["rotary"]),),
     )  # fmt: skip
     shape = AttentionShape(
-        batch, 1, kv_len, heads, 1, 576, 512, True, None, True, "bf16", WIDE, kv_bytes, WIDE, convert=kv_bytes < WIDE
-    )
+        batch, 1, kv_len, heads, 1, 576, 512, True, None, True, dtype, q_bytes, kv_bytes, WIDE,
+        convert=kv_bytes < q_bytes, kernel=kernel,
+    )  # fmt: skip
     return append, Attention(shape, (X, K, K, Y))
 
 

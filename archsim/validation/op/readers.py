@@ -7,7 +7,7 @@ from archsim.validation.op import build
 from archsim.validation.op.case import Case, target_of
 from archsim.validation.op.dtypes import Format, format_of, width
 from archsim.validation.op.routing import rank_rows
-from archsim.validation.op.sources import DEVICES, Source, source_of
+from archsim.validation.op.sources import DEVICES, Source, mla_kernel, source_of
 from archsim.validation.table import Record
 
 __all__ = ["chip_of", "formats_of", "read_attention", "read_matmul", "read_mla", "read_moe", "read_rows"]
@@ -81,14 +81,20 @@ def read_attention(row: Record) -> Case | str:
     if isinstance(form, str):
         return form
     held = width(row.text("kv_dtype")) if graphs else None
-    # prefill attends to the keys just computed, decode to the cache
-    kv_bytes = held if held is not None and phase == "decode" else DTYPE_BITS[form.dtype] / 8
+    dtype = multiplied(chip, form.dtype, held)
     kernels = build.attention(
-        batch, q_len, kv_len, heads, kv_heads, d, d, dtype=form.dtype, kv_bytes=kv_bytes, cache_bytes=held
+        batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype, kv_bytes=held or DTYPE_BITS[dtype] / 8,
+        cache_bytes=held,
+        kernel=source.attention,
     )
     dtype = _label(row.text("dtype")) + (f"/kv {_label(row.text('kv_dtype'))}" if graphs else "")
     name = f"{chip} attention {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads}"
     return Case(name, chip, f"attention {phase}", dtype, kernels, row.number("latency_us"), source)
+
+
+def multiplied(chip: str, dtype: str, held: float | None) -> str:
+    """The type that is multiplied: TensorRT-LLM multiplies fp8 where keys and values are held so and the chip can."""
+    return "fp8" if held == 1 and "fp8" in formats_of(chip) else dtype
 
 
 def read_mla(row: Record) -> Case | str:
@@ -99,10 +105,13 @@ def read_mla(row: Record) -> Case | str:
     chip, source = where
     batch, q_len, kv_len, heads = (row.integer(name) for name in ("batch", "q_len", "kv_len", "heads_per_gpu"))
     phase, dtype = row.text("phase"), f"{_label(row.text('dtype'))}/kv {_label(row.text('kv_dtype'))}"
+    held = width(row.text("kv_dtype"))
+    math = multiplied(chip, "bf16", held)
     if phase == "decode":
-        kernels = build.mla_decode(batch, kv_len, heads, width(row.text("kv_dtype")))
+        kernel = mla_kernel(source, asynchronous=target_of(chip).asynchronous)
+        kernels = build.mla_decode(batch, kv_len, heads, held, dtype=math, kernel=kernel)
     else:
-        kernels = build.mla_prefill(batch, q_len, heads)
+        kernels = build.mla_prefill(batch, q_len, heads, dtype=math, kernel=source.attention)
     name = f"{chip} mla {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}"
     return Case(name, chip, f"mla {phase}", dtype, kernels, row.number("latency_us"), source)
 

@@ -6,10 +6,12 @@ The rules are data, one line a source, each with its reason; nothing here is fit
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
-__all__ = ["DEVICES", "SOURCES", "Source", "source_of"]
+from archsim.mapping.lowering.attention import AttentionKernel
+
+__all__ = ["DEVICES", "SOURCES", "Source", "mla_kernel", "source_of"]
 
 #: chip presets by the name that a reference file gives its device
 DEVICES = {
@@ -33,7 +35,7 @@ DEVICES = {
 class Source:
     """How one source measured.
 
-    first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
+    attention: how its attention kernels are written. first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
     count. weight_copies: how many copies of the weights its loop goes round; they are read from memory when all of them
     together exceed the cache. flushed: everything comes from memory.
     """
@@ -44,7 +46,14 @@ class Source:
     reason: str
     weight_copies: float = 1
     flushed: bool = False
+    attention: AttentionKernel = AttentionKernel()
 
+
+#: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads
+TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, persistent=False)
+#: FlashAttention-2 as these two call it: no split-KV, and Vidur's walks over all keys whatever the mask hides
+UNSPLIT = AttentionKernel(overlap=False, split=False, persistent=False)
+PAGED = AttentionKernel(overlap=False, whole=True, persistent=False)
 
 SOURCES = (
     Source(
@@ -56,11 +65,13 @@ SOURCES = (
         "Vidur", r"Vidur", False,
         "kernel time by Kineto while a whole layer runs: no gap; activations just written, weights long evicted",
         weight_copies=inf,
+        attention=PAGED,
     ),
     Source(
         "LLMServingSim", r"LLMServingSim", False,
         "kernel time by a profiler while a whole model runs: no gap; activations just written, weights long evicted",
         weight_copies=inf,
+        attention=UNSPLIT,
     ),
     Source(
         "aiconfigurator GEMM", r"/gemm/", True,
@@ -72,6 +83,7 @@ SOURCES = (
         "aiconfigurator", r"/(attention|mla|moe)/", True,
         "period of a loop of CUDA graph replays over the same operands: the device's gap between kernels is in it, and "
         "what fits the cache is warm",
+        attention=TENSORRT_LLM,
     ),
     Source(
         "DeepGEMM", r"DeepGEMM", False,
@@ -83,6 +95,14 @@ SOURCES = (
         "period of a loop of calls over the same operands, queued ahead, so the device's gap is in it",
     ),
 )  # fmt: skip
+
+
+def mla_kernel(source: Source, *, asynchronous: bool) -> AttentionKernel:
+    """The kernel for absorbed MLA: FlashMLA and its kin always write partial results and merge them.
+
+    There is none for matrix units that are synchronous: there a kernel for prefill, which splits no keys, runs instead.
+    """
+    return replace(source.attention, pack=AttentionKernel.pack, partials=asynchronous, split=asynchronous)
 
 
 def source_of(text: str) -> Source | None:

@@ -1,0 +1,181 @@
+"""Which tiles an attention operator is cut into: query rows, keys of a block, and ranges that the keys are split into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from archsim.errors import InputError
+from archsim.mapping.target import Target
+from archsim.models.attention import block_time
+from archsim.models.vector import COSTS, VectorCost
+
+__all__ = ["AttentionKernel", "AttentionShape", "Cut", "back_to_back", "choose_cut", "overlaps", "packed_rows", "softmax_cost"]
+
+#: chunks of keys that a core holds at most, one in use and the others on their way
+MAX_SLOTS = 4
+#: share of the best time within which cuts count as equal
+INDIFFERENT = 0.02
+#: query rows, and keys of a block; kernels are written for blocks of 64 keys or more, which they work on whole
+SIZES = (16, 32, 64, 128, 256, 512, 1024)
+BLOCKS, SMALL_BLOCKS = SIZES[2:], SIZES[:2]
+SPLITS = (1, 2, 4, 8, 16, 32, 64)
+#: query positions up to which all the heads that share keys also share a tile
+DECODE = 16
+
+
+@dataclass(frozen=True)
+class AttentionKernel:
+    """How an attention kernel is written; as it stands, FlashAttention-3 and Flash-Decoding.
+
+    overlap: the softmax of a block runs beside the products of another, where the matrix unit is asynchronous.
+    pack: most query heads that can share a tile of keys in decode; larger groups are worked on head by head.
+    split: keys may be split over cores. partials: results are partial, and merged, even where nothing was split.
+    whole: blocks that the mask hides are worked on as well. persistent: loads for the next block of queries are under
+    way while this one ends; otherwise blocks of threads follow each other, each from its loads to its store.
+    """
+
+    overlap: bool = True
+    pack: int = 1 << 30
+    split: bool = True
+    partials: bool = False
+    whole: bool = False
+    persistent: bool = True
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """Dims of the operator (see docs/trace-format.md), bytes of an element of queries, of keys and values, of output.
+
+    ``convert``: keys and values are stored narrower than they are multiplied.
+    """
+
+    batch: int
+    q_len: int
+    kv_len: int
+    heads: int
+    kv_heads: int
+    d_qk: int
+    d_v: int
+    causal: bool
+    window: int | None
+    kv_shared: bool
+    dtype: str
+    q_bytes: float
+    kv_bytes: float
+    out_bytes: float = 2.0
+    convert: bool = False
+    kernel: AttentionKernel = AttentionKernel()
+
+    @property
+    def k_bytes(self) -> float:
+        """Bytes of one key of one head."""
+        return self.d_qk * self.kv_bytes
+
+    @property
+    def v_bytes(self) -> float:
+        """Bytes of one value of one head that are not those of its key."""
+        return 0.0 if self.kv_shared else self.d_v * self.kv_bytes
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Query rows and keys of a tile, ranges the keys are split into, chunks and query blocks that fit the scratchpad."""
+
+    rows: int
+    keys: int
+    splits: int
+    slots: int
+    queries: int
+
+
+def packed_rows(shape: AttentionShape) -> int:
+    """Query rows that share a key/value head: a whole group's when one query each, as decode kernels pack them."""
+    group = shape.heads // shape.kv_heads
+    return shape.q_len * group if shape.q_len <= DECODE and group <= shape.kernel.pack else shape.q_len
+
+
+def back_to_back(shape: AttentionShape) -> bool:
+    """Whether loads for the next item overlap with this one; in decode several small blocks share a core."""
+    return shape.kernel.persistent or shape.q_len <= DECODE
+
+
+def overlaps(target: Target, shape: AttentionShape) -> bool:
+    """Whether the softmax of a block runs beside the products of another."""
+    return shape.kernel.overlap and target.asynchronous
+
+
+def softmax_cost(shape: AttentionShape, keys: int) -> VectorCost:
+    """Operations for one score: the softmax, and its share of rescaling the output once a block."""
+    rescale = VectorCost(shape.d_v / keys, 0.0)
+    return COSTS["online_softmax"] + rescale
+
+
+def choose_cut(target: Target, shape: AttentionShape) -> Cut:
+    """The cut with the least estimated time; ties go to the larger tile."""
+    found = list(_rated(target, shape, BLOCKS)) or list(_rated(target, shape, SMALL_BLOCKS))
+    if not found:
+        need = 2 * 16 * shape.d_qk * shape.q_bytes + 2 * 16 * (shape.k_bytes + shape.v_bytes)
+        raise InputError(
+            f"no attention tile with heads of {shape.d_qk} fits {target.name}: 16 queries x 16 keys need "
+            f"{need:,.0f} B of scratchpad ({target.scratchpad_bytes:,} B) and {64 * max(shape.d_v, 16):,} B of "
+            f"accumulator ({target.accumulator_bytes:,} B)"
+        )
+    # among nearly equal ones the largest tile: fewer, larger transfers hold up better in a busy memory
+    close = min(time for time, _ in found) * (1 + INDIFFERENT)
+    return max((cut for time, cut in found if time <= close), key=lambda cut: (cut.rows * cut.keys, -cut.splits))
+
+
+def _rated(target: Target, shape: AttentionShape, blocks: Sequence[int]) -> Iterator[tuple[float, Cut]]:
+    """The legal cuts with blocks of these sizes, each with an estimate of its time in seconds."""
+    packed = packed_rows(shape)
+    units = shape.batch * shape.heads * shape.q_len // packed
+    seen = shape.kv_len if shape.window is None else min(shape.kv_len, shape.window + shape.q_len)
+    score_tiles = 2 if overlaps(target, shape) else 1
+    width = shape.k_bytes + shape.v_bytes
+    for rows, keys in product(SIZES, blocks):
+        if (rows > SIZES[0] and rows >= 2 * packed) or (keys > blocks[0] and keys >= 2 * seen):
+            continue
+        slots, queries = 0, 2 if back_to_back(shape) else 1
+        while slots < 2 and queries:  # a second block of queries waits where it can
+            free = target.scratchpad_bytes - queries * rows * shape.d_qk * shape.q_bytes
+            slots, queries = min(int(free // (keys * width)), MAX_SLOTS), queries - 1
+        # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere
+        if slots < 2 or 4 * rows * max(shape.d_v, score_tiles * keys) > target.accumulator_bytes:
+            continue
+        tiles = units * -(-packed // rows)
+        fill = target.cores // tiles  # as many ranges as give every core one
+        for splits in sorted({*SPLITS, max(fill, 1)}) if shape.kernel.split else (1,):
+            if splits == 1 or splits * keys <= seen:
+                cut = Cut(rows, keys, splits, slots, queries + 1)
+                yield _estimate(target, shape, cut, tiles * splits, seen), cut
+
+
+def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen: int) -> float:
+    """Seconds that the operator takes, from the time of a block of keys in the steady state."""
+    packed, overlap = packed_rows(shape), overlaps(target, shape)
+    height, width = min(cut.rows, packed), shape.k_bytes + shape.v_bytes
+    causal = shape.causal and packed == shape.q_len and not shape.kernel.whole
+    part = (seen - (shape.q_len - 1) / 2 if causal else seen) / cut.splits
+    part_max = seen / cut.splits
+    # half a block of the last one is padding, on average, where lengths vary
+    chunks = part / cut.keys + 0.5 if causal else np.ceil(part / cut.keys)
+    m, n, k = np.array([height, height]), np.array([cut.keys, shape.d_v]), np.array([shape.d_qk, cut.keys])
+    scores, value = (float(c) / target.matrix_clock for c in target.fed_cycles(m, n, k, shape.dtype))
+    cost = softmax_cost(shape, cut.keys)
+    softmax = float(target.vector_cycles(height * cut.keys, cost, in_turn=overlap)) / target.clock
+    block = block_time(scores, softmax, value, overlap=overlap)
+    port = cut.keys * width / target.port_read_bytes_per_s
+    load = max(items / target.cores, 1.0)
+    # causal items differ: the longest go first and the short ones fill the gaps
+    turns = max(load * chunks, part_max / cut.keys) if causal else np.ceil(load) * chunks
+    alone = 0.0 if back_to_back(shape) else np.ceil(load) * (target.memory_latency_s + port)
+    tail = block + port + target.memory_latency_s * (2 if cut.splits > 1 else 1)
+    merge = items * height * shape.d_v * 8 / target.cores / target.port_read_bytes_per_s if cut.splits > 1 else 0.0
+    # Little's law: no more than the slots' bytes are on their way at once
+    waiting = (target.loaded_latency_s + port) / cut.slots
+    dram = shape.batch * shape.kv_heads * seen * width / target.dram_bytes_per_s
+    return float(max(turns * max(block, port, waiting) + alone, dram) + tail + merge)
