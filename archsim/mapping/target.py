@@ -160,8 +160,10 @@ class Target:
 
     def vector_cycles(self, elements: Ints | int, cost: VectorCost, *, in_turn: bool = False) -> Ints:
         """Cycles of one core's vector unit; ``in_turn``: its two pipes wait for each other."""
-        unit = self.chip.core.vector
-        return vector_cycles(elements, cost, lanes=unit.lanes, special=unit.special_lanes, in_turn=in_turn)
+        unit, access = self.chip.core.vector, self.chip.core.scratchpad.read_bytes_per_cycle or np.inf
+        return vector_cycles(
+            elements, cost, lanes=unit.lanes, special=unit.special_lanes, access=access, in_turn=in_turn
+        )
 
     def tile_floor(self) -> tuple[int, int, int]:
         """Smallest (m, n, k) worth a tile: the unit's natural step."""

@@ -22,13 +22,17 @@ __all__ = ["COSTS", "VectorCost", "vector_cycles"]
 
 @dataclass(frozen=True)
 class VectorCost:
-    """Operations per element: ``simple`` lane operations and ``special`` transcendental ones."""
+    """Operations per element: ``simple`` lane operations and ``special`` transcendental ones.
+
+    access: bytes that pass between registers and the core's memory beyond the streams themselves, in whole lines.
+    """
 
     simple: float
     special: float
+    access: float = 0.0
 
     def __add__(self, other: VectorCost) -> VectorCost:
-        return VectorCost(self.simple + other.simple, self.special + other.special)
+        return VectorCost(self.simple + other.simple, self.special + other.special, self.access + other.access)
 
 
 #: operations per element of each vector function (elements = rows x cols of its dims)
@@ -47,6 +51,11 @@ COSTS: dict[str, VectorCost] = {
     "rotary": VectorCost(2.0, 0.0),  # one multiply and one fused multiply-add; sin/cos come from a table
     "sigmoid": VectorCost(4.0, 2.0),  # score, bias, group maximum, top-k compare
     "softmax": VectorCost(4.0, 1.0),  # maximum, scale-subtract, sum, normalise; one exp
+    # TensorRT-LLM, applyBiasRopeUpdateKVCacheV2, for each element of q: it rotates q and k (the k of its group again),
+    # both widened and narrowed, eight elements a thread with 60 instructions of addresses. A warp of 32 threads reads
+    # five vectors of 16 B and the table of sines, 8 lines for each of 8 elements, and writes one: 88 lines of 128 B
+    # for 256 elements.
+    "rotate_append": VectorCost(24.0, 0.0, 88 * 128 / 256),
     "online_softmax": VectorCost(4.0, 1.0),  # the same per score of a flash-attention tile
     "argmax": VectorCost(1.0, 0.0),
     "quantise": VectorCost(3.0, 0.0),  # absolute maximum, scale, convert
@@ -55,15 +64,17 @@ COSTS: dict[str, VectorCost] = {
 
 
 def vector_cycles(
-    elements: NDArray[np.int64] | int, cost: VectorCost, *, lanes: int, special: int, in_turn: bool = False
-) -> NDArray[np.int64]:
+    elements: NDArray[np.int64] | int, cost: VectorCost, *, lanes: int, special: int, access: float = np.inf,
+    in_turn: bool = False,
+) -> NDArray[np.int64]:  # fmt: skip
     """Cycles of ``elements`` elements at ``cost`` operations each, at least one.
 
-    in_turn: too few warps to fill both pipes, so that the times of simple and special operations add up.
+    access: bytes per cycle between the registers and the core's memory. in_turn: too few warps to fill all pipes, or
+    barriers between phases, so that their times add up.
 
     >>> int(vector_cycles(128 * 128, COSTS["online_softmax"], lanes=128, special=16))
     1024
     """
-    pipes = (cost.simple / lanes, cost.special / special)
+    pipes = (cost.simple / lanes, cost.special / special, cost.access / access)
     per_element = sum(pipes) if in_turn else max(pipes)
     return np.maximum(np.ceil(np.asarray(elements) * per_element).astype(np.int64), 1)

@@ -26,7 +26,6 @@ from archsim.mapping.lowering.attention_cut import (
     AttentionKernel,
     AttentionShape,
     Cut,
-    back_to_back,
     choose_cut,
     overlaps,
     packed_rows,
@@ -118,7 +117,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     by_turn[turn, core] = store
     older = np.flatnonzero(turn >= cut.queries)
     table.after(first[older], by_turn[turn[older] - cut.queries, core[older]])
-    if not back_to_back(shape):
+    if not shape.kernel.persistent:
         by_turn[turn, core] = normalise
         early = np.flatnonzero((j < cut.slots) & (turn[item] >= 1))
         before = by_turn[turn[item[early]] - 1, spread[early]]

@@ -13,7 +13,7 @@ from archsim.mapping.target import Target
 from archsim.models.attention import block_time
 from archsim.models.vector import COSTS, VectorCost
 
-__all__ = ["AttentionKernel", "AttentionShape", "Cut", "back_to_back", "choose_cut", "overlaps", "packed_rows", "softmax_cost"]
+__all__ = ["AttentionKernel", "AttentionShape", "Cut", "choose_cut", "overlaps", "packed_rows", "softmax_cost"]
 
 #: chunks of keys that a core holds at most, one in use and the others on their way
 MAX_SLOTS = 4
@@ -98,11 +98,6 @@ def packed_rows(shape: AttentionShape) -> int:
     return shape.q_len * group if shape.q_len <= DECODE and group <= shape.kernel.pack else shape.q_len
 
 
-def back_to_back(shape: AttentionShape) -> bool:
-    """Whether loads for the next item overlap with this one; in decode several small blocks share a core."""
-    return shape.kernel.persistent or shape.q_len <= DECODE
-
-
 def overlaps(target: Target, shape: AttentionShape) -> bool:
     """Whether the softmax of a block runs beside the products of another."""
     return shape.kernel.overlap and target.asynchronous
@@ -139,7 +134,7 @@ def _rated(target: Target, shape: AttentionShape, blocks: Sequence[int]) -> Iter
     for rows, keys in product(SIZES, blocks):
         if (rows > SIZES[0] and rows >= 2 * packed) or (keys > blocks[0] and keys >= 2 * seen):
             continue
-        slots, queries = 0, 2 if back_to_back(shape) else 1
+        slots, queries = 0, 2 if shape.kernel.persistent else 1
         while slots < 2 and queries:  # a second block of queries waits where it can
             free = target.scratchpad_bytes - queries * rows * shape.d_qk * shape.q_bytes
             slots, queries = min(int(free // (keys * width)), MAX_SLOTS), queries - 1
@@ -172,7 +167,7 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     load = max(items / target.cores, 1.0)
     # causal items differ: the longest go first and the short ones fill the gaps
     turns = max(load * chunks, part_max / cut.keys) if causal else np.ceil(load) * chunks
-    alone = 0.0 if back_to_back(shape) else np.ceil(load) * (target.memory_latency_s + port)
+    alone = 0.0 if shape.kernel.persistent else np.ceil(load) * (target.memory_latency_s + port)
     tail = block + port + target.memory_latency_s * (2 if cut.splits > 1 else 1)
     merge = items * height * shape.d_v * 8 / target.cores / target.port_read_bytes_per_s if cut.splits > 1 else 0.0
     # Little's law: no more than the slots' bytes are on their way at once

@@ -33,9 +33,12 @@ class Stream:
 
 def lower_rows(
     target: Target, name: str, rows: int, inputs: Sequence[Stream], outputs: Sequence[Stream],
-    work: Sequence[tuple[int, VectorCost]],
+    work: Sequence[tuple[int, VectorCost]], *, in_turn: bool = False,
 ) -> Lowered:  # fmt: skip
-    """The Program of a kernel over ``rows`` rows; ``work`` lists (elements, cost) of each fused operator."""
+    """The Program of a kernel over ``rows`` rows; ``work`` lists (elements, cost) of each fused operator.
+
+    in_turn: barriers keep the pipes of the vector unit from working at the same time.
+    """
     cores = target.cores
     per_row = max(sum(s.nbytes for s in (*inputs, *outputs)) / rows, 1e-9)
     room = min(target.scratchpad_bytes // SLOTS, BLOCK_BYTES)
@@ -51,7 +54,7 @@ def lower_rows(
     first = np.arange(count) * size
     compute = first + len(inputs)
     cycles = sum(
-        target.vector_cycles(np.ceil((end - begin) * (n / rows)), cost)
+        target.vector_cycles(np.ceil((end - begin) * (n / rows)), cost, in_turn=in_turn)
         for n, cost in work
         if cost.simple or cost.special
     )

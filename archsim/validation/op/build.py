@@ -37,10 +37,12 @@ def product(rows: Sequence[int], n: int, k: int, form: Format) -> tuple[tuple[Ke
 
 def attention(
     batch: int, q_len: int, kv_len: int, heads: int, kv_heads: int, d_qk: int, d_v: int, *, dtype: str = "bf16",
-    causal: bool = True, kv_bytes: float = WIDE, cache_bytes: float | None = None,
+    causal: bool = True, kv_bytes: float = WIDE, cache_bytes: float | None = None, append: bool = True,
     kernel: AttentionKernel = AttentionKernel(),
 ) -> tuple[Kernel, ...]:  # fmt: skip
-    """Fused attention. cache_bytes: a kernel before it rotates q and k and appends k and v, so wide, to the cache."""
+    """Fused attention. cache_bytes: as in TensorRT-LLM, after a kernel that finds where each sequence begins and one
+    that rotates q and k and appends k and v, so wide, to the cache (unless ``append`` is False: the attention kernel
+    does it)."""
     q_bytes = DTYPE_BITS[dtype] // 8
     shape = AttentionShape(
         batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, causal, None, False, dtype, q_bytes, kv_bytes, WIDE,
@@ -52,12 +54,16 @@ def attention(
     tokens = batch * q_len
     q, kv = tokens * heads * d_qk, tokens * kv_heads * (d_qk + d_v)
     # in prefill the attention reads what has just been written, in decode the cache of which this is a small part
-    rotated = q + tokens * kv_heads * d_qk
-    append = Vector(
-        max(tokens, rotated // ANY_ROW), ((QUANTISED, (q + kv) * WIDE),), ((X, q * q_bytes), (CACHE, kv * cache_bytes)),
-        ((rotated, COSTS["rotary"]),),
+    rotate = Vector(
+        max(tokens, q // ANY_ROW), ((QUANTISED, (q + kv) * WIDE),), ((X, q * q_bytes), (CACHE, kv * cache_bytes)),
+        ((q, COSTS["rotate_append"]),), in_turn=True,
     )  # fmt: skip
-    return append, core
+    return _offsets(batch), *((rotate,) if append else ()), core
+
+
+def _offsets(batch: int) -> Vector:
+    """TensorRT-LLM's small kernel that turns the lengths of the sequences into where each of them begins."""
+    return Vector(batch, ((CHOSEN, batch * 4),), ((PARTS, batch * 8),))
 
 
 def mla_prefill(
@@ -72,9 +78,15 @@ def mla_prefill(
         ((rotated, COSTS["rotary"]),),
     )  # fmt: skip
     kv_bytes = DTYPE_BITS[dtype] // 8
-    return append, *attention(
-        batch, q_len, q_len, heads, heads, 192, 128, dtype=dtype, kv_bytes=kv_bytes, kernel=kernel
-    )
+    core = attention(batch, q_len, q_len, heads, heads, 192, 128, dtype=dtype, kv_bytes=kv_bytes, kernel=kernel)
+    if dtype == "bf16":
+        return _offsets(batch), append, *core
+    size = tokens * heads * (192 + 192 + 128)  # q, k and v are computed in bf16, and narrowed by a kernel of its own
+    narrow = Vector(
+        max(tokens, size // ANY_ROW), ((QUANTISED, size * WIDE),), ((GATHERED, size * kv_bytes),),
+        ((size, COSTS["quantise"]),),
+    )  # fmt: skip
+    return _offsets(batch), append, narrow, *core
 
 
 def mla_decode(
@@ -92,7 +104,7 @@ def mla_decode(
         batch, 1, kv_len, heads, 1, 576, 512, True, None, True, dtype, q_bytes, kv_bytes, WIDE,
         convert=kv_bytes < q_bytes, kernel=kernel,
     )  # fmt: skip
-    return append, Attention(shape, (X, K, K, Y))
+    return _offsets(batch), append, Attention(shape, (X, K, K, Y))
 
 
 def moe(

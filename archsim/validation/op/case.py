@@ -97,10 +97,11 @@ class Vector:
     inputs: tuple[tuple[int, float], ...]
     outputs: tuple[tuple[int, float], ...]
     work: tuple[tuple[int, VectorCost], ...] = ()
+    in_turn: bool = False
 
     def lower(self, target: Target) -> Lowered:
         read, written = ([Stream(t, round(n)) for t, n in side if round(n)] for side in (self.inputs, self.outputs))
-        return lower_rows(target, "rows", self.rows, read, written, self.work)
+        return lower_rows(target, "rows", self.rows, read, written, self.work, in_turn=self.in_turn)
 
     @property
     def nbytes(self) -> float:

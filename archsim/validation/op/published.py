@@ -5,8 +5,8 @@ from __future__ import annotations
 from archsim.validation.op import build
 from archsim.validation.op.case import Case, target_of
 from archsim.validation.op.dtypes import format_of, width
-from archsim.validation.op.readers import NO_SOURCE, chip_of, formats_of, multiplied, no_preset
-from archsim.validation.op.sources import mla_kernel, source_of
+from archsim.validation.op.readers import NO_SOURCE, appends, chip_of, formats_of, multiplied, no_preset
+from archsim.validation.op.sources import mla_kernel, phase_kernel, source_of
 from archsim.validation.table import Record
 
 __all__ = ["read_published"]
@@ -67,7 +67,7 @@ def read_published(row: Record) -> Case | str:
             kernels = build.attention(
                 batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, dtype=multiplies, causal=causal,
                 kv_bytes=kv_bytes, cache_bytes=None if operator == "attention_fwd" else kv_bytes,
-                kernel=source.attention,
+                kernel=phase_kernel(source, phase), append=phase == "prefill" or not appends(chip, multiplies),
             )  # fmt: skip
         if operator != "attention_fwd":
             dtype += f"/kv {(held or 'bf16').replace('bfloat16', 'bf16')}"

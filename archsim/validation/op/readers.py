@@ -7,7 +7,7 @@ from archsim.validation.op import build
 from archsim.validation.op.case import Case, target_of
 from archsim.validation.op.dtypes import Format, format_of, width
 from archsim.validation.op.routing import rank_rows
-from archsim.validation.op.sources import DEVICES, Source, mla_kernel, source_of
+from archsim.validation.op.sources import DEVICES, HOPPER, Source, mla_kernel, phase_kernel, source_of
 from archsim.validation.table import Record
 
 __all__ = ["chip_of", "formats_of", "read_attention", "read_matmul", "read_mla", "read_moe", "read_rows"]
@@ -84,9 +84,8 @@ def read_attention(row: Record) -> Case | str:
     dtype = multiplied(chip, form.dtype, held)
     kernels = build.attention(
         batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype, kv_bytes=held or DTYPE_BITS[dtype] / 8,
-        cache_bytes=held,
-        kernel=source.attention,
-    )
+        cache_bytes=held, append=phase == "prefill" or not appends(chip, dtype), kernel=phase_kernel(source, phase),
+    )  # fmt: skip
     dtype = _label(row.text("dtype")) + (f"/kv {_label(row.text('kv_dtype'))}" if graphs else "")
     name = f"{chip} attention {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads}"
     return Case(name, chip, f"attention {phase}", dtype, kernels, row.number("latency_us"), source)
@@ -95,6 +94,11 @@ def read_attention(row: Record) -> Case | str:
 def multiplied(chip: str, dtype: str, held: float | None) -> str:
     """The type that is multiplied: TensorRT-LLM multiplies fp8 where keys and values are held so and the chip can."""
     return "fp8" if held == 1 and "fp8" in formats_of(chip) else dtype
+
+
+def appends(chip: str, dtype: str) -> bool:
+    """Whether the decode kernel rotates and appends itself: XQA's for Hopper does, which is written for fp8."""
+    return chip in HOPPER and dtype == "fp8"
 
 
 def read_mla(row: Record) -> Case | str:

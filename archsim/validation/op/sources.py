@@ -11,7 +11,7 @@ from math import inf
 
 from archsim.mapping.lowering.attention import AttentionKernel
 
-__all__ = ["DEVICES", "SOURCES", "Source", "mla_kernel", "source_of"]
+__all__ = ["DEVICES", "HOPPER", "SOURCES", "Source", "mla_kernel", "phase_kernel", "source_of"]
 
 #: chip presets by the name that a reference file gives its device
 DEVICES = {
@@ -29,6 +29,8 @@ DEVICES = {
     "NVIDIA B200": "b200",
     "TPU-v6e-1": "tpu-v6e",
 }
+
+HOPPER = frozenset({"h100", "h200", "h800"})
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,19 @@ SOURCES = (
 )  # fmt: skip
 
 
+def phase_kernel(source: Source, phase: str) -> AttentionKernel:
+    """The kernel of a phase; in decode several small blocks of threads share a core."""
+    return replace(source.attention, persistent=True) if phase == "decode" else source.attention
+
+
 def mla_kernel(source: Source, *, asynchronous: bool) -> AttentionKernel:
     """The kernel for absorbed MLA: FlashMLA and its kin always write partial results and merge them.
 
     There is none for matrix units that are synchronous: there a kernel for prefill, which splits no keys, runs instead.
     """
-    return replace(source.attention, pack=AttentionKernel.pack, partials=asynchronous, split=asynchronous)
+    return replace(
+        source.attention, pack=AttentionKernel.pack, partials=asynchronous, split=asynchronous, persistent=asynchronous
+    )
 
 
 def source_of(text: str) -> Source | None:
