@@ -30,6 +30,7 @@ from archsim.mapping.lowering.attention_cut import (
     overlaps,
     packed_rows,
     softmax_cost,
+    tile_height,
 )
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.target import Target
@@ -71,7 +72,9 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     size = 5 * chunks + 3  # query load, five steps a chunk, normalise, store
     first = np.cumsum(size) - size
     partial = cut.splits > 1 or shape.kernel.partials
-    merged = count // cut.splits if partial else 0
+    # the rows of a group of splits are merged by as many cores as there are for it
+    slices = min(-(-cores * cut.splits // count), int(items.rows.max(initial=1)))
+    merged = count // cut.splits * slices if partial else 0
     table = StepTable(target, int(size.sum()) + 3 * merged)
     width = shape.q_bytes
     table.load(first, core, Q, items.query * shape.d_qk * width, items.rows * shape.d_qk * width)
@@ -86,7 +89,8 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     position = items.head[item] * shape.kv_len + items.begin[item] + j * cut.keys
     table.load(load_k, spread, K, position * shape.k_bytes, keys * shape.k_bytes)
     table.load(load_v, spread, V, position * shape.v_bytes, keys * shape.v_bytes)
-    # a block is worked on whole, however many of its keys are there
+    # a block is worked on whole, however many of its keys are there, and so are tiles of one height
+    rows = tile_height(target, shape) or rows
     table.multiply(score, spread, rows, cut.keys, shape.d_qk, shape.dtype, fed=True)
     vector = target.vector_cycles(rows * cut.keys, softmax_cost(shape, cut.keys), in_turn=overlap)
     if shape.convert:
@@ -137,22 +141,34 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     table.after(store, normalise)
 
     if merged:
-        fetch = int(size.sum()) + 3 * np.arange(merged)
-        group = items.out // (shape.batch * shape.heads * shape.q_len)  # the split that an item belongs to
-        base = items.out - group * shape.batch * shape.heads * shape.q_len
-        starts, which = np.unique(base, return_inverse=True)
-        height = np.zeros(merged, dtype=np.int64)
-        height[which] = items.rows
-        lanes = np.arange(merged) % cores
-        table.load(fetch, lanes, PARTIAL, starts * shape.d_v * 4, height * cut.splits * shape.d_v * 4)
-        table.after(fetch[which], store)
-        table.vector(fetch + 1, lanes, target.vector_cycles(height * cut.splits * shape.d_v, VectorCost(2.0, 0.0)))
-        table.after(fetch + 1, fetch)
-        table.store(fetch + 2, lanes, OUT, starts * shape.d_v * shape.out_bytes, height * shape.d_v * shape.out_bytes)
-        table.after(fetch + 2, fetch + 1)
+        _merge(table, items, store, shape, cut, int(size.sum()), merged)
     text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (f", split-KV {cut.splits}" if cut.splits > 1 else "")
     regions = ["q", "k", "v", "out"] + (["partial results"] if merged else [])
     return table.build(name, regions, [*tensors, *([WORKSPACE] if merged else [])], text)
+
+
+def _merge(
+    table: StepTable, items: _Items, store: Ints, shape: AttentionShape, cut: Cut, first: int, merged: int
+) -> None:
+    """Steps from ``first`` on that read the partial results of all splits, add them up and write the output."""
+    total, target = shape.batch * shape.heads * shape.q_len, table.target
+    base = items.out % total  # the same for all splits of a block of queries
+    starts, which = np.unique(base, return_inverse=True)
+    groups, slices = len(starts), merged // len(starts)
+    height = np.zeros(groups, dtype=np.int64)
+    height[which] = items.rows
+    group, part = (x.ravel() for x in np.meshgrid(np.arange(groups), np.arange(slices), indexing="ij"))
+    begin = height[group] * part // slices
+    rows = height[group] * (part + 1) // slices - begin
+    fetch, lanes = first + 3 * np.arange(merged), np.arange(merged) % target.cores
+    row = shape.d_v * (starts[group] + begin)
+    table.load(fetch, lanes, PARTIAL, row * 4, rows * cut.splits * shape.d_v * 4)
+    for each in range(slices):
+        table.after(fetch[which * slices + each], store)
+    table.vector(fetch + 1, lanes, target.vector_cycles(rows * cut.splits * shape.d_v, VectorCost(2.0, 0.0)))
+    table.after(fetch + 1, fetch)
+    table.store(fetch + 2, lanes, OUT, row * shape.out_bytes, rows * shape.d_v * shape.out_bytes)
+    table.after(fetch + 2, fetch + 1)
 
 
 def _places(first: Ints, j: Ints, chunks: Ints, *, overlap: bool) -> tuple[Ints, Ints, Ints, Ints, Ints]:

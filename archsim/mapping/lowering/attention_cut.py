@@ -13,7 +13,7 @@ from archsim.mapping.target import Target
 from archsim.models.attention import block_time
 from archsim.models.vector import COSTS, VectorCost
 
-__all__ = ["AttentionKernel", "AttentionShape", "Cut", "choose_cut", "overlaps", "packed_rows", "softmax_cost"]
+__all__ = ["AttentionKernel", "AttentionShape", "Cut", "choose_cut", "overlaps", "packed_rows", "softmax_cost", "tile_height"]
 
 #: chunks of keys that a core holds at most, one in use and the others on their way
 MAX_SLOTS = 4
@@ -29,12 +29,13 @@ DECODE = 16
 
 @dataclass(frozen=True)
 class AttentionKernel:
-    """How an attention kernel is written; as it stands, FlashAttention-3 and Flash-Decoding.
+    """How an attention kernel is written; the defaults leave everything to the mapper.
 
     overlap: the softmax of a block runs beside the products of another, where the matrix unit is asynchronous.
     pack: most query heads that can share a tile of keys in decode; larger groups are worked on head by head.
     split: keys may be split over cores. partials: results are partial, and merged, even where nothing was split.
-    whole: blocks that the mask hides are worked on as well. persistent: loads for the next block of queries are under
+    whole: blocks that the mask hides are worked on as well. fixed: its tiles of queries have one height, which is worked
+    on whole: two instructions of an asynchronous matrix unit, four warps of a synchronous one. persistent: loads for the next block of queries are under
     way while this one ends; otherwise blocks of threads follow each other, each from its loads to its store.
     """
 
@@ -43,6 +44,7 @@ class AttentionKernel:
     split: bool = True
     partials: bool = False
     whole: bool = False
+    fixed: bool = False
     persistent: bool = True
 
 
@@ -98,6 +100,14 @@ def packed_rows(shape: AttentionShape) -> int:
     return shape.q_len * group if shape.q_len <= DECODE and group <= shape.kernel.pack else shape.q_len
 
 
+def tile_height(target: Target, shape: AttentionShape) -> int | None:
+    """Query rows of every tile of a kernel whose tiles have one height; None where the mapper chooses."""
+    unit = target.chip.core.matrix
+    if unit.kind == "systolic" or not shape.kernel.fixed:
+        return None
+    return unit.m * (4 if unit.synchronous else 2)
+
+
 def overlaps(target: Target, shape: AttentionShape) -> bool:
     """Whether the softmax of a block runs beside the products of another."""
     return shape.kernel.overlap and target.asynchronous
@@ -131,8 +141,10 @@ def _rated(target: Target, shape: AttentionShape, blocks: Sequence[int]) -> Iter
     seen = shape.kv_len if shape.window is None else min(shape.kv_len, shape.window + shape.q_len)
     score_tiles = 2 if overlaps(target, shape) else 1
     width = shape.k_bytes + shape.v_bytes
-    for rows, keys in product(SIZES, blocks):
-        if (rows > SIZES[0] and rows >= 2 * packed) or (keys > blocks[0] and keys >= 2 * seen):
+    height = tile_height(target, shape)
+    for rows, keys in product((height,) if height else SIZES, blocks):
+        too_high = not height and rows > SIZES[0] and rows >= 2 * packed
+        if too_high or (keys > blocks[0] and keys >= 2 * seen):
             continue
         slots, queries = 0, 2 if shape.kernel.persistent else 1
         while slots < 2 and queries:  # a second block of queries waits where it can
@@ -152,7 +164,7 @@ def _rated(target: Target, shape: AttentionShape, blocks: Sequence[int]) -> Iter
 def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen: int) -> float:
     """Seconds that the operator takes, from the time of a block of keys in the steady state."""
     packed, overlap = packed_rows(shape), overlaps(target, shape)
-    height, width = min(cut.rows, packed), shape.k_bytes + shape.v_bytes
+    height, width = tile_height(target, shape) or min(cut.rows, packed), shape.k_bytes + shape.v_bytes
     causal = shape.causal and packed == shape.q_len and not shape.kernel.whole
     part = (seen - (shape.q_len - 1) / 2 if causal else seen) / cut.splits
     part_max = seen / cut.splits

@@ -52,10 +52,11 @@ class Source:
 
 
 #: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads
-TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, persistent=False)
+TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, fixed=True, persistent=False)
 #: FlashAttention-2 as these two call it: no split-KV, and Vidur's walks over all keys whatever the mask hides
-UNSPLIT = AttentionKernel(overlap=False, split=False, persistent=False)
-PAGED = AttentionKernel(overlap=False, whole=True, persistent=False)
+UNSPLIT = AttentionKernel(overlap=False, split=False, fixed=True, persistent=False)
+PAGED = AttentionKernel(overlap=False, whole=True, fixed=True, persistent=False)
+FLASH_3 = AttentionKernel(fixed=True)
 
 SOURCES = (
     Source(
@@ -95,13 +96,14 @@ SOURCES = (
     Source(
         "FlashAttention", r"flash-attention", True,
         "period of a loop of calls over the same operands, queued ahead, so the device's gap is in it",
+        attention=FLASH_3,
     ),
 )  # fmt: skip
 
 
 def phase_kernel(source: Source, phase: str) -> AttentionKernel:
     """The kernel of a phase; in decode several small blocks of threads share a core."""
-    return replace(source.attention, persistent=True) if phase == "decode" else source.attention
+    return replace(source.attention, fixed=False, persistent=True) if phase == "decode" else source.attention
 
 
 def mla_kernel(source: Source, *, asynchronous: bool) -> AttentionKernel:
@@ -110,8 +112,9 @@ def mla_kernel(source: Source, *, asynchronous: bool) -> AttentionKernel:
     There is none for matrix units that are synchronous: there a kernel for prefill, which splits no keys, runs instead.
     """
     return replace(
-        source.attention, pack=AttentionKernel.pack, partials=asynchronous, split=asynchronous, persistent=asynchronous
-    )
+        source.attention, pack=AttentionKernel.pack, partials=asynchronous, split=asynchronous,
+        fixed=not asynchronous, persistent=asynchronous,
+    )  # fmt: skip
 
 
 def source_of(text: str) -> Source | None:
