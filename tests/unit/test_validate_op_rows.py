@@ -66,17 +66,19 @@ def attention(phase: str, **more: object) -> Case | str:
     return read_attention(record(**{**cells, **more}))
 
 
-def test_attention_follows_the_append_and_reads_the_cache_only_in_decode() -> None:
-    prefill, decode = attention("prefill"), attention("decode")
+def test_attention_follows_what_rotates_and_appends() -> None:
+    prefill, decode, fused = attention("prefill"), attention("decode"), attention("decode", device="H100")
     assert isinstance(prefill, Case)
-    assert isinstance(decode, Case)
-    for case, kv_bytes in ((prefill, 2), (decode, 1)):
-        append, core = case.kernels
-        assert isinstance(append, Vector)
+    for case, kernels in ((prefill, 3), (decode, 3), (fused, 2)):  # XQA for Hopper rotates and appends itself
+        assert isinstance(case, Case)
+        *before, core = case.kernels
+        assert len(case.kernels) == kernels
+        assert all(isinstance(each, Vector) for each in before)
         assert isinstance(core, Attention)
-        assert core.shape.kv_bytes == kv_bytes
+        assert core.shape.kv_bytes == 1
+        assert core.shape.dtype == "fp8"  # as the cache is held
         assert core.shape.kv_len == 512
-    core = prefill.kernels[1]
+    core = prefill.kernels[-1]
     assert isinstance(core, Attention)
     assert core.flops == 2 * 2 * 8 * (512 * 513 // 2) * 256
     row = record(device="A100", phase="prefill", batch=1, q_len=64, kv_len=100, q_heads=8, kv_heads=8, head_dim=128,
@@ -104,7 +106,7 @@ def test_mla_decodes_absorbed() -> None:
     case = read_mla(record(device="H100", phase="decode", batch=4, q_len=1, kv_len=1000, heads_per_gpu=16,
                            dtype="bfloat16", kv_dtype="fp8", latency_us=9, source_file="x/mla/y"))  # fmt: skip
     assert isinstance(case, Case)
-    core = case.kernels[1]
+    core = case.kernels[-1]
     assert isinstance(core, Attention)
     assert (core.shape.d_qk, core.shape.d_v, core.shape.kv_heads, core.shape.kv_shared) == (576, 512, 1, True)
 

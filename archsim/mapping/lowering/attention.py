@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.mapping.lowering.attention_cut import (
+    ANY_KERNEL,
     AttentionKernel,
     AttentionShape,
     Cut,
@@ -36,7 +37,7 @@ from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.target import Target
 from archsim.models.vector import COSTS, VectorCost
 
-__all__ = ["AttentionKernel", "AttentionShape", "lower_attention"]
+__all__ = ["ANY_KERNEL", "AttentionKernel", "AttentionShape", "lower_attention"]
 
 Ints = NDArray[np.int64]
 Q, K, V, OUT, PARTIAL = 0, 1, 2, 3, 4
@@ -75,7 +76,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     # the rows of a group of splits are merged by as many cores as there are for it
     slices = min(-(-cores * cut.splits // count), int(items.rows.max(initial=1)))
     merged = count // cut.splits * slices if partial else 0
-    table = StepTable(target, int(size.sum()) + 3 * merged)
+    table = StepTable(target, int(size.sum()) + (1 + 3 * merged if merged else 0))
     width = shape.q_bytes
     table.load(first, core, Q, items.query * shape.d_qk * width, items.rows * shape.d_qk * width)
 
@@ -90,7 +91,8 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     table.load(load_k, spread, K, position * shape.k_bytes, keys * shape.k_bytes)
     table.load(load_v, spread, V, position * shape.v_bytes, keys * shape.v_bytes)
     # a block is worked on whole, however many of its keys are there, and so are tiles of one height
-    rows = tile_height(target, shape) or rows
+    height = tile_height(target, shape)
+    rows = rows if height is None else np.full_like(rows, height)
     table.multiply(score, spread, rows, cut.keys, shape.d_qk, shape.dtype, fed=True)
     vector = target.vector_cycles(rows * cut.keys, softmax_cost(shape, cut.keys), in_turn=overlap)
     if shape.convert:
@@ -142,7 +144,9 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
 
     if merged:
         _merge(table, items, store, shape, cut, int(size.sum()), merged)
-    text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (f", split-KV {cut.splits}" if cut.splits > 1 else "")
+    text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (
+        f", split-KV {cut.splits}" if cut.splits > 1 else ""
+    )
     regions = ["q", "k", "v", "out"] + (["partial results"] if merged else [])
     return table.build(name, regions, [*tensors, *([WORKSPACE] if merged else [])], text)
 
@@ -150,7 +154,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
 def _merge(
     table: StepTable, items: _Items, store: Ints, shape: AttentionShape, cut: Cut, first: int, merged: int
 ) -> None:
-    """Steps from ``first`` on that read the partial results of all splits, add them up and write the output."""
+    """Steps from ``first`` on: a barrier, then reading the partial results of all splits, adding, and the output."""
     total, target = shape.batch * shape.heads * shape.q_len, table.target
     base = items.out % total  # the same for all splits of a block of queries
     starts, which = np.unique(base, return_inverse=True)
@@ -160,11 +164,11 @@ def _merge(
     group, part = (x.ravel() for x in np.meshgrid(np.arange(groups), np.arange(slices), indexing="ij"))
     begin = height[group] * part // slices
     rows = height[group] * (part + 1) // slices - begin
-    fetch, lanes = first + 3 * np.arange(merged), np.arange(merged) % target.cores
+    fetch, lanes = first + 1 + 3 * np.arange(merged), np.arange(merged) % target.cores
+    table.barrier(first, store)
     row = shape.d_v * (starts[group] + begin)
     table.load(fetch, lanes, PARTIAL, row * 4, rows * cut.splits * shape.d_v * 4)
-    for each in range(slices):
-        table.after(fetch[which * slices + each], store)
+    table.after(fetch, np.full(merged, first))
     table.vector(fetch + 1, lanes, target.vector_cycles(rows * cut.splits * shape.d_v, VectorCost(2.0, 0.0)))
     table.after(fetch + 1, fetch)
     table.store(fetch + 2, lanes, OUT, row * shape.out_bytes, rows * shape.d_v * shape.out_bytes)

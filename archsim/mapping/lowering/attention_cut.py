@@ -1,4 +1,4 @@
-"""Which tiles an attention operator is cut into: query rows, keys of a block, and ranges that the keys are split into."""
+"""Which tiles an attention operator is cut into: query rows, keys of a block, ranges that the keys are split into."""
 
 from __future__ import annotations
 
@@ -13,7 +13,17 @@ from archsim.mapping.target import Target
 from archsim.models.attention import block_time
 from archsim.models.vector import COSTS, VectorCost
 
-__all__ = ["AttentionKernel", "AttentionShape", "Cut", "choose_cut", "overlaps", "packed_rows", "softmax_cost", "tile_height"]
+__all__ = [
+    "ANY_KERNEL",
+    "AttentionKernel",
+    "AttentionShape",
+    "Cut",
+    "choose_cut",
+    "overlaps",
+    "packed_rows",
+    "softmax_cost",
+    "tile_height",
+]
 
 #: chunks of keys that a core holds at most, one in use and the others on their way
 MAX_SLOTS = 4
@@ -34,9 +44,11 @@ class AttentionKernel:
     overlap: the softmax of a block runs beside the products of another, where the matrix unit is asynchronous.
     pack: most query heads that can share a tile of keys in decode; larger groups are worked on head by head.
     split: keys may be split over cores. partials: results are partial, and merged, even where nothing was split.
-    whole: blocks that the mask hides are worked on as well. fixed: its tiles of queries have one height, which is worked
-    on whole: two instructions of an asynchronous matrix unit, four warps of a synchronous one. persistent: loads for the next block of queries are under
-    way while this one ends; otherwise blocks of threads follow each other, each from its loads to its store.
+    whole: blocks that the mask hides are worked on as well.
+    fixed: its tiles of queries have one height, which is worked on whole: two instructions of an asynchronous matrix
+    unit, four warps of a synchronous one.
+    persistent: loads for the next block of queries are under way while this one ends; otherwise blocks of threads
+    follow each other, each from its loads to its store.
     """
 
     overlap: bool = True
@@ -46,6 +58,10 @@ class AttentionKernel:
     whole: bool = False
     fixed: bool = False
     persistent: bool = True
+
+
+#: a kernel of which nothing is known: the mapper chooses, for the best
+ANY_KERNEL = AttentionKernel()
 
 
 @dataclass(frozen=True)
@@ -70,7 +86,7 @@ class AttentionShape:
     kv_bytes: float
     out_bytes: float = 2.0
     convert: bool = False
-    kernel: AttentionKernel = AttentionKernel()
+    kernel: AttentionKernel = ANY_KERNEL
 
     @property
     def k_bytes(self) -> float:
@@ -85,7 +101,7 @@ class AttentionShape:
 
 @dataclass(frozen=True)
 class Cut:
-    """Query rows and keys of a tile, ranges the keys are split into, chunks and query blocks that fit the scratchpad."""
+    """Query rows and keys of a tile, ranges the keys are split into, chunks and query blocks in the scratchpad."""
 
     rows: int
     keys: int
@@ -181,7 +197,9 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     turns = max(load * chunks, part_max / cut.keys) if causal else np.ceil(load) * chunks
     alone = 0.0 if shape.kernel.persistent else np.ceil(load) * (target.memory_latency_s + port)
     tail = block + port + target.memory_latency_s * (2 if cut.splits > 1 else 1)
-    merge = items * height * shape.d_v * 8 / target.cores / target.port_read_bytes_per_s if cut.splits > 1 else 0.0
+    merge = 0.0
+    if cut.splits > 1:  # a barrier, then partial results out and in
+        merge = target.barrier_s + items * height * shape.d_v * 8 / target.cores / target.port_read_bytes_per_s
     # Little's law: no more than the slots' bytes are on their way at once
     waiting = (target.loaded_latency_s + port) / cut.slots
     dram = shape.batch * shape.kv_heads * seen * width / target.dram_bytes_per_s

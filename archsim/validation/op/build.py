@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archsim.mapping.lowering.attention import AttentionKernel, AttentionShape
+from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel, AttentionShape
 from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import COSTS
 from archsim.trace.graph import DTYPE_BITS
@@ -38,7 +38,7 @@ def product(rows: Sequence[int], n: int, k: int, form: Format) -> tuple[tuple[Ke
 def attention(
     batch: int, q_len: int, kv_len: int, heads: int, kv_heads: int, d_qk: int, d_v: int, *, dtype: str = "bf16",
     causal: bool = True, kv_bytes: float = WIDE, cache_bytes: float | None = None, append: bool = True,
-    kernel: AttentionKernel = AttentionKernel(),
+    kernel: AttentionKernel = ANY_KERNEL,
 ) -> tuple[Kernel, ...]:  # fmt: skip
     """Fused attention. cache_bytes: as in TensorRT-LLM, after a kernel that finds where each sequence begins and one
     that rotates q and k and appends k and v, so wide, to the cache (unless ``append`` is False: the attention kernel
@@ -67,7 +67,7 @@ def _offsets(batch: int) -> Vector:
 
 
 def mla_prefill(
-    batch: int, q_len: int, heads: int, *, dtype: str = "bf16", kernel: AttentionKernel = AttentionKernel()
+    batch: int, q_len: int, heads: int, *, dtype: str = "bf16", kernel: AttentionKernel = ANY_KERNEL
 ) -> tuple[Kernel, ...]:
     """DeepSeek's attention with keys and values expanded, after the rotation of 64 of 192 dims and the append."""
     tokens = batch * q_len
@@ -91,7 +91,7 @@ def mla_prefill(
 
 def mla_decode(
     batch: int, kv_len: int, heads: int, kv_bytes: float, *, dtype: str = "bf16",
-    kernel: AttentionKernel = AttentionKernel(),
+    kernel: AttentionKernel = ANY_KERNEL,
 ) -> tuple[Kernel, ...]:  # fmt: skip
     """DeepSeek's absorbed attention over the latent cache, after the rotation and the append of one token each."""
     rotated, latent = batch * 64 * (heads + 1), batch * 576

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from math import inf
 
-from archsim.mapping.lowering.attention import AttentionKernel
+from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel
 
 __all__ = ["DEVICES", "HOPPER", "SOURCES", "Source", "mla_kernel", "phase_kernel", "source_of"]
 
@@ -37,7 +37,8 @@ HOPPER = frozenset({"h100", "h200", "h800"})
 class Source:
     """How one source measured.
 
-    attention: how its attention kernels are written. first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
+    attention: how its attention kernels are written.
+    first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
     count. weight_copies: how many copies of the weights its loop goes round; they are read from memory when all of them
     together exceed the cache. flushed: everything comes from memory.
     """
@@ -48,7 +49,7 @@ class Source:
     reason: str
     weight_copies: float = 1
     flushed: bool = False
-    attention: AttentionKernel = AttentionKernel()
+    attention: AttentionKernel = ANY_KERNEL
 
 
 #: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads
@@ -103,7 +104,7 @@ SOURCES = (
 
 def phase_kernel(source: Source, phase: str) -> AttentionKernel:
     """The kernel of a phase; in decode several small blocks of threads share a core."""
-    return replace(source.attention, fixed=False, persistent=True) if phase == "decode" else source.attention
+    return replace(source.attention, fixed=False) if phase == "decode" else source.attention
 
 
 def mla_kernel(source: Source, *, asynchronous: bool) -> AttentionKernel:
@@ -113,7 +114,7 @@ def mla_kernel(source: Source, *, asynchronous: bool) -> AttentionKernel:
     """
     return replace(
         source.attention, pack=AttentionKernel.pack, partials=asynchronous, split=asynchronous,
-        fixed=not asynchronous, persistent=asynchronous,
+        fixed=not asynchronous, persistent=False,
     )  # fmt: skip
 
 
