@@ -27,9 +27,13 @@ class Layout:
     stride: Mapping[int, int]
     workspace: int
 
+    def base_of(self, tensor: int, repeat: int) -> int:
+        """Address of a tensor in the given repetition of its block."""
+        return self.base[tensor] + repeat * self.stride[tensor]
+
     def bases(self, kernel: Lowered, repeat: int) -> list[int]:
         """Base address of each region of a kernel in the given repetition of its block."""
-        return [self.workspace if t == WORKSPACE else self.base[t] + repeat * self.stride[t] for t in kernel.tensors]
+        return [self.workspace if t == WORKSPACE else self.base_of(t, repeat) for t in kernel.tensors]
 
 
 def lay_out(graph: Graph, tasks: Sequence[TaskBlock], kernels: Sequence[KernelBlock], align: int) -> Layout:

@@ -279,9 +279,8 @@ class _Sharder:
         if kind == "all_to_all":
             seconds = collective.all_to_all(nbytes, ranks, node, inside, outside)
         else:
-            level = inside if ranks <= node or outside is None else outside
-            model = {"all_reduce": collective.all_reduce, "all_gather": collective.all_gather}[kind]
-            seconds = model(nbytes, ranks, level)
+            bound = {"all_reduce": collective.all_reduce, "all_gather": collective.all_gather}[kind]
+            seconds = collective.over_nodes(bound, nbytes, ranks, node, inside, outside)
         moved = (Operand(tensor, "activation", nbytes, 1.0),)
         return Task(
             f"{op.name}.{kind}", kind, {"bytes": nbytes, "ranks": ranks}, {}, op.dtype, moved, moved, 0, seconds=seconds

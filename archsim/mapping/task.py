@@ -27,7 +27,7 @@ class Task:
     """One operator, or one collective, of one chip. ``dims`` are this chip's share (see docs/trace-format.md).
 
     rows: for a grouped product, the rows of each of this chip's experts.
-    seconds: for a collective, its closed-form time; the engine plays it on the communication stream.
+    seconds: for a collective, the time that it cannot come below; the engine plays its messages.
     """
 
     name: str

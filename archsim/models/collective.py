@@ -1,57 +1,83 @@
-"""Closed-form times of collectives over a two-level fabric (alpha-beta models).
+"""Lower bounds on the time of collectives: what no algorithm can beat, from the bytes that a chip must move.
 
-Every function returns seconds for ``nbytes`` of data per chip. ``alpha`` is the latency of one message, ``beta`` the
-sustained bytes/s that one chip sends in one direction; NIC serialisation is included (a chip has one port per level).
+Equation::  T >= alpha + V / beta
 
-Assumptions: chips start together; no other traffic on the links; messages are cut into chunks, so hops pipeline.
-Not modelled: contention between collectives, protocol switches, cores taken by communication kernels.
-Reference: Thakur, Rabenseifner, Gropp, "Optimization of Collective Communication Operations in MPICH", 2005, section 4.
+| symbol | meaning | unit |
+| --- | --- | --- |
+| S | the buffer, as nccl-tests counts | bytes |
+| p | chips | |
+| V | bytes that each chip must send, or receive: see each function | bytes |
+| alpha | least time of a collective of one byte on this level | s |
+| beta | most bytes that one chip sends, or receives, per second on this level | bytes/s |
+
+Assumptions: chips start together; a chip has one port per level, both run side by side.
+Valid for any algorithm and any contention; `archsim.network` simulates what really happens.
+Reference: Patarasuk, Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009, section 3.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Level", "all_gather", "all_reduce", "all_to_all", "reduce_scatter"]
+__all__ = ["Level", "all_gather", "all_reduce", "all_to_all", "over_nodes", "reduce_scatter"]
 
 
 @dataclass(frozen=True)
 class Level:
     """One level of the fabric as one chip sees it.
 
-    latency_s: time of an empty message. bytes_per_s: sustained, one direction, one chip.
+    latency_s: least time of a collective. bytes_per_s: the most, one direction, one chip. reduces: its switch can add.
     """
 
     latency_s: float
     bytes_per_s: float
+    reduces: bool = False
 
 
 def reduce_scatter(nbytes: float, ranks: int, level: Level) -> float:
-    """Ring: ``(p-1) (alpha + S / (p beta))``; S is the full buffer of one chip.
+    """``V = S (p-1)/p``: each chip sends all blocks but its own.
 
     >>> round(reduce_scatter(8e6, 8, Level(1e-6, 100e9)) * 1e6, 3)
-    77.0
+    71.0
     """
     if ranks == 1:
         return 0.0
-    return (ranks - 1) * (level.latency_s + nbytes / ranks / level.bytes_per_s)
+    return level.latency_s + nbytes * (ranks - 1) / ranks / level.bytes_per_s
 
 
 def all_gather(nbytes: float, ranks: int, level: Level) -> float:
-    """Ring, the mirror image of :func:`reduce_scatter`; S is the full gathered buffer."""
+    """``V = S (p-1)/p``: each chip receives all blocks but its own; S is the full gathered buffer."""
     return reduce_scatter(nbytes, ranks, level)
 
 
 def all_reduce(nbytes: float, ranks: int, level: Level) -> float:
-    """The faster of the ring, ``2 (p-1) (alpha + S / (p beta))``, and one shot, ``alpha + (p-1) S / beta``.
+    """``V = 2 S (p-1)/p``, or ``S`` where the switch adds.
 
-    One shot: every chip sends its whole buffer to every other and reduces locally, the choice for small messages.
+    >>> round(all_reduce(8e6, 8, Level(1e-6, 100e9)) * 1e6), round(all_reduce(8e6, 8, Level(1e-6, 100e9, True)) * 1e6)
+    (141, 81)
     """
     if ranks == 1:
         return 0.0
-    ring = 2 * reduce_scatter(nbytes, ranks, level)
-    one_shot = level.latency_s + (ranks - 1) * nbytes / level.bytes_per_s
-    return min(ring, one_shot)
+    volume = nbytes if level.reduces else 2 * nbytes * (ranks - 1) / ranks
+    return level.latency_s + volume / level.bytes_per_s
+
+
+def over_nodes(
+    bound: Callable[[float, int, Level], float], nbytes: float, ranks: int, ranks_per_node: int, inside: Level,
+    outside: Level | None,
+) -> float:  # fmt: skip
+    """``bound`` for a group that may span nodes: each chip has two ports then, and each node those of its chips.
+
+    >>> inside, outside = Level(1e-6, 160e9), Level(4e-6, 50e9)
+    >>> round(over_nodes(all_gather, 64e6, 16, 8, inside, outside) * 1e6)  # 32 MB through the eight ports of a node: 80
+    290
+    """
+    if ranks <= ranks_per_node or outside is None:
+        return bound(nbytes, ranks, inside)
+    both = Level(outside.latency_s, inside.bytes_per_s + outside.bytes_per_s, inside.reduces)
+    node = Level(outside.latency_s, ranks_per_node * outside.bytes_per_s)
+    return max(bound(nbytes, ranks, both), bound(nbytes, ranks // ranks_per_node, node))
 
 
 def all_to_all(nbytes: float, ranks: int, ranks_per_node: int, inside: Level, outside: Level | None) -> float:

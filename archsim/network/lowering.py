@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from archsim.network.fabric import Part
 from archsim.network.schedule import Message, Move, Schedule
-from archsim.program import Machine, Program
+from archsim.program import Program
 
 __all__ = ["foldable", "lower_schedule"]
 
@@ -31,23 +31,20 @@ def foldable(schedule: Schedule) -> bool:
     )
 
 
-def lower_schedule(schedule: Schedule, *, folded: bool, machine: Machine | None = None, base: int = 0) -> Program:
-    """The program of a schedule: message after message, the steps of each in the order of the chips that send it.
-
-    machine, base: where the classes of resources start on a machine that has others, too (folded only).
-    """
+def lower_schedule(schedule: Schedule, *, folded: bool) -> Program:
+    """The program of a schedule: message after message, the steps of each in the order of the chips that send it."""
     fabric, messages = schedule.fabric, schedule.messages
     walk = _Walk(schedule.parts, 1 if folded else fabric.chips)
     senders = [walk.senders(message.senders) for message in messages]
     counts = np.array([len(each) for each in senders], np.int64)
     first = np.concatenate(([0], np.cumsum(counts)))
-    routes = _Routes(walk, base)
+    routes = _Routes(walk)
     starts, preds = _predecessors(messages, senders, first, walk)
     route = np.concatenate([routes.of(message, who) for message, who in zip(messages, senders, strict=True)])
     steps = int(first[-1])
     none = np.zeros(steps, np.int32)
     return Program(
-        machine if machine is not None else fabric.folded if folded else fabric.unfolded,
+        fabric.folded if folded else fabric.unfolded,
         f"{len(messages)} messages on {fabric.name}",
         route_start=routes.starts.astype(np.int32), route_resources=routes.resources.astype(np.int32),
         route=route.astype(np.int32), work_ps=np.repeat([message.issue_ps for message in messages], counts),
@@ -103,8 +100,8 @@ class _Walk:
 class _Routes:
     """The routes of a program: one per way and chip."""
 
-    def __init__(self, walk: _Walk, base: int) -> None:
-        self.walk, self.base = walk, base
+    def __init__(self, walk: _Walk) -> None:
+        self.walk = walk
         self._first: dict[tuple[object, ...], int] = {}
         self._tables: list[Ints] = []
         self._count = 0
@@ -126,7 +123,7 @@ class _Routes:
 
     @property
     def resources(self) -> Ints:
-        return np.concatenate([table[table != NOWHERE] for table in self._tables]) + self.base
+        return np.concatenate([table[table != NOWHERE] for table in self._tables])
 
     def _table(self, message: Message) -> Ints:
         """Resources that the message of each chip visits, a row per chip, filled up with NOWHERE."""

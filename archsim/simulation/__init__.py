@@ -94,7 +94,7 @@ def _run(job: Job, progress: Callable[[int, int, str], None]) -> list[BlockRun]:
     runs = []
     for block in job.blocks:
         hear = lambda n, base=done, name=block.name: progress(base + n, total, name)  # noqa: E731
-        runs.append(run_block(session, block, job.target, job.layout, exact=job.options.exact, on_repeat=hear))
+        runs.append(run_block(session, block, job.target, job.layout, job.network, exact=job.options.exact, on_repeat=hear))
         done += block.repeat
     return runs
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from archsim.engine import Launch, LaunchRecord, Session
 from archsim.mapping import Kernel, KernelBlock, Layout, Lowered, Target, lower
 from archsim.mapping.target import ps
+from archsim.network import Fabric
+from archsim.simulation.collectives import Exchange, lower_collective, narrowed, overlapping
 
 __all__ = ["BlockRun", "KernelRun", "run_block"]
 
@@ -55,21 +57,31 @@ class BlockRun:
 
 
 def run_block(
-    session: Session, block: KernelBlock, target: Target, layout: Layout, *, exact: bool,
+    session: Session, block: KernelBlock, target: Target, layout: Layout, fabric: Fabric | None = None, *, exact: bool,
     on_repeat: Callable[[int], None] = lambda done: None,
 ) -> BlockRun:  # fmt: skip
     """Run ``block`` to its end on ``session``; ``on_repeat`` hears how many repetitions are done."""
-    lowered = [None if k.kind == "collective" else lower(k, target, exact=exact) for k in block.kernels]
     waits = _dependencies(block.kernels)
+    beside, narrow = overlapping(block.kernels, waits), narrowed(target, fabric)
+    lowered = [
+        None if k.kind == "collective" else lower(k, narrow if i in beside else target, exact=exact)
+        for i, k in enumerate(block.kernels)
+    ]
+    exchanges = [
+        lower_collective(k, target, fabric) if k.kind == "collective" and fabric is not None else None
+        for k in block.kernels
+    ]
     startup_ps = ps(target.chip.launch.startup)
-    # the gap before a collective is part of its latency
-    gaps = [0 if k.kind == "collective" else ps(target.launch_s(vector=k.kind == "vector")) for k in block.kernels]
+    gaps = [
+        ps(target.launch_s(vector=k.kind == "vector")) if exchange is None else exchange.launch_ps
+        for k, exchange in zip(block.kernels, exchanges, strict=True)
+    ]
     start_ps = session.now_ps
     records: list[tuple[LaunchRecord, ...]] = []
     periods: list[int] = []
     for repeat in range(block.repeat):
         before = session.now_ps
-        records.append(session.run(_launches(block.kernels, lowered, waits, gaps, startup_ps, layout, repeat)))
+        records.append(session.run(_launches(block.kernels, lowered, exchanges, waits, gaps, startup_ps, layout, repeat)))
         periods.append(session.now_ps - before)
         on_repeat(repeat + 1)
         if not exact and repeat and abs(periods[-1] - periods[-2]) <= SETTLED * periods[-1]:
@@ -88,15 +100,20 @@ def run_block(
 
 
 def _launches(
-    kernels: Sequence[Kernel], lowered: Sequence[Lowered | None], waits: Sequence[tuple[int, ...]], gaps: Sequence[int],
-    startup_ps: int, layout: Layout, repeat: int,
+    kernels: Sequence[Kernel], lowered: Sequence[Lowered | None], exchanges: Sequence[Exchange | None],
+    waits: Sequence[tuple[int, ...]], gaps: Sequence[int], startup_ps: int, layout: Layout, repeat: int,
 ) -> list[Launch]:  # fmt: skip
     launches = []
-    for kernel, program, after, gap in zip(kernels, lowered, waits, gaps, strict=True):
-        if program is None:
-            duration = sum(round(task.seconds * 1e12) for task in kernel.tasks)
-            launches.append(Launch(kernel.name, COMMUNICATION, after, gap, duration_ps=duration))
-        else:
+    for kernel, program, exchange, after, gap in zip(kernels, lowered, exchanges, waits, gaps, strict=True):
+        if exchange is not None:
+            bases = [layout.base_of(kernel.outputs[0].tensor, repeat)] if exchange.program is not None else []
+            launches.append(
+                Launch(
+                    kernel.name, COMMUNICATION, after, gap, program=exchange.program, bases=bases,
+                    duration_ps=exchange.duration_ps,
+                )
+            )  # fmt: skip
+        elif program is not None:
             launches.append(
                 Launch(
                     kernel.name, COMPUTE, after, gap, startup_ps, program.program, layout.bases(program, repeat),
@@ -135,16 +152,27 @@ def _average(
     time_ps = float(np.dot(weights, [r.end_ps - r.ready_ps for r in records]))
     dram_bytes = 0.0
     busy: dict[str, float] = {}
+    runs = [record.run for record in records if record.run is not None]
     if lowered is not None:
         weights = weights * lowered.scale
-        runs = [record.run for record in records if record.run is not None]
+    if runs:
         dram_bytes = float(np.dot(weights, [r.counters.bytes_read + r.counters.bytes_written for r in runs]))
+    if lowered is not None:
         mean = np.average([r.busy_ps for r in runs], axis=0, weights=weights) * weights.sum()
         for group, members in target.groups.items():
+            if group in ("fabric", "transport"):
+                continue
             busy[group] = float(mean[members].mean())
         busy["cache"] = float(np.dot(weights, [r.counters.cache_busy_ps for r in runs]))
-    elif records:
-        busy["fabric"] = float(np.dot(weights, [r.end_ps - r.start_ps for r in records]))
+    else:
+        busy["fabric"] = float(np.dot(weights, [_links_busy(record, target) for record in records]))
     launch_ps = records[0].start_ps - records[0].ready_ps
     startup_ps = 0 if lowered is None else ps(target.chip.launch.startup)
     return KernelRun(kernel, lowered, records[0], time_ps, launch_ps, startup_ps, dram_bytes, busy)
+
+
+def _links_busy(record: LaunchRecord, target: Target) -> int:
+    """How long a collective keeps the busiest of the chip's links; all of its time where that is not known."""
+    if record.run is None:
+        return record.end_ps - record.start_ps
+    return int(record.run.busy_ps[target.groups["fabric"]].max(initial=0))

@@ -28,6 +28,8 @@ from archsim.mapping import (
 )
 from archsim.mapping.task import TaskBlock
 from archsim.models.collective import Level
+from archsim.network import Fabric as Network
+from archsim.simulation.collectives import attach
 from archsim.trace import QUANTS, Graph, Trace, load_workload, quantised, routed, with_mtp
 from archsim.trace.quantise import PLANS
 from archsim.trace.routing import describe_routing
@@ -75,7 +77,10 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Everything that the two fidelities need; ``graph`` is evaluated at the batch of one data-parallel group."""
+    """Everything that the two fidelities need; ``graph`` is evaluated at the batch of one data-parallel group.
+
+    network: the fabric of the system; None where there is one chip.
+    """
 
     options: Options
     chip: ChipSpec
@@ -86,6 +91,7 @@ class Job:
     tasks: tuple[TaskBlock, ...]
     need: Footprint
     target: Target
+    network: Network | None = None
 
     @cached_property
     def blocks(self) -> tuple[KernelBlock, ...]:
@@ -120,9 +126,7 @@ class Job:
             )
         kinds = {task.kind for block in self.tasks for task in block.tasks}
         if kinds & {"all_reduce", "all_gather", "all_to_all"}:
-            notes.append(
-                "collectives are analytic (alpha-beta over the links' sustained bandwidth), without contention"
-            )
+            notes.append("collectives are messages over the links of one chip that stands for all; all chips arrive at once")
         if "grouped_matmul" in kinds:
             notes.append(describe_routing(_routing(self.trace), self.options.seed))
             if self.plan.ep > 1:
@@ -201,7 +205,10 @@ def candidates(
             make_plan(chips=chips, heads=heads, experts=experts, batch=batch, tp=options.tp, ep=options.ep)
         ]
     fabric, target = _fabric(spec, where), make_target(spec)
-    jobs = [_job(options, spec, where, trace, plan, fabric, target) for plan in plans]
+    network = Network.of(where, spec) if where is not None and where.chips > 1 else None
+    if network is not None:
+        target = attach(target, network)
+    jobs = [_job(options, spec, where, trace, plan, fabric, target, network) for plan in plans]
     fitting = [job for job in jobs if job.need.total <= spec.memory.capacity]
     if not fitting:
         least = min(jobs, key=lambda job: job.need.total)
@@ -213,11 +220,11 @@ def candidates(
 
 def _job(
     options: Options, chip: ChipSpec, system: SystemSpec | None, trace: Trace, plan: Plan, fabric: Fabric | None,
-    target: Target,
+    target: Target, network: Network | None,
 ) -> Job:  # fmt: skip
     graph = _at(trace, options, options.batch // plan.dp)
     tasks = shard(graph, plan, fabric, options.seed)
-    return Job(options, chip, system, trace, plan, graph, tasks, footprint(graph, tasks), target)
+    return Job(options, chip, system, trace, plan, graph, tasks, footprint(graph, tasks), target, network)
 
 
 def _at(trace: Trace, options: Options, batch: int) -> Graph:
@@ -256,7 +263,9 @@ def _fabric(chip: ChipSpec, system: SystemSpec | None) -> Fabric | None:
 
 def _level(link: LinkSpec | None) -> Level:
     assert link is not None, "SystemSpec.links has checked that the links exist"
-    return Level(link.latency, link.sustained)
+    known = link.transports.values()
+    latency = min((each.launch + each.latency for each in known), default=link.latency)
+    return Level(latency, link.bandwidth * link.best_efficiency, "in_switch" in link.transports)
 
 
 def _remedy(chip: ChipSpec, need: Footprint, chips: int, quant: str) -> str:

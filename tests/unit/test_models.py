@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archsim.models.collective import Level, all_gather, all_reduce, all_to_all, reduce_scatter
+from archsim.models.collective import Level, all_gather, all_reduce, all_to_all, over_nodes, reduce_scatter
 from archsim.models.matrix import systolic_latency, systolic_occupancy, tensor_core_occupancy
 from archsim.models.vector import COSTS, VectorCost, vector_cycles
 
@@ -53,15 +53,22 @@ def test_a_faster_or_nearer_link_never_takes_more_time(collective: Collective, p
     assert collective(nbytes, p, Level(NODE.latency_s / 2, NODE.bytes_per_s)) <= slow
 
 
-def test_a_gather_on_a_ring_by_hand() -> None:
-    """8 MB on 8 chips: seven steps, each 1 us and 1 MB at 100 GB/s."""
-    assert all_gather(8e6, 8, NODE) == pytest.approx(7 * (1e-6 + 10e-6))
+def test_a_gather_by_hand() -> None:
+    """8 MB on 8 chips: each receives 7 MB at 100 GB/s."""
+    assert all_gather(8e6, 8, NODE) == pytest.approx(1e-6 + 70e-6)
     assert reduce_scatter(8e6, 8, NODE) == all_gather(8e6, 8, NODE)
 
 
-def test_a_large_all_reduce_takes_the_ring_and_a_small_one_a_single_shot() -> None:
-    assert all_reduce(8e6, 8, NODE) == pytest.approx(2 * 7 * (1e-6 + 10e-6))
-    assert all_reduce(8e3, 8, NODE) == pytest.approx(1e-6 + 7 * 80e-9)
+def test_a_switch_that_adds_halves_an_all_reduce() -> None:
+    assert all_reduce(8e6, 8, NODE) == pytest.approx(1e-6 + 140e-6)
+    assert all_reduce(8e6, 8, Level(1e-6, 100e9, reduces=True)) == pytest.approx(1e-6 + 80e-6)
+
+
+def test_a_group_over_nodes_has_all_their_ports() -> None:
+    """16 MB on two nodes of 8: a node receives 8 MB through eight ports of 25 GB/s; a chip 15 MB through both of its."""
+    assert over_nodes(all_gather, 16e6, 16, 8, NODE, OUTSIDE) == pytest.approx(4e-6 + 15e6 / 125e9)
+    assert over_nodes(all_gather, 16e6, 16, 8, NODE, Level(4e-6, 1e9)) == pytest.approx(4e-6 + 8e6 / 8e9)
+    assert over_nodes(all_gather, 16e6, 8, 8, NODE, OUTSIDE) == all_gather(16e6, 8, NODE)
 
 
 def test_an_exchange_across_nodes_is_as_slow_as_its_slower_level() -> None:
