@@ -39,8 +39,12 @@ def on_machine(schedule: Schedule, machine: Machine, memory: int, buffer_bytes: 
     steps, extra = len(alone), len(moved)
     through_memory = len(alone.route_start) - 1
 
-    def column(own: object, added: object, dtype: type[np.generic]) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-        return np.concatenate([np.broadcast_to(np.asarray(own, dtype), steps), np.broadcast_to(np.asarray(added, dtype), extra)])
+    def column(
+        own: object, added: object, dtype: type[np.generic]
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+        return np.concatenate(
+            [np.broadcast_to(np.asarray(own, dtype), steps), np.broadcast_to(np.asarray(added, dtype), extra)]
+        )
 
     preds = [alone.preds, *(np.tile(alone.preds_of(int(message)), 2) for message in real)]
     return Program(

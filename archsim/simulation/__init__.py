@@ -94,7 +94,8 @@ def _run(job: Job, progress: Callable[[int, int, str], None]) -> list[BlockRun]:
     runs = []
     for block in job.blocks:
         hear = lambda n, base=done, name=block.name: progress(base + n, total, name)  # noqa: E731
-        runs.append(run_block(session, block, job.target, job.layout, job.network, exact=job.options.exact, on_repeat=hear))
+        exact = job.options.exact
+        runs.append(run_block(session, block, job.target, job.layout, job.network, exact=exact, on_repeat=hear))
         done += block.repeat
     return runs
 

@@ -81,7 +81,8 @@ def run_block(
     periods: list[int] = []
     for repeat in range(block.repeat):
         before = session.now_ps
-        records.append(session.run(_launches(block.kernels, lowered, exchanges, waits, gaps, startup_ps, layout, repeat)))
+        launches = _launches(block.kernels, lowered, exchanges, waits, gaps, startup_ps, layout, repeat)
+        records.append(session.run(launches))
         periods.append(session.now_ps - before)
         on_repeat(repeat + 1)
         if not exact and repeat and abs(periods[-1] - periods[-2]) <= SETTLED * periods[-1]:

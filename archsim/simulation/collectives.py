@@ -46,13 +46,15 @@ def lower_collective(kernel: Kernel, target: Target, fabric: Fabric) -> Exchange
 
 
 def overlapping(kernels: Sequence[Kernel], waits: Sequence[tuple[int, ...]]) -> set[int]:
-    """Kernels of the compute stream that may run while a collective does: after all it waits for, before its readers."""
+    """Kernels that may run while a collective does: after what it waits for, before its readers."""
     found: set[int] = set()
     for position, kernel in enumerate(kernels):
         if kernel.kind != "collective":
             continue
         starts = max((before for before in waits[position] if kernels[before].kind != "collective"), default=-1)
-        readers = (i for i in range(position + 1, len(kernels)) if position in waits[i] and kernels[i].kind != "collective")
+        readers = (
+            i for i in range(position + 1, len(kernels)) if position in waits[i] and kernels[i].kind != "collective"
+        )
         ends = next(readers, len(kernels))
         found |= {i for i in range(starts + 1, ends) if kernels[i].kind != "collective"}
     return found

@@ -65,7 +65,7 @@ def test_a_switch_that_adds_halves_an_all_reduce() -> None:
 
 
 def test_a_group_over_nodes_has_all_their_ports() -> None:
-    """16 MB on two nodes of 8: a node receives 8 MB through eight ports of 25 GB/s; a chip 15 MB through both of its."""
+    """16 MB on two nodes of 8: a node receives 8 MB through eight ports, a chip 15 MB through both of its."""
     assert over_nodes(all_gather, 16e6, 16, 8, NODE, OUTSIDE) == pytest.approx(4e-6 + 15e6 / 125e9)
     assert over_nodes(all_gather, 16e6, 16, 8, NODE, Level(4e-6, 1e9)) == pytest.approx(4e-6 + 8e6 / 8e9)
     assert over_nodes(all_gather, 16e6, 8, 8, NODE, OUTSIDE) == all_gather(16e6, 8, NODE)
