@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from archsim.validation.collective import COLLECTIVE
 from archsim.validation.hbm import HBM
+from archsim.validation.noc import NOC
 from archsim.validation.op import OP
 from archsim.validation.report import Report, Row, markdown_table
 from archsim.validation.suite import FEW, MANY, Reference, Suite, run_suite, suite_of
@@ -29,4 +30,4 @@ __all__ = [
     "suite_of",
 ]
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC, HBM, COLLECTIVE, OP)}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC, HBM, NOC, COLLECTIVE, OP)}

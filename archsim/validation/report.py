@@ -45,7 +45,8 @@ class Report:
     """The outcome of one suite on one reference file.
 
     `skipped` counts, by reason, the reference rows that the suite cannot express. `sampled_from` is how many rows can
-    be compared, where only some of them were. `band` bounds some of the errors, in percent, by name.
+    be compared, where only some of them were. `band` bounds some of the errors, in percent, by name; `group_bands`
+    those of the rows of one group.
     """
 
     suite: str
@@ -54,6 +55,7 @@ class Report:
     wall_s: float
     band: Mapping[str, float] = field(default_factory=dict)
     sampled_from: int | None = None
+    group_bands: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def groups(self) -> dict[str, Report]:
@@ -62,7 +64,8 @@ class Report:
         for row in self.rows:
             members.setdefault(row.group, []).append(row)
         members.pop("", None)
-        return {name: Report(name, tuple(members[name]), {}, 0.0) for name in sorted(members)}
+        bands = self.group_bands
+        return {name: Report(name, tuple(members[name]), {}, 0.0, bands.get(name, {})) for name in sorted(members)}
 
     @property
     def cases(self) -> int:
@@ -81,7 +84,8 @@ class Report:
     @property
     def passed(self) -> bool:
         """Whether every error that has a band lies within it; a suite that compared nothing has shown nothing."""
-        return bool(self.rows) and all(abs(self.error(name) or 0.0) <= limit for name, limit in self.band.items())
+        within = all(abs(self.error(name) or 0.0) <= limit for name, limit in self.band.items())
+        return bool(self.rows) and within and all(group.passed for group in self.groups.values() if group.band)
 
     def as_dict(self, *, rows: bool = False) -> dict[str, Any]:
         """The JSON form."""

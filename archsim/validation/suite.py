@@ -14,7 +14,7 @@ from archsim.errors import InputError
 from archsim.validation.report import Report, Row
 from archsim.validation.table import Table
 
-__all__ = ["FEW", "MANY", "Plan", "Reference", "Suite", "run_suite", "suite_of"]
+__all__ = ["DATA", "FEW", "MANY", "Plan", "Reference", "Suite", "run_suite", "suite_of"]
 
 DATA = Path(__file__).parent / "data"
 
@@ -55,6 +55,8 @@ class Suite:
     title: str
     references: tuple[Reference, ...]
     band: Mapping[str, float] = field(default_factory=dict)
+    group_bands: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """The same for the rows of one group."""
 
     def reference_for(self, table: Table) -> Reference | None:
         """The kind of reference file that `table` is, by its columns."""
@@ -107,7 +109,8 @@ def run_suite(
         skipped.update(reasons)
         on_progress(done + 1, len(jobs))
     sampled_from = possible if chosen < possible else None
-    return Report(suite.name, tuple(rows), skipped, time.perf_counter() - begin, suite.band, sampled_from)
+    wall_s = time.perf_counter() - begin
+    return Report(suite.name, tuple(rows), skipped, wall_s, suite.band, sampled_from, suite.group_bands)
 
 
 def _sample(plans: Sequence[Plan], per_group: int | None) -> list[int]:
