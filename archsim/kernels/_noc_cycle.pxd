@@ -3,6 +3,29 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 
+cdef enum:
+    HOP_KINDS = 3  # archsim.noc.routing: lower half, upper half, any virtual channel
+
+# A flit is one integer: packet << 2 | tail << 1 | head.
+cdef enum:
+    HEAD = 1
+    TAIL = 2
+
+
+cdef extern from *:
+    int lowest "__builtin_ctzll"(uint64_t) nogil
+
+
+cdef inline int32_t around(int32_t rank, int32_t pointer, int32_t size) noexcept nogil:
+    """How far `rank` is past a round-robin pointer."""
+    cdef int32_t distance = rank - pointer
+    return distance if distance >= 0 else distance + size
+
+
+cdef inline int32_t after(int32_t rank, int32_t size) noexcept nogil:
+    return rank + 1 if rank + 1 < size else 0
+
+
 cdef enum State:
     IDLE      # nothing at the front
     WAITING   # a head at the front asks for an output virtual channel

@@ -3,28 +3,6 @@
 from libc.stdint cimport INT32_MAX, int8_t, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 
-cdef enum:
-    HOP_KINDS = 3  # archsim.noc.routing: lower half, upper half, any virtual channel
-
-# A flit is one integer: packet << 2 | tail << 1 | head.
-cdef enum:
-    HEAD = 1
-    TAIL = 2
-
-
-cdef extern from *:
-    int lowest "__builtin_ctzll"(uint64_t) nogil
-
-
-cdef inline int32_t around(int32_t rank, int32_t pointer, int32_t size) noexcept nogil:
-    """How far `rank` is past a round-robin pointer."""
-    cdef int32_t distance = rank - pointer
-    return distance if distance >= 0 else distance + size
-
-
-cdef inline int32_t after(int32_t rank, int32_t size) noexcept nogil:
-    return rank + 1 if rank + 1 < size else 0
-
 
 cdef class NocCycleKernel:
     """The state of one network; channels 0..links-1 join routers, then one a node leads into and out of the network."""
