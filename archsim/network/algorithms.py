@@ -55,6 +55,9 @@ def _phase(s: Schedule, algorithm: Algorithm, part: int) -> Phase:
         if size & (size - 1):
             raise InputError(f"halving_doubling needs a power of two, not {size} chips")
         return phases.halving_doubling
+    across = s.parts[part].dim.network == "scale_out"
+    if algorithm == "hierarchical" and across and size & (size - 1) == 0:  # as a tree: few steps over slow cards
+        return phases.halving_doubling
     if algorithm in ("direct", "two_shot") or (algorithm == "hierarchical" and kind == "mesh"):
         return phases.direct
     return phases.ring

@@ -15,7 +15,7 @@ from archsim.network.schedule import Schedule
 from archsim.network.tuner import candidates
 from archsim.program import Program, Run
 
-__all__ = ["CollectiveRun", "best", "run_collective"]
+__all__ = ["CollectiveRun", "bus_factor", "floor_ps", "run_collective", "schedule_of"]
 
 #: most steps that a collective may have: a minute of simulation
 MOST_STEPS = 60_000_000
@@ -73,17 +73,16 @@ def run_collective(fabric: Fabric, request: Collective, *, fold: bool | None = N
 
 
 @lru_cache(maxsize=4096)
-def best(fabric: Fabric, request: Collective) -> Schedule:
-    """The schedule of the fastest candidate whose chips are all alike: what a simulated chip takes part in."""
+def schedule_of(fabric: Fabric, request: Collective) -> Schedule:
+    """The schedule of the fastest candidate on an idle fabric."""
     found: Schedule | None = None
     time_ps = 0
-    options = [(floor, schedule) for floor, _, schedule in _options(fabric, request) if foldable(schedule)]
-    for floor, schedule in options:
+    options = _options(fabric, request)
+    for floor, _, schedule in options:
         if found is None or floor < time_ps:
-            mine = _time(schedule, folded=True)[0] if len(options) > 1 else floor
+            mine = _time(schedule, folded=foldable(schedule))[0] if len(options) > 1 else floor
             found, time_ps = (schedule, mine) if found is None or mine < time_ps else (found, time_ps)
-    if found is None:
-        raise InputError(f"{request.kind} over {request.group.size} chips of '{fabric.name}': no chip stands for all")
+    assert found is not None, "there is always a candidate"
     return found
 
 

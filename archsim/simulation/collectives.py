@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from archsim.mapping import Kernel, Target
-from archsim.network import Collective, Fabric, Group, best, run_collective
+from archsim.network import Collective, Fabric, Group, foldable, run_collective, schedule_of
 from archsim.network.on_chip import beside, on_machine
 from archsim.network.request import Kind
 from archsim.program import Program
@@ -36,11 +36,9 @@ def lower_collective(kernel: Kernel, target: Target, fabric: Fabric) -> Exchange
     task = kernel.tasks[0]
     nbytes, ranks = task.dims["bytes"], task.dims["ranks"]
     request = Collective(KINDS[task.kind], max(nbytes, 1), Group(ranks), "fastest")
-    if fabric.faults:  # chips differ, so that none stands for all: all of them, on an idle fabric
+    schedule = schedule_of(fabric, request)
+    if not schedule.messages or not foldable(schedule):  # chips differ, none stands for all: all, on an idle fabric
         return Exchange(0, None, run_collective(fabric, request).time_ps)
-    schedule = best(fabric, request)
-    if not schedule.messages:
-        return Exchange(0, None, 0)
     memory = next(i for i, resource in enumerate(target.machine) if resource.group == "memory")
     return Exchange(round(schedule.launch_s * 1e12), on_machine(schedule, target.machine, memory, nbytes), None)
 

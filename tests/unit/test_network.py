@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from archsim.cli.main import cli
 from archsim.errors import InputError
 from archsim.hardware import LinkSpec, SystemSpec, load_chip, load_system
-from archsim.network import Collective, Dim, Fabric, Group, candidates, run_collective
+from archsim.network import Collective, Dim, Fabric, FabricSession, Group, candidates, run_collective
 from archsim.network.request import Algorithm, Kind
 
 pytestmark = pytest.mark.unit
@@ -219,3 +219,29 @@ def test_bench_refuses_in_one_sentence(args: list[str], text: str) -> None:
     result = CliRunner().invoke(cli, ["network", "bench", *args])
     assert result.exit_code == 2
     assert text in result.output
+
+
+def test_collectives_at_once_share_the_links_and_other_dimensions_are_free() -> None:
+    fabric = Fabric.of(load_system("h800-x32"), load_chip("h800"))
+    inside, across = (
+        Collective("all_gather", 2**28, Group(8), "ring"),
+        Collective("all_gather", 2**26, Group(4, 8), "ring"),
+    )
+
+    def ends(*requests: Collective) -> list[int]:
+        session = FabricSession(fabric)
+        processes = [session.start(request) for request in requests]
+        session.env.run(session.env.all_of(processes))
+        return [process.value.elapsed_ps for process in processes]
+
+    assert ends(inside, across) == [*ends(inside), *ends(across)]
+    assert max(ends(inside, inside)) > 1.7 * ends(inside)[0]
+
+
+def test_a_session_refuses_chips_that_differ_when_one_stands_for_all() -> None:
+    session = FabricSession(make("switch", 8))
+    process = session.start(Collective("broadcast", 2**20, Group(8)))
+    with pytest.raises(InputError, match="folded=False"):
+        session.env.run(process)
+    everyone = FabricSession(make("switch", 8), folded=False, engine="simpy")
+    assert everyone.env.run(everyone.start(Collective("broadcast", 2**20, Group(8)))).elapsed_ps > 0

@@ -1,0 +1,82 @@
+"""Collectives within a step: they meet kernels at the memory, take cores, and depend on every link."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+import archsim
+from archsim.engine import Launch, Session
+from archsim.hardware import load_chip, load_system
+from archsim.mapping import make_target
+from archsim.network import Collective, Fabric, Group, schedule_of
+from archsim.network.on_chip import beside, on_machine
+from archsim.program import ProgramBuilder
+from archsim.simulation import Options, prepare
+from archsim.simulation.blocks import _dependencies
+from archsim.simulation.collectives import narrowed, overlapping
+
+pytestmark = pytest.mark.theory
+
+
+def test_a_collective_contends_with_memory_traffic() -> None:
+    chip = load_chip("custom-npu", {"memory.bandwidth": "400 GB/s"})
+    fabric = Fabric.of(load_system("custom-npu-x16"), chip)
+    target = make_target(chip)
+    machine = beside(target.machine, fabric.folded)
+    schedule = schedule_of(fabric, Collective("all_reduce", 2**24, Group(16)))
+    exchange = on_machine(schedule, machine, 0, 2**24)
+    builder = ProgramBuilder(machine, "reads")
+    region = builder.region("weights", 2**25)
+    for at in range(0, 2**25, 2**20):
+        builder.step([0], nbytes=2**20, region=region, offset=at)
+    reads = builder.build()
+
+    def end(*launches: Launch) -> int:
+        return max(record.end_ps for record in Session(machine).run(launches))
+
+    messages = Launch("all_reduce", "communication", program=exchange, bases=[2**26])
+    stream = Launch("reads", "compute", program=reads, bases=[2**28])
+    assert end(messages, stream) > 1.02 * max(end(messages), end(stream))
+
+
+def test_a_slow_link_slows_the_step() -> None:
+    options = {"phase": "prefill", "seq": 256, "tp": 8, "exact": False}
+    system = load_system("hgx-h800")
+    faulty = load_system("hgx-h800", {"faults": [{"chip": 5, "network": "scale_up", "rate": 0.1}]})
+    sound, slow = (archsim.simulate("h800", "llama-3.1-8b", system=each, **options) for each in (system, faulty))
+    assert slow.time_s > 1.2 * sound.time_s
+
+
+def test_kernels_beside_a_collective_leave_it_its_cores() -> None:
+    job = prepare("h800", "deepseek-v3", Options(phase="decode", batch=32, ctx=256), "h800-x32")
+    assert narrowed(job.target, job.network).cores == 132 - 20
+    block = next(block for block in job.blocks if block.name == "moe")
+    found = overlapping(block.kernels, _dependencies(block.kernels))
+    names = {block.kernels[i].name for i in found}
+    assert names
+    assert not any("experts.gate_up_proj" in name and "shared" not in name for name in names)
+
+
+def test_an_engine_takes_no_cores() -> None:
+    target = make_target(load_chip("custom-npu"))
+    fabric = Fabric.of(load_system("custom-npu-x16"), load_chip("custom-npu"))
+    assert narrowed(target, fabric) is target
+    assert narrowed(target, None) is target
+
+
+def test_a_part_of_a_ring_is_simulated_with_all_its_chips() -> None:
+    system = replace_chips("tpu-v4-x64")
+    step = archsim.simulate("tpu-v4", "llama-3.1-8b", phase="decode", batch=32, ctx=64, system=system, tp=2)
+    assert step.time_s > 0
+
+
+def replace_chips(name: str) -> archsim.SystemSpec:
+    return load_system(name, {"chips": 16, "chips_per_node": 16, "dims": [4, 4]})
+
+
+def test_the_job_of_one_chip_has_no_fabric() -> None:
+    job = prepare("h800", "llama-3.1-8b", Options(phase="decode"))
+    assert job.network is None
+    assert replace(job).network is None
