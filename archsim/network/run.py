@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import inf
 
 from archsim.errors import InputError
 from archsim.kernels import CompiledInterpreter
@@ -11,7 +12,7 @@ from archsim.network.algorithms import Choice, build
 from archsim.network.fabric import Fabric
 from archsim.network.lowering import foldable, lower_schedule
 from archsim.network.request import Collective
-from archsim.network.schedule import Schedule
+from archsim.network.schedule import Hops, Schedule
 from archsim.network.tuner import candidates
 from archsim.program import Program, Run
 
@@ -93,20 +94,25 @@ def _options(fabric: Fabric, request: Collective) -> list[tuple[int, Choice, Sch
 
 
 def floor_ps(schedule: Schedule) -> int:
-    """Time below which a schedule cannot come: its launch, and the longest chain of latencies or the busiest link."""
+    """Time below which a schedule cannot come: its launch, and the longest chain of messages or the busiest link."""
     ports = schedule.fabric.ports
-    latency_ps = [round(port.latency_s * 1e12) for port in ports]
-    chain: list[int] = []
+    chain: list[float] = []
     load: dict[int, float] = {}
+    known: dict[Hops, tuple[float, float]] = {}  # seconds, and seconds a byte, on the way of a message
     for message in schedule.messages:
-        before = max((chain[number] for number in message.after), default=0)
-        chain.append(before + sum(latency_ps[port] for port, _ in message.hops))
+        if message.hops not in known:
+            way = [ports[port] for port, _ in message.hops]
+            slowest = min((port.bytes_per_s for port in way if port.bytes_per_s), default=inf)
+            known[message.hops] = sum(port.latency_s for port in way), 1 / slowest
+        latency, per_byte = known[message.hops]
+        before = max([chain[number] for number in message.after], default=0.0)
+        chain.append(before + latency + message.wire_bytes * per_byte)
         if not message.senders:
             for port, _ in message.hops:
                 load[port] = load.get(port, 0.0) + message.wire_bytes
     rates = ((nbytes, ports[port].bytes_per_s) for port, nbytes in load.items())
-    busiest = max((nbytes / rate * 1e12 for nbytes, rate in rates if rate), default=0.0)
-    return round(schedule.launch_s * 1e12) + max(max(chain, default=0), int(busiest))
+    busiest = max((nbytes / rate for nbytes, rate in rates if rate), default=0.0)
+    return int((schedule.launch_s + max(max(chain, default=0.0), busiest)) * 1e12 * (1 - 1e-6))  # rates are rounded
 
 
 def _run(request: Collective, choice: Choice, schedule: Schedule, fold: bool | None) -> CollectiveRun:

@@ -16,7 +16,7 @@ from archsim.hardware import LinkSpec
 from archsim.hardware.link import TransportName, TransportSpec
 from archsim.network.fabric import Dim, Fabric, Part
 
-__all__ = ["Message", "Move", "Schedule"]
+__all__ = ["Hops", "Message", "Move", "Schedule"]
 
 #: classes of resources on a way, each with the moves from the sender to the chip whose member is meant
 Hops = tuple[tuple[int, tuple["Move", ...]], ...]
