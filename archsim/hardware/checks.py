@@ -34,11 +34,18 @@ def check_chip(chip: ChipSpec) -> tuple[Check, ...]:
 
 
 def _clock(chip: ChipSpec) -> list[Check]:
-    if chip.clock_under_load is None:
-        return []
-    loaded, quoted = (format_quantity(f, "frequency", 4) for f in (chip.clock_under_load, chip.clock))
-    text = f"{loaded} under load, at most the {quoted} of the quoted peaks"
-    return [Check("clock_under_load", text, chip.clock_under_load <= chip.clock)]
+    stated = {f"load_clocks.{dtype}": clock for dtype, clock in chip.load_clocks.items()}
+    if chip.clock_under_load is not None:
+        stated["clock_under_load"] = chip.clock_under_load
+    quoted = format_quantity(chip.clock, "frequency", 4)
+    return [
+        Check(
+            path,
+            f"{format_quantity(clock, 'frequency', 4)} under load, at most the {quoted} of the quoted peaks",
+            clock <= chip.clock,
+        )
+        for path, clock in stated.items()
+    ]
 
 
 def _peaks(chip: ChipSpec) -> list[Check]:

@@ -57,6 +57,8 @@ class ChipSpec(Spec):
     """The clock at which the peaks are quoted."""
     clock_under_load: Frequency | None = None
     """What the matrix units sustain when all are busy, where power holds them below `clock`."""
+    load_clocks: dict[Dtype, Frequency] = Field(default_factory=dict)
+    """The same for types that draw more or less power than most."""
     cores: Count
     core: CoreSpec
     noc: NocSpec

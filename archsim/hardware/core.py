@@ -43,6 +43,15 @@ class TensorCore(Spec):
     """Smallest instruction tile for 2-byte operands; k grows as the operands shrink (16 for bf16 means 32 for fp8)."""
     macs_per_cycle: dict[Dtype, Rate] = Field(min_length=1)
     """Dense multiply-accumulates per cycle of one core, for each data type."""
+    pair: Count = 1
+    """Neighbouring cores that can run one step together, each holding its share of the second operand (tcgen05)."""
+    reuse_m: Count | None = None
+    reuse_n: Count | None = None
+    """Rows and columns of output for which operands are read from the scratchpad once: a warp's tile held in registers,
+    or one asynchronous instruction. Without them the scratchpad never holds the unit up."""
+    promotion: dict[Dtype, Count] = Field(default_factory=dict)
+    """Where operands carry a scale for each block, the vector unit scales and adds up the partial sums after so many
+    terms of the reduction; types that are not named are scaled within the unit."""
     latency_cycles: Count
     """From the issue of one step to its result being usable by the next one."""
     synchronous: bool = False

@@ -9,9 +9,10 @@ from archsim.mapping.layout import Layout, lay_out
 from archsim.mapping.lowering import Lowered, lower
 from archsim.mapping.plan import Plan, candidate_plans, make_plan
 from archsim.mapping.roofline import Bounds, Rates, bound_kernels
+from archsim.mapping.search import candidates, choose_tiling
 from archsim.mapping.shard import Fabric, shard
 from archsim.mapping.target import Target, make_target
-from archsim.mapping.tiling import MatmulShape, Tiling, choose_tiling, score_tilings
+from archsim.mapping.tiling import MatmulShape, Tiling, score_tilings
 
 __all__ = [
     "Bounds",
@@ -28,6 +29,7 @@ __all__ = [
     "Tiling",
     "bound_kernels",
     "candidate_plans",
+    "candidates",
     "choose_tiling",
     "footprint",
     "fuse",

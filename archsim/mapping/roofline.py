@@ -101,7 +101,7 @@ def _vector_work(kernel: Kernel, target: Target) -> list[tuple[int, VectorCost]]
         return [vector_work(task) for task in kernel.tasks]
     if kernel.kind in ("product", "grouped"):  # each weight that is stored narrower is widened once at least
         narrow = [task for task in kernel.tasks if converted(task, task.inputs[1], target)]
-        return [(_weights(task), COSTS["dequantise"]) for task in narrow]
+        return [(_weights(task), COSTS["unpack"]) for task in narrow]
     return []
 
 

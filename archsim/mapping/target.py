@@ -67,6 +67,7 @@ class Target:
     barrier_route: int
     port_stripe_bytes: int
     multicast: int
+    pair: int
 
     name: str
     cores: int
@@ -153,6 +154,40 @@ class Target:
         width = DTYPE_BITS[self.compute_dtype(dtype)] / 8
         feed = feed_cycles(m, n, k, step_m=unit.m, element_bytes=width, bytes_per_cycle=per_cycle)
         return busy + feed if unit.synchronous else np.maximum(busy, feed)
+
+    def multiply_cycles(
+        self, m: Ints, n: Ints, k: Ints, dtype: str, a_bytes: float, b_bytes: float, pair: Ints | int = 1
+    ) -> Ints:
+        """:meth:`matrix_cycles`, or those in which the scratchpad feeds the unit where they are more."""
+        cycles, unit = self.matrix_cycles(m, n, k, dtype), self.chip.core.matrix
+        rate = self.chip.core.scratchpad.read_bytes_per_cycle
+        if unit.kind != "tensor_core" or unit.reuse_m is None or unit.reuse_n is None or rate is None:
+            return cycles
+        feed = matrix.operand_feed(
+            m, n, k, a_bytes=a_bytes, b_bytes=b_bytes, pair=pair, reuse_m=unit.reuse_m, reuse_n=unit.reuse_n,
+            bytes_per_cycle=rate,
+        )  # fmt: skip
+        return np.maximum(cycles, feed)
+
+    @property
+    def step(self) -> tuple[int, int]:
+        """Rows and columns of the unit's instruction, the least that a tile holds either way round."""
+        unit = self.chip.core.matrix
+        return (unit.m, unit.n) if unit.kind == "tensor_core" else (1, 1)
+
+    @property
+    def whole_tiles(self) -> bool:
+        """Whether a tile at the edge of the output takes as long as any other, as in tensor-core kernels."""
+        return self.chip.core.matrix.kind == "tensor_core"
+
+    def sustained_clock(self, dtype: str) -> float:
+        """The clock that the matrix units hold when all multiply ``dtype``, in Hz."""
+        return self.chip.load_clocks.get(self.compute_dtype(dtype), self.matrix_clock)
+
+    def promotion(self, dtype: str) -> int:
+        """Terms after which the vector unit takes over the partial sums of block-scaled ``dtype``; 0: never."""
+        unit = self.chip.core.matrix
+        return unit.promotion.get(self.compute_dtype(dtype), 0) if unit.kind == "tensor_core" else 0
 
     def peak_flops(self, dtype: str) -> float:
         """Dense peak of the chip in FLOP/s at its quoted clock, which power may not allow to hold."""
@@ -261,6 +296,7 @@ def make_target(chip: ChipSpec) -> Target:
             np.array([resource for path in paths for resource in path], dtype=np.int32),
         ),
         multicast=chip.noc.multicast if chip.noc.kind == "crossbar" else 1,
+        pair=unit.pair if unit.kind == "tensor_core" and chip.cores % unit.pair == 0 else 1,
         name=chip.name,
         cores=chip.cores,
         clock=chip.clock,

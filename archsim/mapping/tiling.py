@@ -3,18 +3,20 @@
 A product ``C[m, n] = A[m, k] B[k, n]`` (one, or a group of them with the same ``n`` and ``k``) is cut into
 output tiles of ``tm x tn``; each core walks over ``k`` in chunks of ``tk`` and keeps up to ``slots`` chunks in
 its scratchpad, so that the next chunks arrive while the present one is multiplied. ``split_k`` cores may share
-one output tile and add their parts.
+one output tile and add their parts behind a barrier. ``pair`` neighbouring cores may run one instruction together,
+each holding a share of B (tcgen05's pairs of SMs); rows of tiles are then padded to whole pairs.
 
 Score (seconds), the slowest of the pipelined resources plus what cannot overlap::
 
     t = max(matrix, vector, port_in, port_out, cache, dram, latency) + fill + drain + reduction
-    matrix   = waves * chunks * occupancy(tm, tn, tk) / clock
-    vector   = waves * chunks * conversion of operands stored narrower than they are multiplied / clock
-    port_in  = waves * k/split_k * (tm a + tn b) / port bytes/s         a, b: bytes of an element
+    matrix   = waves * (chunks * occupancy(tm, tn, tk) + epilogue, where one accumulator tile is all that fits) / clock
+    vector   = waves * chunks * (conversion of operands stored narrower than they are multiplied
+               + promotion of block-scaled partial sums) / clock
+    port_in  = waves * k/split_k * (tm a + tn b / pair) / port bytes/s  a, b: bytes of an element
     latency  = waves * chunks * (loaded latency + chunk / port) / slots
     dram     = unique panels of a wave, re-read unless the cache holds them, / memory bytes/s
 
-with ``waves = ceil(tiles / cores)``. It ranks candidates; the engine then says how long the winner takes.
+with ``waves = ceil(tiles / cores)``. It ranks candidates; :mod:`archsim.mapping.search` simulates the best few.
 """
 
 from __future__ import annotations
@@ -28,9 +30,15 @@ from archsim.errors import InputError
 from archsim.mapping.target import Target
 from archsim.models.vector import COSTS
 
-__all__ = ["MatmulShape", "Tiling", "choose_tiling", "score_tilings"]
+__all__ = ["MatmulShape", "Tiling", "chunk_bytes", "chunk_vector_cycles", "score_tilings"]
+
+Ints = NDArray[np.int64]
 
 MAX_SLOTS = 4
+MAX_EDGE = 4096
+SPLITS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
+#: edges that are no powers of two are tried in multiples of the unit's step times this, up to so many
+FINE_STEP, FINE_STEPS = 2, 8
 #: among candidates within this share of the best time the one with the fewest chunks wins (fewer, larger transfers)
 INDIFFERENT = 0.01
 
@@ -41,6 +49,7 @@ class MatmulShape:
 
     dtype: what the operands are multiplied in. ``a_bytes`` and so on: bytes of an element as it is stored.
     ``convert_a``, ``convert_b``: the operand is stored narrower than it is multiplied, and converted as it arrives.
+    ``block_scaled``: operands carry a scale for each block of the reduction.
     """
 
     m: tuple[int, ...]
@@ -52,6 +61,16 @@ class MatmulShape:
     c_bytes: float
     convert_a: bool = False
     convert_b: bool = False
+    block_scaled: bool = False
+
+    @property
+    def m_sum(self) -> int:
+        """Rows of all products."""
+        return sum(self.m)
+
+    def conversion(self, m: Ints, n: Ints, k: Ints) -> Ints:
+        """Elements of a chunk that are converted as they arrive."""
+        return (m * self.convert_a + n * self.convert_b) * k
 
 
 @dataclass(frozen=True)
@@ -64,57 +83,86 @@ class Tiling:
     slots: int
     split_k: int
     group_m: int
+    pair: int
     estimate_s: float
     bound: str
 
     def __str__(self) -> str:
         split = f", split-K {self.split_k}" if self.split_k > 1 else ""
+        split += f", {self.pair} cores an instruction" if self.pair > 1 else ""
         score = f"{self.bound}, {self.estimate_s * 1e6:.2f} us"
         return f"{self.tm} x {self.tn} x {self.tk}, {self.slots} slots{split} ({score})"
 
 
-def _powers(low: int, high: int) -> NDArray[np.int64]:
-    """Powers of two from ``low`` up to the first that covers ``high``."""
-    sizes = [low]
-    while sizes[-1] < high:
-        sizes.append(sizes[-1] * 2)
-    return np.array(sizes, dtype=np.int64)
+def _edges(low: int, high: int, fine: int) -> NDArray[np.int64]:
+    """Powers of two from ``low`` up to the first that covers ``high``, and the first few multiples of ``fine``.
+
+    >>> _edges(16, 100, 32).tolist()
+    [16, 32, 64, 96, 128]
+    """
+    top = low
+    while top < min(high, MAX_EDGE):
+        top *= 2
+    sizes = {low << i for i in range(32) if low << i <= top} | {fine * i for i in range(1, FINE_STEPS + 1)}
+    return np.array(sorted(size for size in sizes if low <= size <= top), dtype=np.int64)
 
 
-def _ceil_div(a: NDArray[np.int64] | int, b: NDArray[np.int64] | int) -> NDArray[np.int64]:
-    quotient: NDArray[np.int64] = -(-np.asarray(a) // np.asarray(b))
+def _ceil_div(a: Ints | int, b: Ints | int) -> Ints:
+    quotient: Ints = -(-np.asarray(a) // np.asarray(b))
     return quotient
 
 
-def choose_tiling(target: Target, shape: MatmulShape) -> Tiling:
-    """The best-scored legal tiling of ``shape`` on ``target``; deterministic.
+@dataclass(frozen=True, eq=False)
+class _Cuts:
+    """Candidates, a column of numbers each."""
 
-    Raises InputError, naming the buffer and the bytes, when not even the smallest tile fits.
-    """
-    return score_tilings(target, shape, keep=1)[0]
+    tm: Ints
+    tn: Ints
+    tk: Ints
+    split: Ints
+    pair: Ints
+    slots: Ints
+
+    def take(self, which: NDArray[np.bool_]) -> _Cuts:
+        return _Cuts(*(getattr(self, field)[which] for field in self.__dataclass_fields__))
 
 
-def score_tilings(target: Target, shape: MatmulShape, keep: int = 8) -> list[Tiling]:
-    """The ``keep`` best tilings, best first."""
-    m_all = np.array(shape.m, dtype=np.int64)
-    m_max = int(m_all.max())
-    cores = target.cores
+def chunk_bytes(tm: Ints, tn: Ints, tk: Ints, pair: Ints, shape: MatmulShape) -> Ints:
+    """Scratchpad of one chunk of A and of this core's share of B."""
+    nbytes: Ints = (np.ceil(tm * tk * shape.a_bytes) + np.ceil(tk * tn * shape.b_bytes / pair)).astype(np.int64)
+    return nbytes
+
+
+def chunk_vector_cycles(target: Target, shape: MatmulShape, m: Ints, n: Ints, k: Ints) -> Ints:
+    """Cycles of the vector unit for a chunk: conversion of what arrives, promotion of what leaves the matrix unit."""
+    cycles: Ints = np.zeros(np.broadcast(m, n, k).shape, dtype=np.int64)
+    if shape.convert_a or shape.convert_b:
+        cycles = cycles + target.vector_cycles(shape.conversion(m, n, k), COSTS["unpack"])
+    if shape.block_scaled and (every := target.promotion(shape.dtype)):
+        cycles = cycles + target.vector_cycles(m * n * _ceil_div(k, every), COSTS["promote"])
+    return cycles
+
+
+def _candidates(target: Target, shape: MatmulShape) -> _Cuts:
+    """All cuts that are legal: two chunks and one accumulator tile fit, a split leaves every part a chunk."""
     m_low, n_low, k_low = target.tile_floor()
+    fine = FINE_STEP * n_low if n_low < 64 else n_low
     axes = np.meshgrid(
-        _powers(m_low, min(m_max, 4096)),
-        _powers(n_low, min(shape.n, 4096)),
-        _powers(k_low, min(shape.k, 4096)),
-        np.array([1, 2, 4, 8, 16, 32]),
+        _edges(m_low, max(*shape.m, *target.step), 64),
+        _edges(n_low, max(shape.n, *target.step), fine),
+        _edges(k_low, shape.k, MAX_EDGE),
+        np.array(SPLITS),
+        np.unique([1, target.pair]),
         indexing="ij",
     )
-    tm, tn, tk, split = (axis.ravel() for axis in axes)
-
-    # legality: at least two chunks and one accumulator tile fit; a split leaves every part at least one chunk
-    chunk_bytes = np.ceil(tm * tk * shape.a_bytes) + np.ceil(tk * tn * shape.b_bytes)
-    slots = np.minimum(target.scratchpad_bytes // chunk_bytes, MAX_SLOTS).astype(np.int64)
-    accumulator = tm * tn * 4
-    legal = (slots >= 2) & (accumulator <= target.accumulator_bytes)
-    legal &= (split == 1) | (_ceil_div(shape.k, tk) >= split)
+    tm, tn, tk, split, pair = (axis.ravel() for axis in axes)
+    slots = np.minimum(target.scratchpad_bytes // chunk_bytes(tm, tn, tk, pair, shape), MAX_SLOTS)
+    promotion = target.promotion(shape.dtype) if shape.block_scaled else 0
+    held = tm * tn * 4 * (2 if promotion else 1)  # the sums so far, and those of the block in the unit
+    legal = (slots >= 2) & (held <= target.accumulator_bytes) & ((tk % promotion == 0) if promotion else True)
+    long, short = target.step
+    legal &= (np.maximum(tm, tn) >= long) & (np.minimum(tm, tn) >= short)
+    legal &= (split == 1) | ((_ceil_div(shape.k, tk) >= split) & (pair == 1) & (split <= target.cores))
     if not legal.any():
         need = 2 * (m_low * k_low * shape.a_bytes + k_low * n_low * shape.b_bytes)
         raise InputError(
@@ -122,76 +170,92 @@ def score_tilings(target: Target, shape: MatmulShape, keep: int = 8) -> list[Til
             f"{need:,.0f} B of scratchpad ({target.scratchpad_bytes:,} B) and {m_low * n_low * 4:,} B of accumulator "
             f"({target.accumulator_bytes:,} B)"
         )
-    tm, tn, tk, split, slots = (x[legal] for x in (tm, tn, tk, split, slots))
+    return _Cuts(tm, tn, tk, split, pair, slots).take(legal)
 
+
+def _rows_of_tiles(shape: MatmulShape, cuts: _Cuts) -> tuple[Ints, Ints]:
+    """Rows of tiles over all products, and of the tallest one; whole pairs."""
+    m, count = np.unique(np.array(shape.m, dtype=np.int64), return_counts=True)
+    heights, which = np.unique(cuts.tm * cuts.pair, return_inverse=True)
+    each = _ceil_div(m[:, None], heights[None, :])
+    return (each * count[:, None]).sum(axis=0)[which] * cuts.pair, each[-1][which] * cuts.pair
+
+
+def score_tilings(target: Target, shape: MatmulShape, keep: int = 8) -> list[Tiling]:
+    """The ``keep`` best tilings, best first, the best ``tk`` of each shape of tile, split and pairing only."""
+    cuts = _candidates(target, shape)
+    tm, tn, tk, split, pair, slots = (getattr(cuts, field) for field in cuts.__dataclass_fields__)
+    cores, m_max = target.cores, max(shape.m)
     k_part = _ceil_div(_ceil_div(shape.k, tk), split) * tk
     chunks = k_part // tk
-    rows_of_tiles = _ceil_div(m_all[:, None], tm[None, :])
-    cols_of_tiles = _ceil_div(shape.n, tn)
-    tiles = rows_of_tiles.sum(axis=0) * cols_of_tiles * split
+    all_rows, rows = _rows_of_tiles(shape, cuts)
+    columns = _ceil_div(shape.n, tn)
+    tiles = all_rows * columns * split
     waves = _ceil_div(tiles, cores)
-    m_tile = np.minimum(tm, m_max)
-    n_tile = np.minimum(tn, shape.n)
-    k_span = np.minimum(k_part, shape.k)
+    m_tile, n_tile = np.minimum(tm, m_max), np.minimum(tn, shape.n)
+    k_chunk, k_span = np.minimum(tk, shape.k), np.minimum(k_part, shape.k)
 
-    matrix_s = (
-        waves
-        * chunks
-        * target.matrix_cycles(m_tile, n_tile, np.minimum(tk, shape.k), shape.dtype)
-        / target.matrix_clock
-    )
-    arriving = np.minimum(tk, shape.k) * (m_tile * shape.convert_a + n_tile * shape.convert_b)
-    vector_s = waves * chunks * target.vector_cycles(arriving, COSTS["dequantise"]) / target.clock
-    if not (shape.convert_a or shape.convert_b):
-        vector_s = np.zeros(len(tm))
-    tile_in = k_span * (m_tile * shape.a_bytes + n_tile * shape.b_bytes)
-    team = np.where(split == 1, np.minimum(target.multicast, rows_of_tiles.max(axis=0)), 1)
-    fetched = k_span * (m_tile * shape.a_bytes + n_tile * shape.b_bytes / team)
+    # the unit itself, and the epilogue where there is no second accumulator to hide it
+    m_busy, n_busy = (tm, tn) if target.whole_tiles else (m_tile, n_tile)
+    multiply_s = target.multiply_cycles(
+        m_busy, n_busy, k_chunk, shape.dtype, shape.a_bytes, shape.b_bytes, pair
+    ) / target.sustained_clock(shape.dtype)  # fmt: skip
+    epilogue_s = target.vector_cycles(m_tile * n_tile, COSTS["cast"]) / target.clock
+    alone = (target.accumulator_bytes // (tm * tn * 4) < 2) & (waves > 1)
+    matrix_s = waves * (chunks * multiply_s + alone * epilogue_s)
+    vector_s = waves * chunks * chunk_vector_cycles(target, shape, m_tile, n_tile, k_chunk) / target.clock
+
+    # a core's port
+    team = np.where(pair > 1, pair, np.where(split == 1, np.minimum(target.multicast, rows), 1))
+    chunk_in = k_chunk * (m_tile * shape.a_bytes + n_tile * shape.b_bytes / pair)
     tile_out = m_tile * n_tile * np.where(split > 1, 4.0, shape.c_bytes)
-    port_in_s = waves * tile_in / target.port_read_bytes_per_s
+    port_in_s = waves * chunks * chunk_in / target.port_read_bytes_per_s
     port_out_s = waves * tile_out / target.port_write_bytes_per_s
+    # Little's law: no more than the slots' bytes are on their way to a core at once
+    arrival_s = target.loaded_latency_s + chunk_in / target.port_read_bytes_per_s
+    latency_s = waves * chunks * arrival_s / slots
 
     # panels: a wave of tiles covers group_m x group_n tiles, as square in elements as the grid allows
     across = np.maximum(cores // split, 1)
-    group_m = np.clip(np.round(np.sqrt(across * tn / tm)), 1, rows_of_tiles.max(axis=0)).astype(np.int64)
-    groups = _ceil_div(rows_of_tiles.max(axis=0), group_m)  # of equal height: a low last one would re-read B for little
-    group_m = _ceil_div(_ceil_div(rows_of_tiles.max(axis=0), groups), team) * team
-    a_total = float(m_all.sum()) * shape.k * shape.a_bytes
-    b_total = float((m_all > 0).sum()) * shape.n * shape.k * shape.b_bytes
+    group_m = np.clip(np.round(np.sqrt(across * tn / tm)), 1, rows).astype(np.int64)
+    groups = _ceil_div(rows, group_m)  # of equal height: a low last one would re-read B for little
+    group_m = _ceil_div(_ceil_div(rows, groups), team) * team
+    a_total = shape.m_sum * shape.k * shape.a_bytes
+    b_total = sum(m > 0 for m in shape.m) * shape.n * shape.k * shape.b_bytes
+    c_total = shape.m_sum * shape.n * shape.c_bytes
+    partial = np.where(split > 1, 4.0 * shape.m_sum * shape.n * split, 0.0)
+    fetched = tiles * k_span * (m_tile * shape.a_bytes + n_tile * shape.b_bytes / team)
     if target.cache_bytes:
         fits = a_total + b_total <= target.cache_bytes
-        panel = group_m * tm * shape.k * shape.a_bytes
-        passes_b = np.where(fits, 1, _ceil_div(rows_of_tiles.max(axis=0), group_m))
-        passes_a = np.where(
-            fits | (panel <= target.cache_bytes / 2), 1, _ceil_div(cols_of_tiles, np.maximum(across // group_m, 1))
-        )
+        panel_fits = group_m * tm * shape.k * shape.a_bytes <= target.cache_bytes / 2
+        passes_b = np.where(fits, 1, _ceil_div(rows, group_m))
+        passes_a = np.where(fits | panel_fits, 1, _ceil_div(columns, np.maximum(across // group_m, 1)))
         read = a_total * passes_a + b_total * passes_b
-        cache_s = tiles * fetched / target.cache_bytes_per_s
+        cache_s = (fetched + partial) / target.cache_bytes_per_s
+        spilled = np.where(partial > target.cache_bytes, partial, 0.0)
     else:
-        read = tiles * fetched
-        cache_s = np.zeros(len(tm))
-    dram_s = (read + float(m_all.sum()) * shape.n * shape.c_bytes) / target.dram_bytes_per_s
+        read, cache_s, spilled = fetched, np.zeros(len(tm)), partial
+    dram_s = (read + c_total + spilled) / target.dram_bytes_per_s
 
-    # Little's law: no more than the slots' bytes are on their way to a core at once
-    first_chunk = np.minimum(tk, shape.k) * (m_tile * shape.a_bytes + n_tile * shape.b_bytes)
-    fill = target.memory_latency_s + first_chunk / target.port_read_bytes_per_s
-    arrival = target.loaded_latency_s + first_chunk / target.port_read_bytes_per_s
-    latency_s = waves * chunks * arrival / slots
-    drain = matrix_s / (waves * chunks) + tile_out / target.port_write_bytes_per_s
-    merge = target.memory_latency_s + (split + 1) * tile_out / target.port_read_bytes_per_s
-    reduction = np.where(split > 1, target.barrier_s + merge, 0.0)
+    fill_s = target.memory_latency_s + chunk_in / target.port_read_bytes_per_s
+    drain_s = multiply_s + epilogue_s + tile_out / target.port_write_bytes_per_s
+    merging = (partial + c_total) / min(cores * target.port_read_bytes_per_s, target.cache_bytes_per_s or np.inf)
+    reduction_s = np.where(split > 1, target.barrier_s + 2 * target.memory_latency_s + merging, 0.0)
 
     parts = np.stack([matrix_s, vector_s, port_in_s, port_out_s, cache_s, dram_s, latency_s])
-    time = parts.max(axis=0) + fill + drain + reduction
-    steps = tiles * chunks
-    # lexicographic: time class first, then few steps, then the candidate's index (np.lexsort is stable)
+    time = parts.max(axis=0) + fill_s + drain_s + reduction_s
+    # by time, but among nearly equal ones the fewest steps (np.lexsort is stable: then the candidate's index)
     close = time <= time.min() * (1 + INDIFFERENT)
-    order = np.lexsort((steps, np.where(close, time.min(), time)))[:keep]
+    order = np.lexsort((tiles * chunks, np.where(close, time.min(), time)))
     names = ("matrix", "vector", "port in", "port out", "cache", "dram", "latency")
-    return [
-        Tiling(
-            int(tm[i]), int(tn[i]), int(tk[i]), int(slots[i]), int(split[i]), int(group_m[i]), float(time[i]),
-            names[int(parts[:, i].argmax())],
+    best: dict[tuple[int, int, int, int], Tiling] = {}
+    for i in order[: 16 * keep]:
+        kind = (int(tm[i]), int(tn[i]), int(split[i]), int(pair[i]))
+        bound = names[int(parts[:, i].argmax())]
+        best.setdefault(
+            kind,
+            Tiling(
+                kind[0], kind[1], int(tk[i]), int(slots[i]), kind[2], int(group_m[i]), kind[3], float(time[i]), bound
+            ),
         )
-        for i in order
-    ]  # fmt: skip
+    return list(best.values())[:keep]

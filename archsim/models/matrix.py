@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from archsim.models.systolic import folds
 
-__all__ = ["systolic_latency", "systolic_occupancy", "tensor_core_occupancy"]
+__all__ = ["operand_feed", "systolic_latency", "systolic_occupancy", "tensor_core_occupancy"]
 
 Ints = NDArray[np.int64]
 
@@ -62,6 +62,38 @@ def tensor_core_occupancy(
     swapped = (_ceil_div(n, step_m) * step_m) * (_ceil_div(m, step_n) * step_n)
     macs = np.minimum(straight, swapped) * kk
     cycles: Ints = np.maximum(np.ceil(macs / macs_per_cycle).astype(np.int64), 1)
+    return cycles
+
+
+def operand_feed(
+    m: Ints, n: Ints, k: Ints, *, a_bytes: float, b_bytes: float, pair: Ints | int, reuse_m: int, reuse_n: int,
+    bytes_per_cycle: float,
+) -> Ints:  # fmt: skip
+    """Cycles in which the scratchpad is busy with the operands of an ``m x n x k`` tile: they arrive, and are read.
+
+    Equation::
+
+        cycles = k (A (1 + ceil(n / N)) + B (1 + ceil(m / M))) / rate,   A = m a,  B = n b / pair
+
+    ======== ========================================================================= =======
+    symbol   meaning                                                                   unit
+    ======== ========================================================================= =======
+    a, b     one element of either operand                                             bytes
+    M, N     output tile for which operands are read once (``reuse_m``, ``reuse_n``)    1
+    pair     cores that share B, each holding its part                                 1
+    rate     bytes that the scratchpad reads or writes per cycle                       B/cycle
+    ======== ========================================================================= =======
+
+    Assumptions: no bank conflicts; results leave through registers.
+    Reference: NVIDIA CUTLASS, "Efficient GEMM in CUDA": thread-block, warp and instruction tiles.
+
+    >>> int(operand_feed(np.array([128]), np.array([128]), np.array([64]), a_bytes=2, b_bytes=2, pair=1, reuse_m=64,
+    ...                  reuse_n=64, bytes_per_cycle=128))
+    768
+    """
+    a = m * a_bytes * (1 + _ceil_div(n, reuse_n))
+    b = n * b_bytes / pair * (1 + _ceil_div(m, reuse_m))
+    cycles: Ints = np.ceil(k * (a + b) / bytes_per_cycle).astype(np.int64)
     return cycles
 
 

@@ -59,6 +59,8 @@ COSTS: dict[str, VectorCost] = {
     "online_softmax": VectorCost(4.0, 1.0),  # the same per score of a flash-attention tile
     "argmax": VectorCost(1.0, 0.0),
     "quantise": VectorCost(3.0, 0.0),  # absolute maximum, scale, convert
+    "promote": VectorCost(1.0, 0.0),  # one fused multiply-add of a partial sum, its scale, and the sum so far
+    "unpack": VectorCost(1.0, 0.0),  # int8 or int4 to 2-byte floats, two an instruction: permute or subtract, and scale
     "dequantise": VectorCost(2.0, 0.0),  # convert, scale
 }
 

@@ -8,9 +8,10 @@ from archsim.mapping.lowering.attention import AttentionShape, lower_attention
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.lowering.table import Lowered
+from archsim.mapping.search import choose_tiling
 from archsim.mapping.target import Target
 from archsim.mapping.task import Operand, Task
-from archsim.mapping.tiling import MatmulShape, choose_tiling
+from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import COSTS, VectorCost
 from archsim.trace.graph import DTYPE_BITS
 
@@ -35,9 +36,11 @@ def _product(kernel: Kernel, target: Target, exact: bool) -> Lowered:
     else:
         rows, b_each = (dims["m"],) * dims["b"], dims["b"] > 1
     columns = sum(task.dims["n"] for task in kernel.tasks)
+    width = _weight_width(kernel)
     shape = MatmulShape(
-        rows, columns, dims["k"], first.dtype, x.element_bytes, _weight_width(kernel), y.element_bytes,
+        rows, columns, dims["k"], first.dtype, x.element_bytes, width, y.element_bytes,
         convert_a=converted(first, x, target), convert_b=converted(first, w, target),
+        block_scaled=width > w.element_bytes,
     )  # fmt: skip
     tiling = choose_tiling(target, shape)
     return lower_product(

@@ -5,13 +5,15 @@ Each core walks over its output tiles, and for every tile over the chunks of the
     load A chunk, load B chunk -> multiply -> ... -> epilogue on the vector unit -> store C tile
 
 An operand that is stored in a narrower type than the matrix unit multiplies is converted chunk by chunk on the
-vector unit, between the load and the multiply.
+vector unit, between the load and the multiply. Where the unit cannot scale blocks itself, the vector unit scales and
+adds up the partial sums of every chunk after the multiply, while the next chunk is multiplied into other accumulators.
 
 A chunk's loads wait for the multiply that frees their scratchpad slot; the first multiply of a tile waits for
 the epilogue that frees its accumulator. Tiles are dealt to cores in raster order of ``group_m`` rows, so that
 the tiles in flight share panels of A and B in the cache. Where the network can multicast, neighbouring tiles of
-one column fetch B once. With split-K several cores sum parts of one tile: the parts go to a workspace in fp32,
-and behind a barrier a last pass adds them.
+one column fetch B once; where cores pair up for an instruction, each fetches its share of B and keeps no more. With
+split-K several cores sum parts of one tile: the parts go to a workspace in fp32, and behind a barrier a last pass adds
+them.
 
 Layout: operands are stored tile by tile (A in panels of ``tm`` rows, B in panels of ``tn`` columns, chunk after
 chunk), as packed weights are.
@@ -29,7 +31,7 @@ from archsim.mapping.target import Target
 from archsim.mapping.tiling import MatmulShape, Tiling
 from archsim.models.vector import COSTS, VectorCost
 
-__all__ = ["ProductOperands", "lower_product"]
+__all__ = ["ProductOperands", "lower_product", "step_count"]
 
 Ints = NDArray[np.int64]
 
@@ -66,17 +68,17 @@ class _Tiles:
 
 
 def _enumerate(shape: MatmulShape, tiling: Tiling) -> _Tiles:
-    """All tiles, product after product, each in raster order of ``group_m`` tile rows."""
+    """All tiles, product after product, each in raster order of ``group_m`` tile rows; empty ones fill up the pairs."""
     columns: list[tuple[Ints, ...]] = []
     first_row = 0
     across = -(-shape.n // tiling.tn)
     for product, rows in enumerate(shape.m):
-        down = -(-rows // tiling.tm)
+        down = -(-rows // (tiling.tm * tiling.pair)) * tiling.pair
         if down:
             i, j = np.divmod(np.arange(down * across), across)
             order = np.lexsort((i, j, i // tiling.group_m))
             i, j = i[order], j[order]
-            m = np.minimum(tiling.tm, rows - i * tiling.tm)
+            m = np.clip(rows - i * tiling.tm, 0, tiling.tm)
             n = np.minimum(tiling.tn, shape.n - j * tiling.tn)
             columns.append((m, n, first_row + i * tiling.tm, j * tiling.tn, np.full(len(m), product)))
         first_row += rows
@@ -85,7 +87,7 @@ def _enumerate(shape: MatmulShape, tiling: Tiling) -> _Tiles:
 
 @dataclass(frozen=True)
 class _StepIds:
-    """Numbers of the steps. Teams of parts advance chunk by chunk together, so that no step waits for a later one."""
+    """Numbers of the steps. Teams of parts advance together, step by step, so that no step waits for a later one."""
 
     chunks: int
     team: int
@@ -96,9 +98,9 @@ class _StepIds:
         return -(-parts // self.team) * self.team * (self.steps * self.chunks + 2)
 
     def chunk(self, part: Ints, chunk: Ints, which: int) -> Ints:
-        """Step of a chunk: 0 loads A, 1 loads B, the last one multiplies, one between converts."""
+        """Step of a chunk, in the order of time: loads of A and B, conversion, multiply, promotion."""
         squad, seat = np.divmod(part, self.team)
-        step: Ints = squad * self.count(1) + self.steps * (chunk * self.team + seat) + which
+        step: Ints = squad * self.count(1) + (self.steps * chunk + which) * self.team + seat
         return step
 
     def end(self, part: Ints, which: int) -> Ints:
@@ -116,6 +118,25 @@ def _leaders(tiles: _Tiles, team: int) -> Ints:
     return np.where(same, first, here)
 
 
+def _chunks(shape: MatmulShape, tiling: Tiling) -> int:
+    """Chunks of the reduction that one part of a tile walks over."""
+    return -(-(-(-shape.k // tiling.tk)) // tiling.split_k)
+
+
+def _kept_waves(target: Target, shape: MatmulShape, tiling: Tiling) -> int:
+    """Waves to simulate where more of them repeat: two periods of the raster order at least."""
+    group_waves = -(-tiling.group_m * -(-shape.n // tiling.tn) // target.cores)
+    return max(KEPT_WAVES, 2 * group_waves, KEPT_STEPS // (3 * _chunks(shape, tiling) * target.cores))
+
+
+def step_count(target: Target, shape: MatmulShape, tiling: Tiling) -> int:
+    """About how many steps :func:`lower_product` makes."""
+    tiles = sum(-(-m // (tiling.tm * tiling.pair)) * tiling.pair for m in shape.m) * -(-shape.n // tiling.tn)
+    if tiling.split_k == 1:
+        tiles = min(tiles, (_kept_waves(target, shape, tiling) + 3) * target.cores)
+    return tiles * tiling.split_k * (3 * _chunks(shape, tiling) + 2)
+
+
 def lower_product(
     target: Target, name: str, shape: MatmulShape, tiling: Tiling, operands: ProductOperands, *,
     epilogue: VectorCost = COSTS["cast"], exact: bool = False,
@@ -125,18 +146,17 @@ def lower_product(
     split, cores = tiling.split_k, target.cores
     per_wave = max(cores // split, 1)
     waves, skipped, everything = len(tiles) // per_wave, 0, len(tiles)
-    all_chunks = -(-shape.k // tiling.tk)
-    chunks = -(-all_chunks // split)
+    chunks = _chunks(shape, tiling)
     k_part = chunks * tiling.tk
-    group_waves = -(-tiling.group_m * -(-shape.n // tiling.tn) // per_wave)  # the period of the raster order
-    kept = max(KEPT_WAVES, 2 * group_waves, KEPT_STEPS // (3 * chunks * cores))
+    kept = _kept_waves(target, shape, tiling)
     if not exact and split == 1 and waves > kept + 2:
         skipped = waves - kept
         tiles = tiles.take(np.r_[0 : kept * per_wave, waves * per_wave : len(tiles)])
     parts = len(tiles) * split
-    team = target.multicast if split == 1 else 1  # neighbouring cores that one fetch of B can serve
-    converts = shape.convert_a or shape.convert_b
-    ids = _StepIds(chunks, team, 4 if converts else 3)
+    pair = tiling.pair
+    team = pair if pair > 1 else target.multicast if split == 1 else 1  # neighbouring cores that share a column of B
+    converts, promotion = shape.convert_a or shape.convert_b, target.promotion(shape.dtype) * shape.block_scaled
+    ids = _StepIds(chunks, team, 3 + converts + bool(promotion))
     body = ids.count(parts)
     mark_count = kept if skipped else 0
     table = StepTable(target, body + (1 + 3 * len(tiles) if split > 1 else 0) + mark_count)
@@ -148,7 +168,7 @@ def lower_product(
     j = np.arange(chunks)
     k_begin = piece[:, None] * k_part + j * tiling.tk
     k_len = np.clip(np.minimum(tiling.tk, shape.k - k_begin), 0, None)
-    load_a, load_b, multiply = (ids.chunk(part[:, None], j, which) for which in (0, 1, ids.steps - 1))
+    load_a, load_b, multiply = (ids.chunk(part[:, None], j, which) for which in (0, 1, 2 + converts))
     finish, store = ids.end(part, 0), ids.end(part, 1)
     spread = np.broadcast_to(core[:, None], load_a.shape)
     a_bytes, b_bytes, c_bytes = shape.a_bytes, shape.b_bytes, shape.c_bytes
@@ -157,38 +177,55 @@ def lower_product(
     if operands.b_each:
         b_origin = b_origin + (tiles.product[tile] * shape.n * shape.k)[:, None]
     table.load(load_a, spread, A, a_origin * a_bytes, m[:, None] * k_len * a_bytes)
-    table.load(load_b, spread, B, b_origin * b_bytes, n[:, None] * k_len * b_bytes)
-    table.multiply(multiply, spread, m[:, None], n[:, None], k_len, shape.dtype)
+    share = n[:, None] * k_len * b_bytes / pair
+    table.load(load_b, spread, B, b_origin * b_bytes + (part % pair)[:, None] * share, share)
+    busy = (np.where(m > 0, tiling.tm, 0), np.full_like(n, tiling.tn)) if target.whole_tiles else (m, n)
+    widths = (a_bytes, b_bytes, pair)
+    table.multiply(multiply, spread, busy[0][:, None], busy[1][:, None], k_len, shape.dtype, widths=widths)
     ready = multiply
     if converts:
         ready = ids.chunk(part[:, None], j, 2)
-        elements = (m * shape.convert_a + n * shape.convert_b)[:, None] * k_len
-        cycles = np.where(elements > 0, target.vector_cycles(elements, COSTS["dequantise"]), 0)
+        elements = shape.conversion(m[:, None], n[:, None], k_len)
+        cycles = np.where(elements > 0, target.vector_cycles(elements, COSTS["unpack"]), 0)
         table.vector(ready, spread, cycles)
         table.after(multiply, ready)
     table.after(ready, load_a)
     table.after(ready, load_b)
+    mates = [part - part % pair + (part + away) % pair for away in range(1, pair)]
+    for mate in mates:
+        table.after(ready, load_b[mate])
 
     # the slot of chunk g on this core was last used by chunk g - slots, maybe of an earlier tile
     slot = turn[:, None] * chunks + j - tiling.slots
     freed_turn, freed_chunk = np.divmod(slot, chunks)
-    freed = np.where(slot >= 0, ids.chunk(freed_turn * cores + spread, freed_chunk, ids.steps - 1), -1)
+    freed = np.where(slot >= 0, ids.chunk(freed_turn * cores + spread, freed_chunk, 2 + converts), -1)
     table.after(load_a, freed)
     table.after(load_b, freed)
-    if team > 1:  # the first of a team fetches its column of B for all, once all have a slot for it
+    for mate in mates:
+        table.after(load_b, freed[mate])
+    if team > pair:  # the first of a team fetches its column of B for all, once all have a slot for it
         leader = _leaders(tiles, team)
         led = np.flatnonzero(leader != part)
         table.receive(load_b[led], spread[led])
         table.after(load_b[led], load_b[leader[led]])
         table.after(load_b[leader[led]], freed[led])
-    accumulators = int(np.clip(target.accumulator_bytes // (tiling.tm * tiling.tn * 4), 1, 2))
+    held = tiling.tm * tiling.tn * 4 * (2 if promotion else 1)
+    accumulators = int(np.clip(target.accumulator_bytes // held, 1, 2))
     reused = ids.end((turn - accumulators) * cores + core, 0)
     table.after(multiply[:, 0], np.where(turn >= accumulators, reused, -1))
 
-    table.after(np.broadcast_to(finish[:, None], multiply.shape).ravel(), multiply.ravel())
+    result = multiply
+    if promotion:  # two sets of partial sums take turns
+        result = ids.chunk(part[:, None], j, 3 + converts)
+        partial_sums = (m * n)[:, None] * -(-k_len // promotion)
+        cycles = np.where(partial_sums > 0, target.vector_cycles(partial_sums, COSTS["promote"]), 0)
+        table.vector(result, spread, cycles)
+        table.after(result, multiply)
+        table.after(multiply[:, 2:], result[:, :-2])
+    table.after(np.broadcast_to(finish[:, None], result.shape).ravel(), result.ravel())
     c_origin = tiles.row[tile] * shape.n + tiles.col[tile] * m
     if split == 1:
-        table.vector(finish, core, target.vector_cycles(m * n, epilogue))
+        table.vector(finish, core, np.where(m > 0, target.vector_cycles(m * n, epilogue), 0))
         table.store(store, core, C, c_origin * c_bytes, m * n * c_bytes)
     else:
         table.store(store, core, PARTIAL, 4 * (c_origin * split + piece * m * n), 4 * m * n)

@@ -83,14 +83,22 @@ class StepTable:
         self.core[at] = core
 
     def multiply(
-        self, at: Ints, core: Ints, m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str, *, fed: bool = False
-    ) -> None:
-        """Tile products on the matrix units; an empty one becomes a join. fed: reading the scratchpad counts."""
+        self, at: Ints, core: Ints, m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str, *, fed: bool = False,
+        widths: tuple[float, float, int] | None = None,
+    ) -> None:  # fmt: skip
+        """Tile products on the matrix units; an empty one becomes a join.
+
+        fed: reading one operand from the scratchpad counts. widths: feeding both does, of so many bytes an element, the
+        second shared by so many cores.
+        """
         m, n, k = np.broadcast_arrays(np.asarray(m), np.asarray(n), np.asarray(k))
-        rate = self.target.fed_cycles if fed else self.target.matrix_cycles
-        cycles = rate(np.maximum(m, 1), np.maximum(n, 1), np.maximum(k, 1), dtype)
+        least = np.maximum(m, 1), np.maximum(n, 1), np.maximum(k, 1)
+        if widths is None:
+            cycles = (self.target.fed_cycles if fed else self.target.matrix_cycles)(*least, dtype)
+        else:
+            cycles = self.target.multiply_cycles(*least, dtype, *widths)
         cycles = np.where((m > 0) & (n > 0) & (k > 0), cycles, 0)
-        self._work(at, core, self.target.matrix_routes, cycles, self.target.matrix_clock)
+        self._work(at, core, self.target.matrix_routes, cycles, self.target.sustained_clock(dtype))
 
     def vector(self, at: Ints, core: Ints, cycles: ArrayLike) -> None:
         """Work of given cycles on the vector units; none makes a join."""

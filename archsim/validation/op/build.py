@@ -17,12 +17,19 @@ __all__ = ["W", "attention", "elementwise", "mla_decode", "mla_prefill", "moe", 
 WIDE = 2
 #: elements of one row of a kernel without a reduction, which may be cut anywhere
 ANY_ROW = 1024
-X, W, Y, QUANTISED, K, V, CACHE, GATHERED, HIDDEN, ACTIVE, W2, PARTS, CHOSEN = range(13)
+X, W, Y, QUANTISED, K, V, CACHE, GATHERED, HIDDEN, ACTIVE, W2, PARTS, CHOSEN, MAPS, SIZES, NARROW = range(16)
+
+
+def _shape(rows: Sequence[int], n: int, k: int, form: Format) -> MatmulShape:
+    return MatmulShape(
+        tuple(rows), n, k, form.dtype, form.a_bytes, form.b_bytes, WIDE,
+        convert_b=form.b_bytes < DTYPE_BITS[form.dtype] / 8, block_scaled=form.block_scaled,
+    )  # fmt: skip
 
 
 def product(rows: Sequence[int], n: int, k: int, form: Format) -> tuple[tuple[Kernel, ...], frozenset[int]]:
     """A product (or a group of them, a weight each), after what quantises its activations if anything does."""
-    shape = MatmulShape(tuple(rows), n, k, form.dtype, form.a_bytes, form.b_bytes, WIDE)
+    shape = _shape(rows, n, k, form)
     if not form.quantised:
         return (Product(shape, (X, W, Y)),), frozenset({W})
     size = sum(rows) * k
@@ -110,31 +117,49 @@ def mla_decode(
 def moe(
     rows: Sequence[int], *, tokens: int, hidden: int, inner: int, experts: int, top_k: int, form: Format
 ) -> tuple[tuple[Kernel, ...], frozenset[int]]:
-    """The experts of one rank: routing, gathering (and quantising) rows, gate and up, SwiGLU, down, weighted sum."""
-    routed, quantise = sum(rows), (COSTS["quantise"],) if form.quantised else ()
-    up = MatmulShape(tuple(rows), 2 * inner, hidden, form.dtype, form.a_bytes, form.b_bytes, WIDE)
-    down = MatmulShape(tuple(rows), hidden, inner, form.dtype, form.a_bytes, form.b_bytes, WIDE)
-    kernels = (
+    """The experts of one rank, as TensorRT-LLM runs them on CUTLASS.
+
+    Routing; sorting tokens by expert (one kernel, or three for more than 256 tokens) and the problem sizes of the
+    grouped products; gathering rows; gate and up; SwiGLU; down; weighted sum. Activations are quantised by tensor
+    before they are gathered and by SwiGLU, by block in kernels of their own after both.
+    """
+    routed, size = sum(rows), hidden * WIDE
+    up, down = _shape(rows, 2 * inner, hidden, form), _shape(rows, hidden, inner, form)
+    apart = form.quantised and form.dtype == "fp8" and form.block_scaled
+    early = form.quantised and not apart
+    index = Vector(tokens, ((V, tokens * top_k * 4),), ((MAPS, tokens * top_k * 8),))
+    kernels: list[Kernel] = [
         Vector(
             tokens, ((CHOSEN, tokens * experts * WIDE),), ((V, tokens * top_k * 8),),
             ((tokens * experts, COSTS["softmax"]),),
         ),
-        Vector(
-            routed, ((X, tokens * hidden * WIDE),), ((GATHERED, routed * hidden * form.a_bytes),),
-            tuple((routed * hidden, cost) for cost in quantise),
-        ),
-        Product(up, (GATHERED, W, HIDDEN)),
-        Vector(
-            routed, ((HIDDEN, 2 * routed * inner * WIDE),), ((ACTIVE, routed * inner * form.a_bytes),),
-            tuple((routed * inner, cost) for cost in (COSTS["silu_mul"], *quantise)),
-        ),
-        Product(down, (ACTIVE, W2, PARTS)),
-        Vector(
-            tokens, ((PARTS, routed * hidden * WIDE),), ((Y, tokens * hidden * WIDE),),
-            ((routed * hidden, COSTS["add"]),),
-        ),
-    )  # fmt: skip
-    return kernels, frozenset({W, W2})
+        *[index] * (1 if tokens <= 256 else 3),
+        Vector(1, ((MAPS, experts * 8),), ((SIZES, experts * 64),)),
+    ]  # fmt: skip
+    if early:
+        kernels.append(_quantise(tokens, hidden, X, QUANTISED, form))
+    width = form.a_bytes if early else WIDE
+    gathered = Vector(
+        routed, ((QUANTISED if early else X, tokens * hidden * width),), ((GATHERED, routed * hidden * width),)
+    )
+    act_bytes = WIDE if apart else form.a_bytes
+    work = [(routed * inner, COSTS["silu_mul"])] + [(routed * inner, COSTS["quantise"])] * early
+    activate = Vector(
+        routed, ((HIDDEN, 2 * routed * inner * WIDE),), ((ACTIVE, routed * inner * act_bytes),), tuple(work)
+    )
+    kernels += [gathered, *[_quantise(routed, hidden, GATHERED, NARROW, form)] * apart]
+    kernels += [Product(up, (NARROW if apart else GATHERED, W, HIDDEN)), activate]
+    kernels += [*[_quantise(routed, inner, ACTIVE, NARROW, form)] * apart]
+    kernels += [
+        Product(down, (NARROW if apart else ACTIVE, W2, PARTS)),
+        Vector(tokens, ((PARTS, routed * size),), ((Y, tokens * size),), ((routed * hidden, COSTS["add"]),)),
+    ]
+    return tuple(kernels), frozenset({W, W2})
+
+
+def _quantise(rows: int, cols: int, source: int, result: int, form: Format) -> Vector:
+    size = rows * cols
+    return Vector(rows, ((source, size * WIDE),), ((result, size * form.a_bytes),), ((size, COSTS["quantise"]),))
 
 
 def elementwise(

@@ -13,6 +13,8 @@ __all__ = ["FORMATS", "Format", "format_of", "width"]
 class Format:
     """What is multiplied, the bytes of an activation and of a weight with their scales, and who quantises.
 
+    block_scaled: a scale for each block of the reduction.
+
     quantised: activations arrive as bf16, and a kernel before the product turns them into ``dtype``. dynamic: with one
     scale for all of them, found by a kernel of its own and converted by another one.
     """
@@ -20,6 +22,7 @@ class Format:
     dtype: str
     a_bytes: float
     b_bytes: float
+    block_scaled: bool = False
     quantised: bool = False
     dynamic: bool = False
 
@@ -32,12 +35,13 @@ FORMATS: dict[str, Format | str] = {
     # the benchmark gives no scale for the activations, and TensorRT-LLM then finds one: maximum, quantise, cast of it
     "fp8": Format("fp8", 1, 1, quantised=True, dynamic=True),
     # one fp32 scale for 128 activations, and for 128 x 128 weights
-    "fp8_block": Format("fp8", 1 + 4 / 128, 1 + 4 / 128**2, quantised=True),
-    "fp8xfp8->bf16": Format("fp8", 1 + 4 / 128, 1 + 4 / 128**2),
+    "fp8_block": Format("fp8", 1 + 4 / 128, 1 + 4 / 128**2, block_scaled=True, quantised=True),
+    "fp8xfp8->bf16": Format("fp8", 1 + 4 / 128, 1 + 4 / 128**2, block_scaled=True),
     # one 8-bit scale for 16 values
-    "nvfp4": Format("fp4", 0.5 + 1 / 16, 0.5 + 1 / 16, quantised=True),
-    "int8_wo": "weights alone are quantised (int8), and unpacking them in the kernel is not modelled",
-    "int4_wo": "weights alone are quantised (int4), and unpacking them in the kernel is not modelled",
+    "nvfp4": Format("fp4", 0.5 + 1 / 16, 0.5 + 1 / 16, block_scaled=True, quantised=True),
+    # weights alone are quantised, and unpacked in the kernel: a scale for each column, or for 128 values of it
+    "int8_wo": Format("fp16", 2, 1),
+    "int4_wo": Format("fp16", 2, 0.5 + 2 / 128),
     "w4a16_mxfp4": "weights alone are quantised (MXFP4), and unpacking them in the kernel is not modelled",
     "w4a8_mxfp4_mxfp8": "operands of two formats (MXFP4 and MXFP8) are not modelled",
     "sq": "SmoothQuant: which kernels the timed plugin runs is not documented",

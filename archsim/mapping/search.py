@@ -1,0 +1,62 @@
+"""The choice of a tiling: the best few by the closed form are simulated, and the fastest is kept.
+
+The closed form knows no queues: which of several near-equal cuts really is the best, the engine says. Each one runs
+alone on a fresh chip, everything cold, cut down to a bounded number of steps; where not even two candidates fit
+``PROBE_STEPS`` the closed form decides, which large products, bound by one resource, allow.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from archsim.kernels import CompiledInterpreter
+from archsim.mapping.lowering.product import ProductOperands, lower_product, step_count
+from archsim.mapping.target import Target
+from archsim.mapping.tiling import MatmulShape, Tiling, score_tilings
+
+__all__ = ["candidates", "choose_tiling"]
+
+#: candidates that are simulated, if their steps together are not more than this, and their scores within the share
+PROBES, PROBE_STEPS, PROBE_WITHIN = 6, 40_000, 1.3
+
+
+def candidates(target: Target, shape: MatmulShape, keep: int = PROBES) -> list[tuple[Tiling, float | None]]:
+    """The ``keep`` best tilings, the fastest first, with the simulated seconds of those that were simulated."""
+    ranked = score_tilings(target, shape, keep=keep)
+    probed: list[Tiling] = []
+    steps = 0
+    for tiling in ranked[:PROBES]:
+        steps += step_count(target, shape, tiling)
+        if steps > PROBE_STEPS or tiling.estimate_s > PROBE_WITHIN * ranked[0].estimate_s:
+            break
+        probed.append(tiling)
+    if len(probed) < 2:
+        return [(tiling, None) for tiling in ranked]
+    timed = [(_simulated_s(target, shape, tiling), place) for place, tiling in enumerate(probed)]
+    fastest: list[tuple[Tiling, float | None]] = [(probed[place], seconds) for seconds, place in sorted(timed)]
+    return fastest + [(tiling, None) for tiling in ranked[len(probed) :]]
+
+
+@lru_cache(maxsize=4096)
+def choose_tiling(target: Target, shape: MatmulShape) -> Tiling:
+    """The best legal tiling of ``shape`` on ``target``; deterministic, and remembered.
+
+    Raises InputError, naming the buffer and the bytes, when not even the smallest tile fits.
+    """
+    return candidates(target, shape)[0][0]
+
+
+@lru_cache(maxsize=8)
+def _interpreter(target: Target) -> CompiledInterpreter:
+    return CompiledInterpreter(target.machine)
+
+
+def _simulated_s(target: Target, shape: MatmulShape, tiling: Tiling) -> float:
+    lowered = lower_product(target, "probe", shape, tiling, ProductOperands(0, 1, 2, len(shape.m) > 1))
+    interpreter = _interpreter(target)
+    interpreter.reset()
+    bases, end = [], 0
+    for region in lowered.program.regions:
+        bases.append(end)
+        end += -(-region.nbytes // target.block_bytes) * target.block_bytes
+    return interpreter.run(lowered.program, 0, bases).elapsed_ps * 1e-12
