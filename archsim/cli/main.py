@@ -27,6 +27,7 @@ COMMANDS = {
     "network": ("archsim.cli.network", "network", "Time collectives on the fabric of a system."),
     "trace": ("archsim.cli.trace", "trace", "Export and show operator traces of models."),
     "sweep": ("archsim.cli.sweep", "sweep", "Explore a space of designs: which chip should be built?"),
+    "noc": ("archsim.cli.noc", "noc", "Measure on-chip networks: latency under load, saturation."),
     "validate": ("archsim.cli.validate", "validate", "Hold the simulator against reference data."),
 }
 

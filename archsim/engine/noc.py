@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archsim.errors import InputError
 from archsim.kernels.noc_cycle import CycleNetwork, Delivery
+from archsim.kernels.noc_tile import tile_run
 from archsim.noc import Packets, Pattern, Router, Routes, random_packets
 
 __all__ = ["BulkRun", "LoadPoint", "Protocol", "busiest_channel", "load_curve", "measure_load", "run_bulk"]
@@ -172,7 +174,8 @@ class BulkRun:
     delivery: Delivery
     carried: NDArray[np.int64]
     """Flits on each channel: links, then the way into each node."""
-    flit_hops: int
+    hops: int
+    """Routers crossed, counted for every flit (`cycle`) or packet (`tile`)."""
 
     @property
     def ratio(self) -> float:
@@ -185,8 +188,15 @@ class BulkRun:
         return self.carried / self.cycles
 
 
-def run_bulk(routes: Routes, router: Router, packets: Packets, *, seed: int = 0) -> BulkRun:
-    """Send packets through a network flit by flit until all have arrived."""
+def run_bulk(
+    routes: Routes, router: Router, packets: Packets, *, fidelity: Literal["tile", "cycle"] = "cycle", seed: int = 0
+) -> BulkRun:
+    """Send packets through a network until all have arrived: packet by packet (`tile`) or flit by flit (`cycle`)."""
+    if not len(packets):
+        raise InputError("packets: there are none to send.")
+    if fidelity == "tile":
+        delivery, carried, hops = tile_run(routes, router, packets, seed=seed)
+        return BulkRun(int(delivery.arrived.max()), busiest_channel(packets, carried), delivery, carried, hops)
     network = CycleNetwork(routes, router, seed=seed)
     network.send(packets)
     delivery = network.drain()

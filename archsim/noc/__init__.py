@@ -8,6 +8,7 @@
 """
 
 from archsim.noc.deadlock import check_deadlock_free, waiting_cycle
+from archsim.noc.files import read_network, read_table
 from archsim.noc.network import MAX_ROUTERS, Network, join
 from archsim.noc.router import NODE_CYCLES, Router, zero_load_cycles
 from archsim.noc.routing import ANY, LOWER, ROUTINGS, UPPER, Routes, routes_for, routes_from_table
@@ -56,7 +57,9 @@ __all__ = [
     "mesh",
     "pattern_for",
     "random_packets",
+    "read_network",
     "read_packets",
+    "read_table",
     "ring",
     "routes_for",
     "routes_from_table",

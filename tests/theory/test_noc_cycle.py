@@ -76,6 +76,28 @@ def test_what_is_sent_arrives_and_not_too_soon(routes, router: Router, data: st.
 
 
 @EXAMPLES
+@given(st.sampled_from(ROUTES), routers(), st.data())
+def test_packet_by_packet_nothing_is_lost_either(routes, router: Router, data: st.DataObject) -> None:  # type: ignore[no-untyped-def]
+    nodes = routes.network.nodes
+    node = st.integers(0, nodes - 1)
+    sent = data.draw(st.lists(st.tuples(node, node, st.integers(1, 20)), min_size=1, max_size=80))
+    source, destination, flits = (np.array(column) for column in zip(*sent, strict=True))
+    run = run_bulk(routes, router, write_packets(source, destination, flits), fidelity="tile")
+    assert (run.delivery.arrived >= 0).all()
+    assert (run.carried[routes.network.links :] == np.bincount(destination, flits, minlength=nodes)).all()
+    assert run.cycles >= run.bound_cycles
+    assert run.hops >= len(sent)
+
+
+@pytest.mark.parametrize("fields", [{}, {"route_cycles": 1}, {"speculative": True}, {"switch_cycles": 3}])
+def test_alone_a_packet_takes_the_same_time_in_both(fields: dict[str, int]) -> None:
+    routes, router = routes_for(torus(5, 5), "xy"), Router(**fields)
+    for destination in (1, 4, 12, 24):
+        packets = write_packets(*(np.array([x]) for x in (0, destination, 7)))
+        assert run_bulk(routes, router, packets, fidelity="tile").cycles == run_bulk(routes, router, packets).cycles
+
+
+@EXAMPLES
 @given(st.sampled_from(ROUTES), st.integers(0, 3), st.data())
 def test_every_read_is_answered(routes, window: int, data: st.DataObject) -> None:  # type: ignore[no-untyped-def]
     node = st.integers(0, routes.network.nodes - 1)
