@@ -7,23 +7,96 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from archsim.program import Cache, Dram, Memory, service_ps
+from archsim.program.machine import HOLES, LOOK_AHEAD, SESSIONS
 
 __all__ = ["ReferenceMemory"]
 
 
 @dataclass
-class _Bank:
-    open_row: int | None = None
-    ready_ps: int = 0
-    next_activate_ps: int = 0
+class _Session:
+    """A row that is open, or has been closed for another one at `closed_ps`."""
+
+    row: int
+    opened_ps: int
+    next_column_ps: int
+    closed_ps: int
 
 
 @dataclass
-class _Channel:
+class _Bank:
+    open: _Session | None = None
+    next_activate_ps: int = 0
+    sessions: list[_Session] = field(default_factory=list)
+
+
+@dataclass
+class _Bus:
+    """A lane's data bus: free from some time on, and in idle times before that."""
+
+    free_ps: int = 0
+    latest_ps: int = 0  # the latest end of a hole
+    holes: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)] * HOLES)
+    next: int = 0  # the hole to be forgotten
+
+    def take(self, earliest: int, length: int) -> int:
+        """A slot in idle time that was left before, or at the end."""
+        if earliest + length <= self.latest_ps:
+            for i, (begin, end) in enumerate(self.holes):
+                slot = max(begin, earliest)
+                if slot + length <= end:
+                    # of what is left before and after, the longer part is kept
+                    self.holes[i] = (begin, slot) if slot - begin > end - slot - length else (slot + length, end)
+                    return slot
+        slot = max(self.free_ps, earliest)
+        if slot > self.free_ps:
+            self.holes[self.next] = (self.free_ps, slot)
+            self.latest_ps = slot
+            self.next = (self.next + 1) % HOLES
+        self.free_ps = slot + length
+        return slot
+
+
+@dataclass
+class _Lane:
+    """One pseudo-channel."""
+
     banks: list[_Bank]
-    bus_free_ps: int = 0
+    group_free_ps: list[int]
+    bus: _Bus = field(default_factory=_Bus)
     activate_free_ps: int = 0
-    last_write: bool = False
+    written: int = 0
+
+
+@dataclass
+class _Queue:
+    """What a channel's controller looks ahead,
+    in blocks of bursts; `left_sums` sum up when the bursts of each leave."""
+
+    block_bursts: int
+    bursts: int = 0
+    gate_ps: int = 0
+    present: int = 0
+    left_sums: list[int] = field(default_factory=lambda: [0] * LOOK_AHEAD)
+
+    def enter(self, t: int) -> int:
+        """When a run that is offered at `t` is taken in."""
+        if self.block_bursts and self.bursts >= self.block_bursts:
+            self.present = min(range(LOOK_AHEAD), key=lambda i: self.left_sums[i])
+            self.gate_ps = max(self.gate_ps, self.left_sums[self.present] // self.block_bursts)
+            self.left_sums[self.present] = self.bursts = 0
+        return max(t, self.gate_ps)
+
+    def leave(self, bursts: int, leaves: int) -> None:
+        """A run has entered and will have left at `leaves`; blocks that it fills take the place of the first to
+        leave."""
+        while self.block_bursts:
+            part = min(bursts, self.block_bursts - self.bursts)
+            self.left_sums[self.present] += part * leaves
+            self.bursts += part
+            bursts -= part
+            if bursts == 0:
+                return
+            self.enter(0)
 
 
 @dataclass
@@ -34,64 +107,120 @@ class _Block:
 
 @dataclass
 class _DramState:
-    """DRAM channels; `access` is one contiguous range, cut into pieces that lie in one row of one channel."""
+    """DRAM lanes; `access` is one contiguous range, cut into runs that lie in one row of one bank.
+
+    Times inside are live times: those that all-bank refreshes take are left out, and put back at the end.
+    """
 
     spec: Dram
     counters: Counter[str]
-    channels: list[_Channel] = field(init=False)
+    lanes: list[_Lane] = field(init=False)
+    queues: list[_Queue] = field(init=False)
+    closed_before_ps: int = 0
 
     def __post_init__(self) -> None:
-        self.channels = [_Channel([_Bank() for _ in range(self.spec.banks)]) for _ in range(self.spec.channels)]
+        dram = self.spec
+        self.lanes = [
+            _Lane([_Bank() for _ in range(dram.banks)], [0] * dram.bank_groups)
+            for _ in range(dram.channels * dram.lanes_per_channel)
+        ]
+        self.queues = [_Queue(dram.block_bursts) for _ in range(dram.channels)]
 
     def access(self, t: int, address: int, nbytes: int, write: bool) -> tuple[int, int]:
-        pieces = [self._piece(t, *piece, write) for piece in self._cut(address, nbytes)]
+        t = self._live(t)
+        if self.spec.live_ps:
+            self.closed_before_ps = max(self.closed_before_ps, t - t % self.spec.live_ps)
+        runs = [self._run(t, *run, write) for run in self._cut(address, nbytes)]
         self.counters["bytes_written" if write else "bytes_read"] += nbytes
-        return min(head for head, _ in pieces), max(done for _, done in pieces)
+        return self._real(min(head for head, _ in runs)), self._real(max(t, *(done for _, done in runs)))
 
-    def _cut(self, address: int, nbytes: int) -> Iterator[tuple[_Channel, int, int]]:
-        """Yield (channel, row, bytes) of the pieces of a range."""
+    def _cut(self, address: int, nbytes: int) -> Iterator[tuple[_Queue, _Lane, int, int, int]]:
+        """Yield (queue, lane, bank, row, bytes) of the runs of a range."""
         dram, end = self.spec, address + nbytes
         while address < end:
             chunk, within = divmod(address, dram.interleave_bytes)
             local = chunk // dram.channels * dram.interleave_bytes + within
-            size = min(end - address, dram.interleave_bytes - within, dram.row_bytes - local % dram.row_bytes)
-            yield self.channels[chunk % dram.channels], local // dram.row_bytes, size
+            size = min(end - address, dram.interleave_bytes - within, dram.run_bytes - local % dram.run_bytes)
+            lane, bank, row = self._place(local)
+            channel = chunk % dram.channels
+            yield self.queues[channel], self.lanes[channel * dram.lanes_per_channel + lane], bank, row, size
             address += size
 
-    def _piece(self, t: int, channel: _Channel, row: int, nbytes: int, write: bool) -> tuple[int, int]:
-        dram = self.spec
-        data = -(-nbytes // dram.burst_bytes) * dram.burst_ps
-        slot = max(channel.bus_free_ps, t)
-        if write != channel.last_write:
-            slot += dram.turn_ps
-            channel.last_write = write
-        slot = self._after_refresh(slot)
-        ready = self._open(t, channel, row)
-        channel.bus_free_ps = slot + data
-        self.counters["dram_busy_ps"] += data
-        head = slot if write else max(slot, ready) + dram.cl_ps
-        return head, head + data
+    def _place(self, local: int) -> tuple[int, int, int]:
+        if self.spec.map is None:
+            row = local // self.spec.row_bytes
+            return 0, row % self.spec.banks, row
+        flat, row = self.spec.map.place(local)
+        return *divmod(flat, self.spec.banks), row
 
-    def _open(self, t: int, channel: _Channel, row: int) -> int:
-        dram, bank = self.spec, channel.banks[row % self.spec.banks]
-        if bank.open_row == row:
+    def _run(
+        self, t: int, queue: _Queue, lane: _Lane, number: int, row: int, nbytes: int, write: bool
+    ) -> tuple[int, int]:
+        dram, bank = self.spec, lane.banks[number]
+        bursts = -(-nbytes // dram.burst_bytes)
+        group = number // (dram.banks // dram.bank_groups)
+        arrival = queue.enter(t)
+        if write:
+            turned = min(dram.drain_bursts, lane.written + bursts)
+            lane.bus.free_ps += dram.turn_ps * (turned - lane.written) // dram.drain_bursts
+            lane.written = turned
+        else:
+            lane.written = 0
+        activate = 0
+        session = bank.open
+        if session and session.row == row and session.opened_ps >= self.closed_before_ps:
             self.counters["row_hits"] += 1
-            return bank.ready_ps
-        self.counters["row_misses"] += 1
-        # the activate takes its place in the channel's order now; a bank that must wait does not hold up the others
-        activate = max(t, channel.activate_free_ps)
-        channel.activate_free_ps = activate + dram.act_ps
-        activate = self._after_refresh(max(activate, bank.next_activate_ps))
-        bank.next_activate_ps = activate + dram.rc_ps
-        precharge = dram.rp_ps if bank.open_row is not None else 0
-        bank.open_row, bank.ready_ps = row, activate + precharge + dram.rcd_ps
-        return bank.ready_ps
+        else:
+            session, activate = self._open(arrival, lane, number, row, write)
+        spacing = max(dram.ccd_ps, dram.burst_ps)
+        lane.group_free_ps[group] = max(lane.group_free_ps[group], arrival)
+        column = lane.bus.take(max(arrival, session.next_column_ps, lane.group_free_ps[group]), bursts * dram.burst_ps)
+        lane.group_free_ps[group] += bursts * spacing
+        last = column + (bursts - 1) * spacing
+        session.next_column_ps = last + spacing
+        closed = last + (dram.wr_ps if write else dram.rtp_ps) + dram.rp_ps
+        bank.next_activate_ps = max(bank.next_activate_ps, closed)
+        # a request leaves the queue with its activate or its column command; those of a run one after the other
+        queue.leave(bursts, (column + last) // 2 if bursts > 1 or activate == 0 else activate)
+        self.counters["dram_busy_ps"] += bursts * dram.burst_ps
+        if write:
+            return column, column + bursts * dram.burst_ps
+        return column + dram.cl_ps, last + dram.burst_ps + dram.cl_ps
 
-    def _after_refresh(self, t: int) -> int:
+    def _open(self, arrival: int, lane: _Lane, number: int, row: int, write: bool) -> tuple[_Session, int]:
+        """The session of a row that is not open, and its activate, if it was not open when the run arrived either."""
+        dram, bank = self.spec, lane.banks[number]
+        before = bank.open if bank.open and bank.open.opened_ps >= self.closed_before_ps else None
+        if before:
+            for session in bank.sessions:
+                if session.row == row and session.closed_ps > arrival and session.opened_ps >= self.closed_before_ps:
+                    # it waited beside those that the row was open for, and went with them
+                    self.counters["row_hits"] += 1
+                    return session, 0
+        self.counters["row_misses"] += 1
+        # the activate takes its place in the lane's order now; a bank that must wait does not hold up the others
+        turn = max(arrival, lane.activate_free_ps)
+        lane.activate_free_ps = turn + dram.act_ps
+        activate = max(turn + dram.rp_ps if before else turn, bank.next_activate_ps)
+        if dram.refi_bank_ps:
+            phase = (activate - number * dram.refi_bank_ps) % (dram.banks * dram.refi_bank_ps)
+            activate += max(0, dram.rfc_bank_ps - phase)
+        if before:
+            before.closed_ps = activate - dram.rp_ps
+            bank.sessions = [before, *bank.sessions[: SESSIONS - 1]]
+        to_column = (dram.rcd_write_ps or dram.rcd_ps) if write else dram.rcd_ps
+        bank.open, bank.next_activate_ps = _Session(row, activate, activate + to_column, 0), activate + dram.rc_ps
+        return bank.open, activate
+
+    def _live(self, t: int) -> int:
         dram = self.spec
-        if dram.refi_ps and t % dram.refi_ps < dram.rfc_ps:
-            return t - t % dram.refi_ps + dram.rfc_ps
-        return t
+        if not dram.live_ps:
+            return t
+        intervals, phase = divmod(t, dram.refi_ps)
+        return intervals * dram.live_ps + min(phase, dram.live_ps)
+
+    def _real(self, t: int) -> int:
+        return t + t // self.spec.live_ps * self.spec.rfc_ps if self.spec.live_ps else t
 
 
 class _CacheState:

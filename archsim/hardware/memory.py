@@ -105,11 +105,14 @@ class MappingSpec(Spec):
 
 
 class ControllerSpec(Spec):
-    """The memory controller of a command channel; the defaults are those of Ramulator 2.1."""
+    """The memory controller of a command channel; the defaults are those of Ramulator 2.1, with deeper queues."""
 
     scheduler: Literal["row_hits_first", "oldest_first", "bank_queues"] = "row_hits_first"
-    read_queue: Count = 32
-    write_queue: Count = 32
+    read_queue: Count = 128
+    """Requests of a burst that wait to be read; vendors' depths are not public, with 64 and less a stream stays
+    below the
+    nine tenths of the peak that chips reach."""
+    write_queue: Count = 128
     drain_high: Share = 0.8
     """Share of the write queue above which writes are served."""
     drain_low: Share = 0.2

@@ -4,7 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 class MemoryKernel:
-    def __init__(self, dram: dict[str, Any], capacity_blocks: int, cache: dict[str, Any]) -> None: ...
+    def __init__(
+        self, dram: dict[str, Any], tables: NDArray[np.uint64] | None, capacity_blocks: int, cache: dict[str,
+        Any]) -> None: ...
     def reset(self) -> None: ...
     def access(
         self,

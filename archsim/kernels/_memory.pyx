@@ -9,31 +9,180 @@ cdef int32_t NONE = -1
 
 
 # --- DRAM ---------------------------------------------------------------------------------------------------------
+# All times here are live times: those that refreshes of all banks take are left out, and put back at the end.
 
-cdef inline int64_t after_refresh(Memory *m, int64_t t) noexcept nogil:
-    cdef int64_t phase
-    if m.refi_ps == 0:
+cdef enum:
+    LOOK_AHEAD = 8  # blocks of bursts in a queue
+    SESSIONS = 4    # rows of a bank that are remembered
+    HOLES = 8       # idle times of a bus that are remembered
+
+
+cdef inline int64_t live(Memory *m, int64_t t) noexcept nogil:
+    cdef int64_t interval, phase
+    if m.live_ps == 0:
         return t
-    phase = t % m.refi_ps
-    return t - phase + m.rfc_ps if phase < m.rfc_ps else t
+    interval = m.live_ps + m.rfc_ps
+    phase = t % interval
+    return t // interval * m.live_ps + min(phase, m.live_ps)
 
 
-cdef inline int64_t bank_ready(Memory *m, Counters *counters, int64_t t, int64_t channel, int64_t row) noexcept nogil:
-    """Open `row` if it is not open, and return when its columns can be read."""
-    cdef int64_t bank = channel * m.banks + row % m.banks
-    cdef int64_t act
-    if m.open_row[bank] == row:
-        counters.row_hits += 1
-        return m.open_ready[bank]
+cdef inline int64_t real(Memory *m, int64_t t) noexcept nogil:
+    return t + t // m.live_ps * m.rfc_ps if m.live_ps else t
+
+
+cdef inline int64_t *open_row(Memory *m, Counters *counters, int64_t arrival, int64_t lane, int64_t bank, int64_t at,
+                              int64_t row, bint write, int64_t *leaves) noexcept nogil:
+    """Where the next column of a row that is not open stands; it is opened, unless it was when the run arrived."""
+    cdef Session *session = &m.sessions[at * SESSIONS]
+    cdef int64_t turn, act, phase
+    cdef int i
+    cdef bint conflict = m.open_row[at] >= 0 and m.opened[at] >= m.closed_before
+    if conflict:
+        for i in range(SESSIONS):
+            if session[i].row == row and session[i].closed > arrival and session[i].opened >= m.closed_before:
+                # it waited beside those that the row was open for, and went with them
+                counters.row_hits += 1
+                return &session[i].next_column
     counters.row_misses += 1
-    # the activate takes its place in the channel's order now; a bank that must wait does not hold up the others
-    act = max(t, m.act_free[channel])
-    m.act_free[channel] = act + m.act_ps
-    act = after_refresh(m, max(act, m.bank_next_act[bank]))
-    m.bank_next_act[bank] = act + m.rc_ps
-    m.open_ready[bank] = act + m.rcd_ps + (m.rp_ps if m.open_row[bank] >= 0 else 0)
-    m.open_row[bank] = row
-    return m.open_ready[bank]
+    # the activate takes its place in the lane's order now; a bank that must wait does not hold up the others
+    turn = max(arrival, m.act_free[lane])
+    m.act_free[lane] = turn + m.act_ps
+    act = max(turn + m.rp_ps if conflict else turn, m.next_act[at])
+    if m.refi_bank_ps:
+        phase = (act + (m.banks - bank) * m.refi_bank_ps) % (m.banks * m.refi_bank_ps)
+        if phase < m.rfc_bank_ps:
+            act += m.rfc_bank_ps - phase
+    if conflict:
+        for i in range(SESSIONS - 1, 0, -1):
+            session[i] = session[i - 1]
+        session[0].row, session[0].opened = m.open_row[at], m.opened[at]
+        session[0].next_column, session[0].closed = m.next_column[at], act - m.rp_ps
+    m.open_row[at], m.opened[at] = row, act
+    m.next_column[at] = act + (m.rcd_write_ps if write else m.rcd_ps)
+    m.next_act[at] = act + m.rc_ps
+    leaves[0] = act
+    return &m.next_column[at]
+
+
+cdef inline int64_t take_bus(Bus *bus, int64_t earliest, int64_t length) noexcept nogil:
+    """A slot on the data bus: in idle time that was left before, or at the end."""
+    cdef int64_t slot
+    cdef int i
+    if earliest + length <= bus.latest:
+        for i in range(HOLES):
+            slot = max(bus.begin[i], earliest)
+            if slot + length <= bus.end[i]:
+                # of what is left before and after, the longer part is kept
+                if slot - bus.begin[i] > bus.end[i] - slot - length:
+                    bus.end[i] = slot
+                else:
+                    bus.begin[i] = slot + length
+                return slot
+    slot = max(bus.free, earliest)
+    if slot > bus.free:
+        bus.begin[bus.next], bus.end[bus.next] = bus.free, slot
+        bus.latest = slot
+        bus.next = (bus.next + 1) % HOLES
+    bus.free = slot + length
+    return slot
+
+
+cdef inline int64_t enter_queue(Memory *m, Queue *queue, int64_t t) noexcept nogil:
+    """When a run that is offered at `t` is taken into the queue."""
+    cdef int i, first = 0
+    if queue.bursts >= m.block_bursts:
+        for i in range(1, LOOK_AHEAD):
+            if queue.left[i] < queue.left[first]:
+                first = i
+        queue.gate = max(queue.gate, queue.left[first] >> m.block_shift)
+        queue.left[first] = 0
+        queue.present = first
+        queue.bursts = 0
+    return max(t, queue.gate)
+
+
+cdef inline void leave_queue(Memory *m, Queue *queue, int64_t bursts, int64_t leaves) noexcept nogil:
+    """A run has entered and will have left at `leaves`; blocks that it fills take the place of the first ones to leave."""
+    cdef int64_t part
+    while True:
+        part = min(bursts, m.block_bursts - queue.bursts)
+        queue.left[queue.present] += part * leaves
+        queue.bursts += part
+        bursts -= part
+        if bursts == 0:
+            return
+        enter_queue(m, queue, 0)
+
+
+cdef inline void serve(
+    Memory *m, Counters *counters, int64_t t, int64_t channel, int64_t lane, int64_t bank, int64_t row, int64_t bursts,
+    bint write, int64_t *head, int64_t *done,
+) noexcept nogil:
+    """A run of bursts in one row of one bank."""
+    cdef int64_t at = bank * m.lanes + lane
+    cdef int64_t group = (bank // (m.banks // m.groups)) * m.lanes + lane
+    cdef int64_t arrival = enter_queue(m, &m.queues[channel], t) if m.block_bursts else t
+    cdef int64_t column, last, turned
+    cdef int64_t *next_column = &m.next_column[at]
+    cdef int64_t leaves = 0
+    if write:
+        turned = min(m.drain_bursts, m.written[lane] + bursts)
+        m.buses[lane].free += m.turn_ps * (turned - m.written[lane]) // m.drain_bursts
+        m.written[lane] = turned
+    else:
+        m.written[lane] = 0
+    if m.open_row[at] == row and m.opened[at] >= m.closed_before:
+        counters.row_hits += 1
+    else:
+        next_column = open_row(m, counters, arrival, lane, bank, at, row, write, &leaves)
+    m.group_free[group] = max(m.group_free[group], arrival)
+    column = take_bus(&m.buses[lane], max(max(arrival, next_column[0]), m.group_free[group]), bursts * m.burst_ps)
+    m.group_free[group] += bursts * m.ccd_ps
+    last = column + (bursts - 1) * m.ccd_ps
+    next_column[0] = last + m.ccd_ps
+    m.next_act[at] = max(m.next_act[at], last + (m.wr_ps if write else m.rtp_ps) + m.rp_ps)
+    if m.block_bursts:
+        # a request leaves the queue with its activate or its column command; those of a run one after the other
+        leave_queue(m, &m.queues[channel], bursts, (column + last) >> 1 if bursts > 1 or leaves == 0 else leaves)
+    counters.dram_busy_ps += bursts * m.burst_ps
+    if write:
+        head[0] = min(head[0], column)
+        done[0] = max(done[0], column + bursts * m.burst_ps)
+    else:
+        head[0] = min(head[0], column + m.cl_ps)
+        done[0] = max(done[0], last + m.burst_ps + m.cl_ps)
+
+
+cdef inline void run_of_channels(
+    Memory *m, Counters *counters, int64_t t, int64_t local, int64_t nbytes, int64_t first, int64_t count, bint write,
+    int64_t *head, int64_t *done,
+) noexcept nogil:
+    """The bytes [local, local + nbytes) of `count` channels from `first` on, run by run."""
+    cdef int64_t piece, lane, bank, row, channel
+    cdef uint64_t burst, word
+    cdef int byte
+    while nbytes > 0:
+        piece = min(nbytes, m.run_bytes - local % m.run_bytes)
+        lane = 0
+        if m.tables == NULL:
+            row = local // m.row_bytes
+            bank = row % m.banks
+        else:
+            burst = <uint64_t>local >> m.burst_shift
+            word = 0
+            byte = 0
+            while burst:
+                word ^= m.tables[256 * byte + (burst & 255)]
+                burst >>= 8
+                byte += 1
+            lane = <int64_t>(word & 1023) // m.banks
+            bank = <int64_t>(word & 1023) % m.banks
+            row = <int64_t>(word >> 24)
+        for channel in range(first, first + count):
+            serve(m, counters, t, channel, channel * m.lanes_per_channel + lane, bank, row,
+                  (piece + m.burst_bytes - 1) // m.burst_bytes, write, head, done)
+        local += piece
+        nbytes -= piece
 
 
 cdef void dram_access(
@@ -45,32 +194,27 @@ cdef void dram_access(
     cdef int64_t channel = chunk % m.channels
     cdef int64_t local = (chunk // m.channels) * m.interleave_bytes  # of this chunk's first byte, in its channel
     cdef int64_t left = nbytes
-    cdef int64_t row, piece, data, slot, ready, begin
+    cdef int64_t piece, count
+    t = live(m, t)
+    if m.live_ps:
+        m.closed_before = max(m.closed_before, t // m.live_ps * m.live_ps)
     head[0] = INT64_MAX
     done[0] = t
     while left > 0:
-        row = (local + within) // m.row_bytes
-        piece = min(left, m.interleave_bytes - within, (row + 1) * m.row_bytes - local - within)
-        data = (piece + m.burst_bytes - 1) // m.burst_bytes * m.burst_ps
-        slot = max(m.bus_free[channel], t)
-        if m.last_write[channel] != write:
-            slot += m.turn_ps
-            m.last_write[channel] = write
-        slot = after_refresh(m, slot)
-        ready = bank_ready(m, counters, t, channel, row)
-        m.bus_free[channel] = slot + data
-        begin = slot if write else max(slot, ready) + m.cl_ps
-        head[0] = min(head[0], begin)
-        done[0] = max(done[0], begin + data)
-        counters.dram_busy_ps += data
-        left -= piece
-        within += piece
-        if within == m.interleave_bytes:
-            within = 0
-            channel += 1
-            if channel == m.channels:
-                channel = 0
-                local += m.interleave_bytes
+        # whole chunks of one row of channels at a time; the first and the last chunk of the range may be parts
+        count = 1
+        piece = min(left, m.interleave_bytes - within)
+        if within == 0 and left >= m.interleave_bytes:
+            count = min(left // m.interleave_bytes, m.channels - channel)
+        run_of_channels(m, counters, t, local + within, piece, channel, count, write, head, done)
+        left -= piece * count
+        within = 0
+        channel += count
+        if channel == m.channels:
+            channel = 0
+            local += m.interleave_bytes
+    head[0] = real(m, head[0])
+    done[0] = real(m, done[0])
     if write:
         counters.bytes_written += nbytes
     else:
@@ -205,25 +349,41 @@ cdef void *allocate(int64_t count, size_t size) except NULL:
 cdef class MemoryKernel:
     """Owns one `Memory`; made from the fields of a `Dram` and, unless capacity_blocks is 0, of a `Cache`."""
 
-    def __cinit__(self, dict dram, int64_t capacity_blocks, dict cache):
+    def __cinit__(self, dict dram, const uint64_t[:, ::1] tables, int64_t capacity_blocks, dict cache):
         cdef Memory *m = &self.memory
         cdef int64_t banks, places = 8
-        m.channels, m.interleave_bytes = dram["channels"], dram["interleave_bytes"]
-        m.banks, m.row_bytes = dram["banks"], dram["row_bytes"]
-        m.burst_bytes, m.burst_ps, m.cl_ps = dram["burst_bytes"], dram["burst_ps"], dram["cl_ps"]
-        m.rcd_ps, m.rp_ps, m.rc_ps, m.act_ps = dram["rcd_ps"], dram["rp_ps"], dram["rc_ps"], dram["act_ps"]
-        m.refi_ps, m.rfc_ps, m.turn_ps = dram["refi_ps"], dram["rfc_ps"], dram["turn_ps"]
+        m.channels, m.lanes_per_channel = dram["channels"], dram["lanes_per_channel"]
+        m.lanes = m.channels * m.lanes_per_channel
+        m.interleave_bytes, m.run_bytes, m.banks, m.row_bytes = (
+            dram["interleave_bytes"], dram["run_bytes"], dram["banks"], dram["row_bytes"]
+        )
+        m.burst_bytes, m.burst_ps, m.cl_ps, m.ccd_ps = dram["burst_bytes"], dram["burst_ps"], dram["cl_ps"], dram["ccd_ps"]
+        m.rcd_ps, m.rcd_write_ps, m.rp_ps, m.rc_ps = dram["rcd_ps"], dram["rcd_write_ps"], dram["rp_ps"], dram["rc_ps"]
+        m.rtp_ps, m.wr_ps, m.act_ps, m.turn_ps = dram["rtp_ps"], dram["wr_ps"], dram["act_ps"], dram["turn_ps"]
+        m.groups, m.block_bursts, m.drain_bursts = dram["bank_groups"], dram["block_bursts"], dram["drain_bursts"]
+        m.block_shift = max(0, dram["block_bursts"].bit_length() - 1)
+        m.live_ps, m.rfc_ps = dram["live_ps"], dram["rfc_ps"]
+        m.refi_bank_ps, m.rfc_bank_ps = dram["refi_bank_ps"], dram["rfc_bank_ps"]
+        m.burst_shift = dram["burst_bytes"].bit_length() - 1
+        m.tables = NULL
+        if tables is not None:
+            self.tables = tables
+            m.tables = &self.tables[0, 0]
         m.capacity_blocks = capacity_blocks
         if capacity_blocks:
             m.block_bytes, m.cache_as_per_byte = cache["block_bytes"], cache["as_per_byte"]
             m.hit_latency_ps = cache["hit_latency_ps"]
-        banks = m.channels * m.banks
-        m.bus_free = <int64_t *>allocate(m.channels, sizeof(int64_t))
-        m.act_free = <int64_t *>allocate(m.channels, sizeof(int64_t))
-        m.last_write = <uint8_t *>allocate(m.channels, sizeof(uint8_t))
+        banks = m.lanes * m.banks
+        m.buses = <Bus *>allocate(m.lanes, sizeof(Bus))
+        m.act_free = <int64_t *>allocate(m.lanes, sizeof(int64_t))
+        m.written = <int64_t *>allocate(m.lanes, sizeof(int64_t))
+        m.queues = <Queue *>allocate(m.channels, sizeof(Queue))
+        m.sessions = <Session *>allocate(banks * SESSIONS, sizeof(Session))
+        m.group_free = <int64_t *>allocate(m.lanes * m.groups, sizeof(int64_t))
         m.open_row = <int64_t *>allocate(banks, sizeof(int64_t))
-        m.open_ready = <int64_t *>allocate(banks, sizeof(int64_t))
-        m.bank_next_act = <int64_t *>allocate(banks, sizeof(int64_t))
+        m.opened = <int64_t *>allocate(banks, sizeof(int64_t))
+        m.next_column = <int64_t *>allocate(banks, sizeof(int64_t))
+        m.next_act = <int64_t *>allocate(banks, sizeof(int64_t))
         m.table_shift = 61
         while places < 2 * capacity_blocks:
             places *= 2
@@ -239,12 +399,16 @@ cdef class MemoryKernel:
 
     def __dealloc__(self):
         cdef Memory *m = &self.memory
-        free(m.bus_free)
+        free(m.buses)
         free(m.act_free)
-        free(m.last_write)
+        free(m.written)
+        free(m.queues)
+        free(m.sessions)
+        free(m.group_free)
         free(m.open_row)
-        free(m.open_ready)
-        free(m.bank_next_act)
+        free(m.opened)
+        free(m.next_column)
+        free(m.next_act)
         free(m.table)
         free(m.block_id)
         free(m.block_ready)
@@ -255,12 +419,16 @@ cdef class MemoryKernel:
     def reset(self):
         """Forget everything: rows closed, cache empty, clocks and counters at zero."""
         cdef Memory *m = &self.memory
-        cdef int64_t banks = m.channels * m.banks
-        memset(m.bus_free, 0, m.channels * sizeof(int64_t))
-        memset(m.act_free, 0, m.channels * sizeof(int64_t))
-        memset(m.last_write, 0, m.channels)
+        cdef int64_t banks = m.lanes * m.banks
+        memset(m.buses, 0, m.lanes * sizeof(Bus))
+        memset(m.act_free, 0, m.lanes * sizeof(int64_t))
+        memset(m.written, 0, m.lanes * sizeof(int64_t))
+        memset(m.queues, 0, m.channels * sizeof(Queue))
+        memset(m.sessions, 0xFF, banks * SESSIONS * sizeof(Session))
+        memset(m.group_free, 0, m.lanes * m.groups * sizeof(int64_t))
+        m.closed_before = 0
         memset(m.open_row, 0xFF, banks * sizeof(int64_t))  # -1 everywhere: no row
-        memset(m.bank_next_act, 0, banks * sizeof(int64_t))
+        memset(m.next_act, 0, banks * sizeof(int64_t))
         memset(m.table, 0xFF, (m.table_mask + 1) * sizeof(int32_t))
         m.cache_free = 0
         m.blocks = 0

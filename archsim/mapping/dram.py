@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil, isclose
 
 from archsim.errors import InputError
-from archsim.hardware.memory import ControllerSpec, MappingSpec, MemoryStandard
+from archsim.hardware.memory import ControllerSpec, MappingSpec, MemorySpec, MemoryStandard
+from archsim.program import Dram
 from archsim.program.address_map import AddressMap, Organisation
 from archsim.program.dram import Controller, DramChannels, DramTiming
 
-__all__ = ["dram_channels", "dram_timing", "organisation"]
+__all__ = ["chip_dram", "dram_channels", "dram_timing", "organisation", "tile_dram"]
 
 
 def organisation(standard: MemoryStandard, *, shared_bus: bool = True) -> Organisation:
@@ -68,3 +70,56 @@ def dram_channels(
     mapping, controller = mapping or standard.mapping, controller or ControllerSpec()
     where = AddressMap(organisation(standard), mapping.order, channels, interleave_bytes, mapping.xor)
     return DramChannels(standard.name, where, dram_timing(standard, data_rate), Controller(**controller.model_dump()))
+
+
+def chip_dram(memory: MemorySpec) -> Dram:
+    """The memory of a chip for the tile model: every pseudo-channel is a channel of its own,
+    with its share of the queues."""
+    standard, given = memory.standard, memory.controller
+    mapping = memory.mapping or standard.mapping
+    shared = standard.channels_per_command_bus
+    controller = Controller(**given.model_dump())
+    order = tuple(field for field in mapping.order if field != "pseudo_channel")
+    xor = {field: bits for field, bits in mapping.xor.items() if field != "pseudo_channel"}
+    where = AddressMap(
+        organisation(standard, shared_bus=False), order, memory.channels, int(memory.interleave), xor
+    )  # fmt: skip
+    timing = dram_timing(standard, memory.data_rate)
+    dram = tile_dram(DramChannels(standard.name, where, timing, controller), sharing=shared)
+    # the burst at the chip's own bandwidth, which a clock of whole ticks would round
+    return replace(dram, burst_ps=max(1, round(memory.burst_time * 1e12)))
+
+
+def tile_dram(dram: DramChannels, *, sharing: int | None = None) -> Dram:
+    """The same channels for the tile model, in picoseconds.
+
+    sharing: how many pseudo-channels share a row-command bus and its queues, if it is not those of one channel
+    of the map.
+    Their activates take turns on it. A turn of the data bus to writes and
+    back costs the idle time of tRTW and of tWTR on it; the write queue of a channel is drained from its high to
+    its low mark.
+    """
+    t, controller, found = dram.timing, dram.controller, dram.map.organisation
+
+    def ps(ticks: float) -> int:
+        return round(ticks * t.tick_ps)
+
+    lanes = found.pseudo_channels
+    sharing = sharing or lanes
+    turn = (t.rtw + t.cwl - t.cl - t.bl) + (t.wtr_l + t.cl)
+    drained = (controller.drain_high - controller.drain_low) * controller.write_queue / sharing
+    all_banks, by_bank = controller.refresh == "all_bank", controller.refresh == "per_bank"
+    return Dram(
+        channels=dram.map.channels,
+        # one channel is not interleaved: its transfers are cut at rows only
+        interleave_bytes=dram.map.interleave_bytes if dram.map.channels > 1 else found.columns *
+        found.burst_bytes * lanes,
+        banks=found.banks // lanes,
+        row_bytes=found.columns * found.burst_bytes, burst_bytes=found.burst_bytes, burst_ps=ps(t.bl), cl_ps=ps(t.cl),
+        rcd_ps=ps(t.rcd_rd), rcd_write_ps=ps(t.rcd_wr), rp_ps=ps(t.rp), rc_ps=ps(t.rc), rtp_ps=ps(t.rtp),
+        wr_ps=ps(t.cwl + t.bl + t.wr), act_ps=ps(max(t.rrd_s, t.faw / 4, sharing * (t.act_ticks + t.pre_ticks))),
+        ccd_ps=ps(t.ccd_l), bank_groups=found.stack_ids * found.bank_groups, turn_ps=ps(turn),
+        drain_bursts=max(1, round(drained)), queue_bursts=max(1, controller.read_queue * lanes // sharing),
+        refi_ps=ps(t.refi) if all_banks else 0, rfc_ps=ps(t.rfc) if all_banks else 0,
+        refi_bank_ps=ps(t.refi_pb) if by_bank else 0, rfc_bank_ps=ps(t.rfc_pb) if by_bank else 0, map=dram.map,
+    )  # fmt: skip

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from archsim.errors import InputError
 from archsim.hardware import ChipSpec, Dtype
 from archsim.mapping import noc
+from archsim.mapping.dram import chip_dram
 from archsim.models import matrix
 from archsim.models.attention import feed_cycles
 from archsim.models.vector import VectorCost, vector_cycles
-from archsim.program import Cache, Dram, Link, Machine, Memory, Resource, Unit, attoseconds_per_byte
+from archsim.program import Cache, Link, Machine, Memory, Resource, Unit, attoseconds_per_byte
 from archsim.trace.graph import DTYPE_BITS
 
 __all__ = ["RouteTable", "Target", "make_target"]
@@ -31,12 +32,8 @@ WIDER = {
     "fp4": "fp8", "int4": "int8", "fp8": "bf16", "int8": "bf16", "fp16": "bf16", "bf16": "fp16", "tf32": "bf16",
     "fp32": "tf32",
 }  # fmt: skip
-#: bytes of consecutive addresses on one DRAM channel: fine enough that a tile spreads over many of them
-INTERLEAVE_BYTES = 256
 #: latency of a busy memory over that of an idle one, for the scores of tilings only (the engine queues for real)
 LOADED = 3.0
-#: bursts that a controller collects before it turns the bus round (the write queue of the reference simulators)
-DRAIN_BURSTS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,25 +214,7 @@ def ps(seconds: float) -> int:
 
 def _memory(chip: ChipSpec) -> Memory:
     """The DRAM channels, as one resource, behind the shared cache if there is one."""
-    memory, standard, t = chip.memory, chip.memory.standard, chip.memory.standard.timings
-    piece_bursts = INTERLEAVE_BYTES / standard.burst_bytes
-    dram = Dram(
-        channels=memory.channels,
-        interleave_bytes=INTERLEAVE_BYTES,
-        banks=standard.banks,
-        row_bytes=standard.row_bytes,
-        burst_bytes=standard.burst_bytes,
-        burst_ps=max(1, ps(memory.burst_time)),
-        cl_ps=ps(t.tcl),
-        rcd_ps=ps(t.trcd),
-        rp_ps=ps(t.trp),
-        rc_ps=ps(t.trc),
-        act_ps=ps(max(t.trrd, t.tfaw / 4)),
-        refi_ps=ps(t.trefi),
-        rfc_ps=ps(t.trfc),
-        # a queue of writes turns the bus twice; each piece of it carries its part
-        turn_ps=ps((t.twtr + t.trtw) / 2 * min(1.0, piece_bursts / DRAIN_BURSTS)),
-    )
+    memory, dram = chip.memory, chip_dram(chip.memory)
     cache = None
     if chip.cache is not None:
         cache = Cache(

@@ -136,6 +136,16 @@ class AddressMap:
         return vectors
 
     @cached_property
+    def run_bytes(self) -> int:
+        """Consecutive bytes of a channel that lie in one row of one bank."""
+        bursts = 1
+        for vector in self.vectors:
+            if int(vector) >> ROW_SHIFT or int(vector) & ((1 << COLUMN_SHIFT) - 1) or not int(vector):
+                break
+            bursts *= 2
+        return bursts * self.organisation.burst_bytes
+
+    @cached_property
     def tables(self) -> NDArray[np.uint64]:
         """``tables[i, v]``: the packed word of byte value v at byte i of the burst number."""
         tables = np.zeros((8, 256), np.uint64)
@@ -154,15 +164,22 @@ class AddressMap:
         [0, 1, 1, 0, 0, 1]
         """
         chunk, within = divmod(address, self.interleave_bytes)
-        local = chunk // self.channels * self.interleave_bytes + within
-        burst = local // self.organisation.burst_bytes
-        word = 0
-        for byte in range(8):
-            word ^= int(self.tables[byte, (burst >> 8 * byte) & 255])
+        word = self._word(chunk // self.channels * self.interleave_bytes + within)
         found = {"channel": chunk % self.channels}
         for name, bits in self.organisation.bits.items():
             found[name] = (word >> self._place(name, 0)) & ((1 << bits) - 1)
         return found
+
+    def place(self, local: int) -> tuple[int, int]:
+        """Flat bank and row of a local address of a channel."""
+        word = self._word(local)
+        return word & ((1 << COLUMN_SHIFT) - 1), word >> ROW_SHIFT
+
+    def _word(self, local: int) -> int:
+        burst, word = local // self.organisation.burst_bytes, 0
+        for byte in range(8):
+            word ^= int(self.tables[byte, (burst >> 8 * byte) & 255])
+        return word
 
     def _place(self, name: str, bit: int) -> int:
         """Where a bit of a field stands in a packed word."""

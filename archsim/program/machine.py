@@ -16,11 +16,18 @@ from functools import cached_property
 from typing import ClassVar
 
 from archsim.errors import InputError, did_you_mean
+from archsim.program.address_map import AddressMap
 
 __all__ = ["Cache", "Dram", "Kind", "Link", "Machine", "Memory", "Resource", "Unit",
            "attoseconds_per_byte", "service_ps"]  # fmt: skip
 
 AS_PER_PS = 10**6
+#: blocks that the queue of a memory lane is counted in
+LOOK_AHEAD = 8
+#: rows of a bank whose requests are remembered to have waited together
+SESSIONS = 4
+#: idle times of a data bus that are remembered, to be filled
+HOLES = 8
 
 
 class Kind(IntEnum):
@@ -91,17 +98,23 @@ class Link:
 class Dram:
     """DRAM channels behind one address space (organisation in bytes, JEDEC timings in picoseconds).
 
-    | field              | meaning                                                                        |
-    | ------------------ | ------------------------------------------------------------------------------ |
-    | `channels`         | independent (pseudo-)channels; chunk c of the address space is on c % channels |
-    | `interleave_bytes` | bytes in a row before the next channel                                         |
-    | `banks`, `row_bytes` | row r of a channel is in bank r % banks                                      |
-    | `burst_bytes`, `burst_ps` | one burst on the data bus: its bytes and its time                       |
-    | `cl_ps`            | column command to first data, with any fixed latency of the controller          |
-    | `rcd_ps`, `rp_ps`, `rc_ps` | activate to column; precharge; activate to activate of one bank        |
-    | `act_ps`           | least time between activates of one channel, max(tRRD, tFAW / 4)                |
-    | `refi_ps`, `rfc_ps` | all-bank refresh: every tREFI the channel is gone for tRFC (0: no refresh)      |
-    | `turn_ps`          | bus time lost when the direction changes                                        |
+    | field | meaning |
+    | --- | --- |
+    | `channels` | channels; chunk c of the address space is on c % channels |
+    | `interleave_bytes` | bytes in a row before the next channel |
+    | `banks`, `bank_groups`, `row_bytes` | of a lane; without a map, row r of a channel is in bank r % banks |
+    | `burst_bytes`, `burst_ps` | one burst on the data bus: its bytes and its time |
+    | `ccd_ps` | column to column in one bank group, if it is more than a burst |
+    | `cl_ps` | column command to first data, with any fixed latency of the controller |
+    | `rcd_ps`, `rcd_write_ps` | activate to read; to write (0: as to read) |
+    | `rp_ps`, `rc_ps` | precharge; activate to activate of one bank |
+    | `rtp_ps`, `wr_ps` | last read, last write command to precharge |
+    | `act_ps` | least time between activates of one lane, max(tRRD, tFAW / 4, the row-command bus) |
+    | `refi_ps`, `rfc_ps` | all-bank refresh: every tREFI the lanes are gone for tRFC (0: no refresh) |
+    | `refi_bank_ps`, `rfc_bank_ps` | per-bank refresh: every tREFIpb the next bank is gone for tRFCpb (0: none) |
+    | `turn_ps`, `drain_bursts` | bus time lost to a turn to writes and back; the writes that are served at a turn |
+    | `queue_bursts` | requests of one burst that a channel's controller looks ahead (0: no limit) |
+    | `map` | where addresses go within a channel; a lane is one of its pseudo-channels |
     """
 
     channels: int
@@ -118,15 +131,57 @@ class Dram:
     refi_ps: int = 0
     rfc_ps: int = 0
     turn_ps: int = 0
+    bank_groups: int = 1
+    ccd_ps: int = 0
+    rcd_write_ps: int = 0
+    rtp_ps: int = 0
+    wr_ps: int = 0
+    drain_bursts: int = 1
+    queue_bursts: int = 0
+    refi_bank_ps: int = 0
+    rfc_bank_ps: int = 0
+    map: AddressMap | None = None
 
     def __post_init__(self) -> None:
-        organisation = ("channels", "interleave_bytes", "banks", "row_bytes", "burst_bytes", "burst_ps")
-        timings = tuple(field.name for field in fields(self) if field.name not in organisation)
-        _require(self, positive=organisation, not_negative=timings)
+        counts = ("channels", "interleave_bytes", "banks", "row_bytes", "burst_bytes", "burst_ps", "bank_groups",
+                  "drain_bursts")  # fmt: skip
+        timings = tuple(each.name for each in fields(self) if each.name not in (*counts, "map"))
+        _require(self, positive=counts, not_negative=timings)
         if self.refi_ps and self.rfc_ps >= self.refi_ps:
             raise InputError(
                 f"dram: refresh takes {self.rfc_ps} ps out of every {self.refi_ps} ps, so no time is left."
             )
+        if self.refi_bank_ps and self.rfc_bank_ps >= self.banks * self.refi_bank_ps:
+            raise InputError(f"dram: refreshing a bank takes {self.rfc_bank_ps} ps, longer than until its next turn.")
+        if self.banks % self.bank_groups:
+            raise InputError(f"dram: {self.banks} banks cannot be split over {self.bank_groups} bank groups.")
+        if self.map is not None:
+            found = self.map.organisation
+            lane = (found.banks // found.pseudo_channels, found.columns * found.burst_bytes, found.burst_bytes)
+            if lane != (self.banks, self.row_bytes, self.burst_bytes):
+                raise InputError(
+                    f"dram: the map is of {lane[0]} banks with rows of {lane[1]} bytes and bursts of {lane[2]} bytes."
+                )
+
+    @property
+    def lanes_per_channel(self) -> int:
+        """Pseudo-channels that the map spreads a channel over."""
+        return self.map.organisation.pseudo_channels if self.map else 1
+
+    @property
+    def run_bytes(self) -> int:
+        """Bytes of consecutive addresses of a channel that are in one row of one bank."""
+        return self.map.run_bytes if self.map else self.row_bytes
+
+    @property
+    def live_ps(self) -> int:
+        """Time between two all-bank refreshes (0: there are none)."""
+        return self.refi_ps - self.rfc_ps if self.refi_ps else 0
+
+    @property
+    def block_bursts(self) -> int:
+        """The queue is counted in blocks of so many bursts, a power of two (0: it has no limit)."""
+        return 1 << max(1, self.queue_bursts // LOOK_AHEAD).bit_length() - 1 if self.queue_bursts else 0
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,7 @@ def test_closed_bank_row_hit_and_conflict(make: Make) -> None:
 
 def test_a_bank_is_activated_once_in_trc(make: Make) -> None:
     done = accesses(make, memory(), (0, 0, 64, False), (30, 4096, 64, False))
-    assert done.finish_ps.tolist() == [26, 60 + 15 + 12 + 10 + 4]
+    assert done.finish_ps.tolist() == [26, 60 + 12 + 10 + 4]
 
 
 def test_the_bus_works_on_while_a_bank_waits(make: Make) -> None:
@@ -151,7 +151,7 @@ def test_the_bus_works_on_while_a_bank_waits(make: Make) -> None:
 def test_a_range_is_spread_over_the_channels(make: Make) -> None:
     one = accesses(make, memory(), (0, 0, 512, False))
     two = accesses(make, memory(channels=2), (0, 0, 512, False))
-    assert one.finish_ps.tolist() == [16 + 10 + 16]  # the second piece has slot 16..32: its row was ready at 12
+    assert one.finish_ps.tolist() == [28 + 10 + 16]  # the first row is ready at 12 and holds the bus until 28
     assert two.finish_ps.tolist() == [22 + 16]  # one piece a channel, and both rows are opened at once
     assert one.busy_ps[0] == 32
     assert two.busy_ps[0] == 16  # the mean over channels
@@ -160,15 +160,15 @@ def test_a_range_is_spread_over_the_channels(make: Make) -> None:
 def test_a_write_is_posted_when_its_bus_slot_ends_and_the_bus_takes_time_to_turn(make: Make) -> None:
     done = accesses(make, memory(turn_ps=6), (0, 0, 64, True), (0, 64, 64, False))
     assert done.finish_ps.tolist() == [
-        6 + 4,  # the bus starts out reading
-        10 + 6 + 10 + 4,  # slot 16, row opened meanwhile (ready at 12), cl
+        12 + 4,  # the bus starts out reading and has turned by 6, the row is open at 12
+        16 + 10 + 4,  # the bus is free at 16, cl
     ]
     assert (done.counters.bytes_written, done.counters.bytes_read) == (64, 64)
 
 
 def test_nothing_starts_during_a_refresh(make: Make) -> None:
-    done = accesses(make, memory(refi_ps=1000, rfc_ps=100), (50, 0, 64, False), start=1000)
-    assert done.finish_ps.tolist() == [1100 + 12 + 10 + 4]
+    done = accesses(make, memory(refi_ps=1000, rfc_ps=100), (50, 0, 64, False), start=900)
+    assert done.finish_ps.tolist() == [1000 + 12 + 10 + 4]  # the lanes are gone from 900 to 1000
 
 
 def test_the_memory_latency_is_on_every_access(make: Make) -> None:
@@ -189,7 +189,7 @@ def test_the_base_of_a_region_is_given_at_run_time(make: Make) -> None:
     first = builder.step("memory", nbytes=64, region=one)
     builder.step("memory", nbytes=64, region=two, after=[first])
     assert finishes(make, builder, (0, 64)) == [26, 40]  # a row hit
-    assert finishes(make, builder, (0, 4096)) == [26, 60 + 15 + 12 + 10 + 4]
+    assert finishes(make, builder, (0, 4096)) == [26, 60 + 12 + 10 + 4]
 
 
 # --- cache ----------------------------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_a_dirty_victim_is_written_back_before_its_successor_is_fetched(make: Ma
 def test_a_write_that_evicts_is_done_when_the_bus_has_taken_the_victim(make: Make) -> None:
     stories = [(0, 0, 64, True), (100, 256, 64, True), (1000, 512, 16, True)]
     done = accesses(make, memory(CACHE, turn_ps=6), *stories)
-    assert done.finish_ps.tolist() == [36, 136, 1020 + 6 + 16]
+    assert done.finish_ps.tolist() == [36, 136, 1020 + 12 + 16]
 
 
 def test_the_cache_serves_one_access_after_the_other(make: Make) -> None:
