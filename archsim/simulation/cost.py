@@ -89,7 +89,10 @@ class Meter:
         if kernel.kind == "collective":
             sent = sum(operand.nbytes for operand in kernel.inputs)
             rounds = 2 if kernel.op_kind == "all_reduce" else 1  # scattered once, gathered once
-            return _columns({"link": sent * rounds * self.at_clock.link_pj_per_byte})
+            unit = self.at_clock
+            moved = counted.read_bytes * unit.read_pj_per_byte + counted.write_bytes * unit.write_pj_per_byte
+            memory = moved + counted.activates * unit.activate_pj
+            return _columns({"link": sent * rounds * unit.link_pj_per_byte, "memory": memory})
         multiplies = kernel.kind in ("product", "grouped", "attention")
         unit = self.at_load if multiplies else self.at_clock
         dtype = self.target.compute_dtype(kernel.tasks[0].dtype) if multiplies else self.made.dtype
