@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from archsim.cli._common import console, emit_json, json_option
+from archsim.cli._results import check_outputs, output_file, wrote
 from archsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -120,19 +122,32 @@ def chip_list(as_json: bool) -> None:
 @click.argument("name")
 @set_option
 @click.option("--yaml", "as_yaml", is_flag=True, help="Print the resolved description as YAML, without `base:`.")
+@click.option("--physical", is_flag=True, help="Show area, power and clock instead: estimates from its process node.")
+@click.option("--power-cap", type=float, metavar="WATTS", help="With --physical: hold this.  [default: the TDP]")
+@output_file("--floorplan", "With --physical: draw the dies to scale (.svg, .png).")
 @json_option
-def chip_show(name: str, overrides: dict[str, str], as_yaml: bool, as_json: bool) -> None:
+def chip_show(
+    name: str, overrides: dict[str, str], as_yaml: bool, physical: bool, power_cap: float | None,
+    floorplan: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Show every value of a chip (a preset or a file) with its source and confidence.
 
     \b
     Examples:
       archsim chip show h800
+      archsim chip show h100 --physical --floorplan h100.svg
       archsim chip show custom-npu --set core.matrix.rows=256 --yaml
     """
     from archsim.hardware import load_chip
     from archsim.hardware.listing import values
 
+    if not physical and (power_cap is not None or floorplan is not None):
+        raise InputError("--power-cap and --floorplan go with --physical")
+    check_outputs(floorplan)
     spec = load_chip(name, overrides)
+    if physical:
+        _show_physical(spec, power_cap, floorplan, as_json)
+        return
     if as_yaml:
         click.echo(spec.resolved_yaml(), nl=False)
         return
@@ -158,6 +173,23 @@ def chip_show(name: str, overrides: dict[str, str], as_yaml: bool, as_json: bool
     for source, number in sources.items():
         text = "; ".join(filter(None, (source.source, source.note)))
         click.echo(f"{f'[{number}]':>5} {source.confidence:<6}  {text}")
+
+
+def _show_physical(spec: ChipSpec, power_cap: float | None, floorplan: Path | None, as_json: bool) -> None:
+    from archsim.cli._physical import print_physical
+    from archsim.physical import chip_area, silicon
+    from archsim.physical.sheet import physical_sheet
+
+    sheet = physical_sheet(spec, cap_w=power_cap)
+    if floorplan is not None:
+        from archsim.physical.drawing import write_floorplan
+
+        write_floorplan(chip_area(silicon(spec)), spec.title, floorplan)
+        wrote(floorplan)
+    if as_json:
+        emit_json(sheet)
+    else:
+        print_physical(spec.title, sheet)
 
 
 @chip.command("check")

@@ -25,6 +25,7 @@ COMMANDS = {
     "chip": ("archsim.cli.chip", "chip", "List, show and check chip descriptions."),
     "system": ("archsim.cli.chip", "system", "List and show systems of chips."),
     "network": ("archsim.cli.network", "network", "Time collectives on the fabric of a system."),
+    "cost": ("archsim.cli.cost", "cost", "Show what a chip costs to make and to run."),
     "trace": ("archsim.cli.trace", "trace", "Export and show operator traces of models."),
     "sweep": ("archsim.cli.sweep", "sweep", "Explore a space of designs: which chip should be built?"),
     "noc": ("archsim.cli.noc", "noc", "Measure on-chip networks: latency under load, saturation."),

@@ -55,6 +55,7 @@ __all__ = ["run"]
 )
 @click.option("--exact", is_flag=True, help="Simulate every repeated layer and wave of tiles, also once they settle.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the routing of tokens to experts.")
+@click.option("--power-cap", type=float, metavar="WATTS", help="Of one chip: lowers its clock.  [default: its TDP]")
 @output_file("--out", "Store the result (HDF5); `archsim report` shows it again.")
 @output_file("--timeline", "Write a timeline for ui.perfetto.dev (.json or .json.gz).")
 @output_file("--html", "Write a page of its own.")
@@ -78,6 +79,7 @@ def run(
     engine: str,
     exact: bool,
     seed: int,
+    power_cap: float | None,
     out: Path | None,
     timeline: Path | None,
     html: Path | None,
@@ -120,6 +122,7 @@ def run(
             mtp=mtp,
             timeline=timeline is not None,
             seed=seed,
+            power_cap=power_cap,
             command=shlex.join(["archsim", *sys.argv[1:]]),
             progress=lambda done, total, block: update(done, total),
         )

@@ -192,6 +192,8 @@ def step_metrics(result: Result) -> Metrics:
         found["tpot"] = result.tpot_s
     if result.ttft_s is not None:
         found["ttft"] = result.ttft_s
+    if result.power_w is not None and result.joules_per_token is not None:
+        found |= {"power": result.power_w, "joules_per_token": result.joules_per_token}
     return found
 
 

@@ -16,12 +16,8 @@ NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
 class MemoryPart(Spec):
-    """One DRAM standard; energies include PHY and controller."""
+    """One DRAM standard."""
 
-    pj_per_bit: Rate
-    """Column access, data path and I/O."""
-    activate_pj: NotNegative
-    """One activate with its precharge."""
     usd_per_gb: Rate
     footprint: Area
     """One stack or device on the package."""

@@ -20,6 +20,7 @@ from archsim.mapping.dram import chip_dram
 from archsim.models import matrix
 from archsim.models.attention import feed_cycles
 from archsim.models.vector import VectorCost, vector_cycles
+from archsim.physical import loaded_clock
 from archsim.program import Cache, Link, Machine, Memory, Resource, Unit, attoseconds_per_byte
 from archsim.trace.graph import DTYPE_BITS
 
@@ -231,12 +232,12 @@ def _memory(chip: ChipSpec) -> Memory:
     return Memory("memory", "memory", dram, cache, latency_ps=ps(crossing + (0.0 if cache else memory.latency)))
 
 
-def make_target(chip: ChipSpec) -> Target:
-    """Build the machine and the routes of ``chip``."""
+def make_target(chip: ChipSpec, power_cap_w: float | None = None) -> Target:
+    """Build the machine and the routes of ``chip``, whose power limit may be lowered to ``power_cap_w``."""
     core, cores = chip.core, range(chip.cores)
     unit = core.matrix
     depth = matrix.systolic_latency(unit.rows, unit.cols) if unit.kind == "systolic" else unit.latency_cycles
-    matrix_clock = chip.clock_under_load or chip.clock
+    matrix_clock = loaded_clock(chip, power_cap_w)
     read_bytes_per_s = core.port.read_bytes_per_cycle * chip.clock
     write_bytes_per_s = core.port.write_bytes_per_cycle * chip.clock
     resources: list[Resource] = [_memory(chip)]

@@ -16,7 +16,7 @@ from archsim.physical.export_control import DISCLAIMER, ExportFigures, export_fi
 from archsim.physical.floorplan import Rectangle, floorplan
 from archsim.physical.money import Bill, bill, over_reticle
 from archsim.physical.ownership import HourCost, hour_cost, usd_per_million_tokens
-from archsim.physical.power import gemm_events, gemm_power, sustained_clock
+from archsim.physical.power import gemm_events, gemm_power, loaded_clock, sustained_clock
 from archsim.physical.silicon import Silicon, silicon
 from archsim.physical.thermal import heat_warning, junction_celsius
 from archsim.physical.voltage import voltage
@@ -47,6 +47,7 @@ __all__ = [
     "heat_warning",
     "hour_cost",
     "junction_celsius",
+    "loaded_clock",
     "operand_bytes",
     "over_reticle",
     "silicon",

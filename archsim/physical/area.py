@@ -130,7 +130,7 @@ def _die(name: str, node: TechnologySpec, count: int, blocks: Iterable[Block], e
 
 def _cores(made: Silicon) -> tuple[Block, ...]:
     node, n = made.node, made.cores
-    macs = made.chip.core.matrix.rates[made.dtype]  # type: ignore[index]
+    macs = made.chip.core.matrix.rates[made.dtype]
     vector = made.lanes * node.lane_um2 + made.chip.physical.layout.fp64_lanes * node.fp64_um2
     return (
         Block("matrix units", logic_mm2=n * macs * node.mac_um2 * 1e-6, count=n),

@@ -2,11 +2,12 @@
 
 Equation::
 
-    E = sum of events x energy  +  t (P_leak + P_clock (s + (1 - s) u))
+    E = sum of events x energy  +  t (P_memory + P_leak + P_clock (s + (1 - s) u))
 
 ======== ==================================================================== ======
 symbol   meaning                                                              unit
 ======== ==================================================================== ======
+P_memory refresh and standby of the memory                                    W
 P_leak   leakage of logic and SRAM at the voltage of the clock                W
 P_clock  clock tree, control and glitches with every unit busy                W
 s        share of it that idle logic takes (clock_idle_share)                 1
@@ -16,7 +17,8 @@ u        how busy the busiest compute unit is                                 1
 Energies on the dies scale with (V / V_nominal)^2, leakage with its cube; those of memory and links do not. A wire's
 length is the mean distance between two points of the compute die, 2/3 of its edge; spare cores take nothing.
 
-Assumptions: every bit pattern is random; refresh and standby of the memory are in its energy per bit. Valid at 85 C.
+Assumptions: every bit pattern is random. The energies of memory are those of its standard (configs/memory). Valid at
+85 C.
 Not modelled: sparse or zero operands, power gating of idle cores, the losses of voltage regulators.
 """
 
@@ -49,10 +51,12 @@ class Events:
     lane_ops: float = 0.0
     register_bytes: float = 0.0
     scratchpad_bytes: float = 0.0
-    port_bytes: float = 0.0
-    """Between the network and the cores."""
+    network_bytes: float = 0.0
+    """Across the on-chip network; what several cores receive at once counts once."""
     cache_bytes: float = 0.0
-    dram_bytes: float = 0.0
+    read_bytes: float = 0.0
+    """From the memory."""
+    write_bytes: float = 0.0
     activates: float = 0.0
     link_bytes: float = 0.0
 
@@ -65,18 +69,21 @@ class UnitEnergy:
     lane_pj: float
     register_pj_per_byte: float
     scratchpad_pj_per_byte: float
-    port_pj_per_byte: float
+    network_pj_per_byte: float
     cache_pj_per_byte: float
-    dram_pj_per_byte: float
+    read_pj_per_byte: float
+    write_pj_per_byte: float
     activate_pj: float
     link_pj_per_byte: float
+    memory_w: float
+    """Refresh and standby of the memory."""
     leakage_w: float
     clock_w: float
     clock_idle_share: float
 
     def idle_w(self) -> float:
         """A clocked chip that does nothing."""
-        return self.leakage_w + self.clock_w * self.clock_idle_share
+        return self.memory_w + self.leakage_w + self.clock_w * self.clock_idle_share
 
 
 @dataclass(frozen=True)
@@ -99,16 +106,18 @@ class Energy:
 def energy_of(events: Events, dtype: str, unit: UnitEnergy) -> Energy:
     """Energy of `events`; `dtype` is the type of their multiply-accumulates.
 
-    >>> one = UnitEnergy({"bf16": 0.5}, 3, 0.1, 1, 10, 2, 30, 900, 40, 90, 100, 0.5)
-    >>> energy_of(Events(macs=10, port_bytes=2, dram_bytes=4, activates=1), "bf16", one)
-    Energy(matrix=5.0, vector=0.0, sram=0.0, noc=20, memory=1020, link=0.0)
+    >>> one = UnitEnergy({"bf16": 0.5}, 3, 0.1, 1, 10, 2, 30, 33, 900, 40, 6, 90, 100, 0.5)
+    >>> energy_of(Events(macs=10, network_bytes=2, read_bytes=4, activates=1), "bf16", one)
+    Energy(matrix=5.0, vector=0.0, sram=0.0, noc=20, memory=1020.0, link=0.0)
     """
     return Energy(
         matrix=events.macs * unit.mac_pj[dtype] + events.register_bytes * unit.register_pj_per_byte,
         vector=events.lane_ops * unit.lane_pj,
         sram=events.scratchpad_bytes * unit.scratchpad_pj_per_byte + events.cache_bytes * unit.cache_pj_per_byte,
-        noc=events.port_bytes * unit.port_pj_per_byte,
-        memory=events.dram_bytes * unit.dram_pj_per_byte + events.activates * unit.activate_pj,
+        noc=events.network_bytes * unit.network_pj_per_byte,
+        memory=events.read_bytes * unit.read_pj_per_byte
+        + events.write_bytes * unit.write_pj_per_byte
+        + events.activates * unit.activate_pj,
         link=events.link_bytes * unit.link_pj_per_byte,
     )
 
@@ -119,7 +128,9 @@ def unit_energy(made: Silicon, clock_hz: float, area: ChipArea | None = None) ->
     node, chip, parts = made.node, made.chip, made.parts
     volt2 = dynamic_scale(node, clock_hz)
     edge_mm = sqrt(area.compute.mm2)
-    memory = parts.memory[chip.memory.standard.name]
+    standard = chip.memory.standard
+    dram, timings = standard.energy, standard.timings
+    refresh_w = dram.refresh_pj * 1e-12 / timings.trefi if timings.trefi else 0.0
     leakage = clock = 0.0
     for die, table in zip(area.dies, (node, made.io_node), strict=False):
         logic, sram = _active(made, die.logic_mm2, area), die.sram_mm2
@@ -133,11 +144,13 @@ def unit_energy(made: Silicon, clock_hz: float, area: ChipArea | None = None) ->
         lane_pj=node.lane_pj * volt2,
         register_pj_per_byte=node.register_pj_per_byte * volt2,
         scratchpad_pj_per_byte=_sram_pj(node, int(chip.core.scratchpad.capacity)) * volt2,
-        port_pj_per_byte=8 * node.wire_pj_per_bit_mm * edge_mm * MEAN_DISTANCE * volt2,
+        network_pj_per_byte=8 * node.wire_pj_per_bit_mm * edge_mm * MEAN_DISTANCE * volt2,
         cache_pj_per_byte=node.sram[-1].pj_per_byte * volt2 if made.cache_bytes else 0.0,
-        dram_pj_per_byte=8 * memory.pj_per_bit,
-        activate_pj=memory.activate_pj,
+        read_pj_per_byte=8 * (dram.read_pj_per_bit + dram.io_pj_per_bit),
+        write_pj_per_byte=8 * (dram.write_pj_per_bit + dram.io_pj_per_bit),
+        activate_pj=dram.activate_pj,
         link_pj_per_byte=8 * parts.fabric.link_pj_per_bit,
+        memory_w=chip.memory.channels * (dram.active_mw * 1e-3 + refresh_w),
         leakage_w=leakage,
         clock_w=clock,
         clock_idle_share=node.clock_idle_share,

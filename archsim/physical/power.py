@@ -16,9 +16,9 @@ from archsim.errors import InputError
 from archsim.hardware import ChipSpec, Crossbar, Dtype, PartsSpec
 from archsim.physical.area import chip_area
 from archsim.physical.energy import ELEMENT_BYTES, Events, energy_of, operand_bytes, tile_edge, unit_energy
-from archsim.physical.silicon import Silicon, silicon
+from archsim.physical.silicon import Silicon, silicon, sizing_dtype
 
-__all__ = ["gemm_events", "gemm_power", "sustained_clock"]
+__all__ = ["gemm_events", "gemm_power", "loaded_clock", "sustained_clock"]
 
 STEP_HZ = 1e6
 
@@ -36,9 +36,10 @@ def gemm_events(made: Silicon, dtype: Dtype, clock_hz: float) -> Events:
         macs=macs,
         register_bytes=macs * registers,
         scratchpad_bytes=macs * (scratchpad + fetched),
-        port_bytes=macs * fetched * shared / 2,
+        network_bytes=macs * fetched * shared / 2,
         cache_bytes=macs * fetched * shared / 2 if chip.cache else 0.0,
-        dram_bytes=macs * missed,
+        read_bytes=macs * missed,
+        activates=macs * missed / chip.memory.standard.row_bytes,
     )
 
 
@@ -47,6 +48,7 @@ def gemm_power(made: Silicon, dtype: Dtype, clock_hz: float) -> dict[str, float]
     unit = unit_energy(made, clock_hz, chip_area(made))
     dynamic = energy_of(gemm_events(made, dtype, clock_hz), dtype, unit)
     watts = {name: pj * 1e-12 for name, pj in asdict(dynamic).items()}
+    watts["memory"] += unit.memory_w
     return {**watts, "clock": unit.clock_w, "leakage": unit.leakage_w}
 
 
@@ -65,6 +67,17 @@ def sustained_clock(
     if limit is None or (chip.physical.technology is None and cap_w is None):
         return chip.clock
     return _sustained(silicon(chip, parts), dtype, limit)
+
+
+def loaded_clock(chip: ChipSpec, cap_w: float | None = None, dtype: Dtype | None = None) -> float:
+    """Clock of busy matrix units: what the chip states for full load, or else what its power limit leaves.
+
+    A lower limit `cap_w` lowers it. `dtype` is the 16-bit type by default, which draws as much as any.
+    """
+    dtype = dtype or sizing_dtype(chip)
+    if cap_w is not None:
+        return min(chip.clock_under_load or chip.clock, sustained_clock(chip, dtype, cap_w))
+    return chip.clock_under_load or sustained_clock(chip, dtype)
 
 
 def _sustained(made: Silicon, dtype: Dtype, limit: float) -> float:

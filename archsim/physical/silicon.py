@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from math import ceil
 
 from archsim.errors import InputError
-from archsim.hardware import ChipSpec, PartsSpec, TechnologySpec, list_technologies, load_parts, load_technology
+from archsim.hardware import ChipSpec, Dtype, PartsSpec, TechnologySpec, list_technologies, load_parts, load_technology
 
-__all__ = ["STACK_BITS", "Silicon", "silicon"]
+__all__ = ["STACK_BITS", "Silicon", "silicon", "sizing_dtype"]
 
 STACK_BITS = 1024
 """Interface of one HBM stack up to HBM3E; wider stacks count as several."""
@@ -87,11 +87,16 @@ class Silicon:
             return stated or 0
         return ceil(link.bandwidth / self.io_node.serdes_rate)
 
-    @cached_property
-    def dtype(self) -> str:
-        """The 16-bit type that matrix units are sized by, or the first that they offer."""
-        rates = self.chip.core.matrix.rates
-        return next((dtype for dtype in ("bf16", "fp16") if dtype in rates), next(iter(rates)))
+    @property
+    def dtype(self) -> Dtype:
+        """The type that the matrix units are sized by."""
+        return sizing_dtype(self.chip)
+
+
+def sizing_dtype(chip: ChipSpec) -> Dtype:
+    """The 16-bit type that matrix units are sized by, or the first that they offer."""
+    sixteen: tuple[Dtype, ...] = ("bf16", "fp16")
+    return next((dtype for dtype in sixteen if dtype in chip.dtypes), chip.dtypes[0])
 
 
 def silicon(chip: ChipSpec, parts: PartsSpec | None = None) -> Silicon:

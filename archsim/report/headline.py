@@ -9,7 +9,7 @@ from archsim.report.numbers import count, percent, si
 if TYPE_CHECKING:
     from archsim.results import Result
 
-__all__ = ["facts", "headline", "title"]
+__all__ = ["costs", "facts", "headline", "title"]
 
 
 def title(result: Result) -> tuple[str, str]:
@@ -59,3 +59,21 @@ def facts(result: Result) -> list[tuple[str, str]]:
     if result.meta["chips"] > 1:
         facts.append(("tokens/s", count(summary["tokens_per_s_per_chip"])))
     return facts
+
+
+def costs(result: Result) -> list[tuple[str, str]]:
+    """Power, energy and money of a step: pairs of a name and a value; nothing where no technology is stated."""
+    found, power, per_token = result.physical, result.power_w, result.joules_per_token
+    if found is None or power is None or per_token is None:
+        return []
+    limit, peak = found["power_limit_w"], found["peak_power_w"]
+    rows = [("power of a chip", si(power, "W") + (f" of {limit:g}" if limit else ""))]
+    if peak is not None:
+        rows.append(("hungriest operator", si(peak, "W")))
+    rows.append(("energy per token", si(per_token, "J")))
+    rows.append(("heat", f"{found['power_density_w_per_mm2']:.2f} W/mm2"))
+    rows.append(("silicon", f"{found['silicon_mm2']:,.0f} mm2, {found['technology']}"))
+    if found["parts_usd"] is not None:
+        rows.append(("parts of a chip", f"{found['parts_usd']:,.0f} USD"))
+        rows.append(("a million tokens", f"{found['usd_per_million_tokens']:.3g} USD"))
+    return rows

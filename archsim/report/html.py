@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from archsim.errors import write_atomically
 from archsim.report.breakdown import Part, operators, top_operators
-from archsim.report.headline import facts, headline, title
+from archsim.report.headline import costs, facts, headline, title
 from archsim.report.numbers import percent, si
-from archsim.report.palette import BOUND, OTHER, SERIES
+from archsim.report.palette import BOUND, ENERGY, ENERGY_NAMES, OTHER, SERIES
 
 if TYPE_CHECKING:
     from archsim.results import Result
@@ -99,7 +99,7 @@ def _overview(result: Result, top: int) -> str:
         f'<div class="numbers">{numbers}</div>'
         f"<h2>Where the time goes</h2>{_stacked(top_operators(result, len(SERIES)))}"
         f"<h2>Operators</h2>{_operator_table(top_operators(result, top))}"
-        f'<div class="columns">{_units(result)}{_memory(result)}{_work(result)}</div>{notes}'
+        f'<div class="columns">{_units(result)}{_memory(result)}{_work(result)}</div>{_costs(result)}{notes}'
     )
 
 
@@ -151,3 +151,22 @@ def _memory(result: Result) -> str:
 def _work(result: Result) -> str:
     rows = ((escape(name), escape(value)) for name, value in facts(result))
     return f"<div><h2>One chip in a step</h2>{table(('work', '>amount'), rows)}</div>"
+
+
+def _costs(result: Result) -> str:
+    """Energy by unit, power and money; nothing where no technology is stated."""
+    if result.energy_j is None:
+        return ""
+    whole = result.energy_j or 1.0
+    units = sorted(result.energy_by_unit.items(), key=lambda item: -item[1])
+    energy = (
+        (escape(ENERGY_NAMES.get(unit, unit)), bar(j / whole, ENERGY[unit]), percent(j / whole), si(j, "J"))
+        for unit, j in units
+        if j > 0
+    )
+    money = ((escape(name), escape(value)) for name, value in costs(result))
+    return (
+        '<div class="columns">'
+        f"<div><h2>Energy of one chip</h2>{table(('unit', '', '>share', '>in a step'), energy)}</div>"
+        f"<div><h2>Power and cost (estimates)</h2>{table(('figure', '>value'), money)}</div></div>"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from archsim import units
@@ -9,8 +10,9 @@ from archsim.errors import ArchsimError
 from archsim.report.breakdown import operators, top_operators
 from archsim.report.headline import title
 from archsim.report.numbers import percent, si
-from archsim.report.palette import BOUND, OTHER, SERIES
+from archsim.report.palette import BOUND, ENERGY, ENERGY_NAMES, OTHER, SERIES
 from archsim.results.compare import chip_values
+from archsim.results.op_table import ENERGIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from archsim.report.breakdown import Part
     from archsim.results import Result
 
-__all__ = ["breakdown", "roofline", "timeline"]
+__all__ = ["breakdown", "energy", "power", "roofline", "timeline"]
 
 NAMED = 8  # operators that the roofline names
 CARRIED = "#dddddd"  # repetitions that were carried forward
@@ -109,6 +111,64 @@ def timeline(result: Result, ax: Axes | None = None, start_s: float = 0.0, end_s
     _finish(ax, result)
     key = colours | ({"other": OTHER} if len(names) > len(colours) else {})
     _key(ax, key, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def energy(result: Result, ax: Axes | None = None, top: int = 12) -> Axes:
+    """Energy of the hungriest operators in a step, each bar stacked by the unit that takes it."""
+    table = result.op_table
+    totals: dict[str, dict[str, float]] = {}
+    for i, name in enumerate(table.name.tolist()):
+        mine = totals.setdefault(name, dict.fromkeys(ENERGY, 0.0))
+        for column in ENERGIES:
+            mine[column.removesuffix("_pj")] += int(getattr(table, column)[i]) * int(table.repeat[i]) * 1e-12
+    names = sorted(totals, key=lambda name: -sum(totals[name].values()))
+    rows = {name: totals[name] for name in names[:top]}
+    if len(names) > top:
+        rest = [totals[name] for name in names[top:]]
+        rows[f"({len(rest)} others)"] = {unit: sum(each[unit] for each in rest) for unit in ENERGY}
+    ax = ax or _axes(8.5, 1.1 + 0.32 * len(rows))
+    left = [0.0] * len(rows)
+    shown = {}
+    for unit, colour in ENERGY.items():
+        widths = [row[unit] for row in rows.values()]
+        if any(widths):
+            ax.barh(list(rows), widths, left=left, color=colour)
+            left = [a + b for a, b in zip(left, widths, strict=True)]
+            shown[ENERGY_NAMES.get(unit, unit)] = colour
+    ax.invert_yaxis()
+    ax.set_xlabel("energy of one chip per step (J)")
+    _finish(ax, result)
+    _key(ax, shown, loc="lower right")
+    return ax
+
+
+def power(result: Result, ax: Axes | None = None) -> Axes:
+    """Mean power of one chip over the step, operator by operator in the order of their starts.
+
+    Repeats of a block are drawn as one span; the dashed line is the power limit.
+    """
+    table = result.op_table
+    spent = sum((getattr(table, column) for column in ENERGIES[1:]), getattr(table, ENERGIES[0]))
+    ax = ax or _axes(8.5, 3.2)
+    block_ps: dict[str, int] = {}
+    for block, time, repeat in zip(table.block.tolist(), table.time_ps.tolist(), table.repeat.tolist(), strict=True):
+        block_ps[block] = block_ps.get(block, 0) + time * repeat
+    at = dict.fromkeys(block_ps, 0.0)
+    for block, before in zip(list(block_ps)[1:], itertools.accumulate(block_ps.values()), strict=False):
+        at[block] = before * 1e-9
+    for i, block in enumerate(table.block.tolist()):
+        width = int(table.time_ps[i]) * int(table.repeat[i]) * 1e-9
+        watts = int(spent[i]) / max(int(table.time_ps[i]), 1)
+        ax.bar(at[block], watts, width, align="edge", color=BOUND.get(str(table.bound[i]), OTHER))
+        at[block] += width
+    limit = (result.physical or {}).get("power_limit_w")
+    if limit:
+        ax.axhline(limit, color=OTHER, linestyle="--", linewidth=1)
+    ax.set_xlabel("time of all repeats of an operator, side by side (ms)")
+    ax.set_ylabel("power of one chip (W)")
+    _finish(ax, result)
+    _legend(ax, operators(result))
     return ax
 
 

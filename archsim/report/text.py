@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from archsim.report.breakdown import top_operators
-from archsim.report.headline import facts, headline, title
+from archsim.report.headline import costs, facts, headline, title
 from archsim.report.numbers import percent, si
-from archsim.report.palette import BOUND, OTHER, SERIES
+from archsim.report.palette import BOUND, ENERGY, ENERGY_NAMES, OTHER, SERIES
 from archsim.report.table import Bar, Cell, table
 
 if TYPE_CHECKING:
@@ -30,7 +30,12 @@ def result_view(result: Result, top: int = 10, width: int = 100) -> RenderableTy
     below = Table.grid(padding=(0, gap))
     third = (width - 2 * gap) // 3
     below.add_row(_units(result, third - 1), _memory(result, third + 2), _work(result, third - 1))
-    return Group(_headline(result), Text(), _operators(result, top, width), Text(), below, Text(), *_notes(result))
+    parts = [_headline(result), Text(), _operators(result, top, width), Text(), below, Text()]
+    if result.physical is not None:
+        costs = Table.grid(padding=(0, gap))
+        costs.add_row(_energy(result, width // 2), _cost(result, width - width // 2 - gap))
+        parts += [costs, Text()]
+    return Group(*parts, *_notes(result))
 
 
 def result_text(result: Result, top: int = 10, width: int = 100) -> str:
@@ -86,6 +91,21 @@ def _memory(result: Result, width: int) -> RenderableType:
 
 def _work(result: Result, width: int) -> RenderableType:
     return table(("one chip", ">in a step"), facts(result), width)
+
+
+def _energy(result: Result, width: int) -> RenderableType:
+    whole = result.energy_j or 1.0
+    units = sorted(result.energy_by_unit.items(), key=lambda item: -item[1])
+    rows: list[list[Cell]] = [
+        [ENERGY_NAMES.get(unit, unit), Bar(joules / whole, 8, ENERGY[unit]), percent(joules / whole), si(joules, "J")]
+        for unit, joules in units
+        if joules > 0
+    ]
+    return table(("energy", "", ">share", ">one chip"), rows, width)
+
+
+def _cost(result: Result, width: int) -> RenderableType:
+    return table(("estimates", ">power and cost"), costs(result), width)
 
 
 def _notes(result: Result) -> list[RenderableType]:

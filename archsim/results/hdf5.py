@@ -7,6 +7,9 @@
 /timeline    lane, name, start_ps, dur_ps
 /units       name, busy
 /memory      label, bytes
+/physical    JSON: Result.physical
+
+Version 2 added the energies of the operators and /physical; files of version 1 are read without them.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim._h5file import open_h5, write_h5
-from archsim.results.op_table import COLUMNS, OpTable
+from archsim.results.op_table import COLUMNS, ENERGIES, OpTable
 from archsim.results.result import Result, Slice
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_result", "save_result"]
 
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 256 << 20  # of a file
 MAX_ROWS = 1 << 22  # of a table
 MAX_TEXT = 8 << 20  # characters of the meta and of all strings together
@@ -57,6 +60,7 @@ def save_result(result: Result, path: Path) -> None:
         for name in ("time_ps", "tokens", "memory_capacity"):
             file.attrs[name] = getattr(result, name)
         file["meta"] = json.dumps(result.meta, sort_keys=True, allow_nan=False)  # an attribute ends at 64 KiB
+        file["physical"] = json.dumps(result.physical, sort_keys=True, allow_nan=False)
         codes: dict[str, int] = {}
         for table, columns in TABLES.items():
             for column, kind in columns.items():
@@ -73,14 +77,24 @@ def save_result(result: Result, path: Path) -> None:
 def load_result(path: str | Path) -> Result:
     """Read a result; anything but a whole, valid one raises InputError naming the file and the fault."""
     with open_h5(Path(path), "result", VERSION, MAX_BYTES) as file:
-        meta = json.loads(_texts(file, "meta", ndim=0)[0], parse_constant=_no_constant)
+        old = int(file.attrs["version"]) < VERSION
+        meta = _json(file, "meta")
         if not isinstance(meta, dict):
             raise ValueError("meta is not a JSON object")
+        physical = None if old else _json(file, "physical")
+        if not isinstance(physical, dict | None):
+            raise ValueError("physical is not a JSON object")
         strings = np.array(_texts(file, "strings", ndim=1), dtype=np.str_)
         tables = {
-            table: {column: _column(file, f"{table}/{column}", kind, strings) for column, kind in columns.items()}
+            table: {
+                column: _column(file, f"{table}/{column}", kind, strings)
+                for column, kind in columns.items()
+                if not (old and column in ENERGIES)
+            }
             for table, columns in TABLES.items()
         }
+        if old:
+            tables["ops"] |= {column: np.zeros(len(tables["ops"]["name"]), np.int64) for column in ENERGIES}
         return Result(
             meta=meta,
             time_ps=int(file.attrs["time_ps"]),
@@ -90,7 +104,12 @@ def load_result(path: str | Path) -> Result:
             memory=tuple(_rows(tables["memory"])),
             memory_capacity=int(file.attrs["memory_capacity"]),
             timeline=tuple(map(Slice._make, _rows(tables["timeline"]))),
+            physical=physical,
         )
+
+
+def _json(file: h5py.File, name: str) -> Any:
+    return json.loads(_texts(file, name, ndim=0)[0], parse_constant=_no_constant)
 
 
 def _transposed(columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> dict[str, list[Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BOUNDS", "COLUMNS", "FULL", "OpTable"]
+__all__ = ["BOUNDS", "COLUMNS", "ENERGIES", "FULL", "OpTable"]
 
 BOUNDS = ("compute", "vector", "memory", "noc", "collective", "launch", "latency")
 """What can hold an operator back: a busy unit, the gap before it, or waiting with every unit mostly idle."""
@@ -29,8 +29,18 @@ COLUMNS: dict[str, type] = {
     "matrix_busy": float,
     "vector_busy": float,
     "memory_busy": float,
+    "matrix_pj": int,
+    "vector_pj": int,
+    "sram_pj": int,
+    "noc_pj": int,
+    "memory_pj": int,
+    "link_pj": int,
+    "static_pj": int,
 }
 """The columns of `OpTable` and what they hold."""
+
+ENERGIES = tuple(name for name in COLUMNS if name.endswith("_pj"))
+"""The columns that hold energies; 0 where no energy was computed."""
 
 FULL = 1.01
 """The most that a busy fraction may be: its parts are rounded to whole picoseconds."""
@@ -43,8 +53,9 @@ class OpTable:
     """One row per operator of each block; a block that repeats is listed once.
 
     `start_ps` is that of the first repeat; `time_ps`, `launch_ps` (part of it), `flops`, `bytes` (touched by the
-    operator), `dram_bytes` (moved to and from the memory) are those of one repeat on one chip; the busy columns are
-    fractions of `time_ps`. Any sequences are taken and kept as read-only arrays of one length.
+    operator), `dram_bytes` (moved to and from the memory) and the energies (`static_pj`: leakage and clock) are those
+    of one repeat on one chip; the busy columns are fractions of `time_ps`. Any sequences are taken and kept as
+    read-only arrays of one length.
     """
 
     block: NDArray[np.str_]
@@ -61,6 +72,13 @@ class OpTable:
     matrix_busy: NDArray[np.float64]
     vector_busy: NDArray[np.float64]
     memory_busy: NDArray[np.float64]
+    matrix_pj: NDArray[np.int64]
+    vector_pj: NDArray[np.int64]
+    sram_pj: NDArray[np.int64]
+    noc_pj: NDArray[np.int64]
+    memory_pj: NDArray[np.int64]
+    link_pj: NDArray[np.int64]
+    static_pj: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         for column, kind in COLUMNS.items():
@@ -78,8 +96,8 @@ class OpTable:
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> OpTable:
-        """A table of dicts that each hold every column."""
-        rows = list(rows)
+        """A table of dicts that each hold every column; energies may be left out."""
+        rows = [dict.fromkeys(ENERGIES, 0) | dict(row) for row in rows]
         columns: dict[str, Any] = {column: [row[column] for row in rows] for column in COLUMNS}
         return cls(**columns)
 

@@ -7,10 +7,11 @@ work at the same time. Views of it are in `archsim.report`, its file in `archsim
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from archsim.results.op_table import FULL, OpTable
+from archsim.results.op_table import ENERGIES, FULL, OpTable
 from archsim.results.provenance import check_meta
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Result:
     memory: tuple[tuple[str, int], ...]
     memory_capacity: int
     timeline: tuple[Slice, ...] = ()
+    physical: dict[str, Any] | None = None
+    """What the chip is and costs (keys of `archsim.simulation.cost.PHYSICAL`); None where no technology is stated."""
 
     def __post_init__(self) -> None:
         check_meta(self.meta)
@@ -48,6 +51,9 @@ class Result:
         for group, busy in self.units.items():
             if not 0 <= busy <= FULL:
                 raise ValueError(f"unit {group} is busy for {busy} of the time")
+        for key, value in (self.physical or {}).items():
+            if isinstance(value, float) and not isfinite(value):
+                raise ValueError(f"physical['{key}'] is {value}")
 
     @property
     def time_s(self) -> float:
@@ -68,6 +74,27 @@ class Result:
     def tokens_per_s(self) -> float:
         """Tokens taken in (prefill) or put out (decode) per second by the whole system."""
         return self.tokens / self.time_s
+
+    @property
+    def energy_by_unit(self) -> dict[str, float]:
+        """Joules of one chip in the step, by unit; `idle` is leakage and clock between the operators."""
+        found = {name.removesuffix("_pj"): self.op_table.total(name) * 1e-12 for name in ENERGIES}
+        return found | ({"idle": float(self.physical["idle_j"])} if self.physical else {})
+
+    @property
+    def energy_j(self) -> float | None:
+        """Joules of one chip in the step; None where no technology is stated."""
+        return sum(self.energy_by_unit.values()) if self.physical else None
+
+    @property
+    def power_w(self) -> float | None:
+        """Mean watts of one chip over the step."""
+        return None if self.energy_j is None else self.energy_j / self.time_s
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Joules of all chips over the tokens of the step."""
+        return None if self.energy_j is None else self.energy_j * int(self.meta["chips"]) / self.tokens
 
     @property
     def memory_used(self) -> int:

@@ -36,6 +36,7 @@ def simulate(
     mtp: bool = False,
     timeline: bool = False,
     seed: int = 0,
+    power_cap: float | None = None,
     command: str = "",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Result:
@@ -61,6 +62,7 @@ def simulate(
         mtp: with the layers that predict more than one token (DeepSeek-V3, GLM-4.5).
         timeline: also keep the tile steps of one core.
         seed: of the expert routing.
+        power_cap: watts of one chip that a dense product must stay within; by default its TDP.
         progress: called with (layers done, layers in all, block name).
 
     Returns the Result of the step on one chip; chips do the same work. Raises InputError for anything that
@@ -73,7 +75,7 @@ def simulate(
     """
     options = options_of(
         phase, seq=seq, ctx=ctx, batch=batch, tp=tp, ep=ep, fidelity=fidelity, engine=engine, exact=exact, quant=quant,
-        routing=routing, mtp=mtp, seed=seed,
+        routing=routing, mtp=mtp, seed=seed, power_cap=power_cap,
     )  # fmt: skip
     job = prepare(chip, workload, options, system, set)
     meta = _meta(job, command)
@@ -122,5 +124,6 @@ def _meta(job: Job, command: str) -> dict[str, object]:
         "quant": options.quant,
         "routing": options.routing,
         "seed": options.seed,
+        "power_cap_w": options.power_cap,
         "notes": job.notes(),
     }

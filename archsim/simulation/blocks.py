@@ -41,6 +41,9 @@ class KernelRun:
     startup_ps: int
     dram_bytes: float
     busy_ps: dict[str, float]
+    requested_bytes: float
+    written_bytes: float
+    activates: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,13 +154,16 @@ def _average(
     target: Target,
 ) -> KernelRun:
     time_ps = float(np.dot(weights, [r.end_ps - r.ready_ps for r in records]))
-    dram_bytes = 0.0
+    dram_bytes = requested = written = activates = 0.0
     busy: dict[str, float] = {}
     runs = [record.run for record in records if record.run is not None]
     if lowered is not None:
         weights = weights * lowered.scale
     if runs:
         dram_bytes = float(np.dot(weights, [r.counters.bytes_read + r.counters.bytes_written for r in runs]))
+        requested = float(np.dot(weights, [r.counters.bytes_requested for r in runs]))
+        written = float(np.dot(weights, [r.counters.bytes_written for r in runs]))
+        activates = float(np.dot(weights, [r.counters.row_misses for r in runs]))
     if lowered is not None:
         mean = np.average([r.busy_ps for r in runs], axis=0, weights=weights) * weights.sum()
         for group, members in target.groups.items():
@@ -169,7 +175,9 @@ def _average(
         busy["fabric"] = float(np.dot(weights, [_links_busy(record, target) for record in records]))
     launch_ps = records[0].start_ps - records[0].ready_ps
     startup_ps = 0 if lowered is None else ps(target.chip.launch.startup)
-    return KernelRun(kernel, lowered, records[0], time_ps, launch_ps, startup_ps, dram_bytes, busy)
+    return KernelRun(
+        kernel, lowered, records[0], time_ps, launch_ps, startup_ps, dram_bytes, busy, requested, written, activates
+    )
 
 
 def _links_busy(record: LaunchRecord, target: Target) -> int:

@@ -60,6 +60,7 @@ class Options:
     routing: str | None = None
     mtp: bool = False
     seed: int = 0
+    power_cap: float | None = None
 
     def __post_init__(self) -> None:
         for name, value, legal in (
@@ -73,6 +74,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
                 raise InputError(f"--{name} {value}: must be a whole number, at least {low}")
+        if self.power_cap is not None and not 0 < self.power_cap < 1e6:
+            raise InputError(f"--power-cap {self.power_cap:g}: must be watts of one chip, more than 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,12 +144,18 @@ class Job:
             notes.append(f"quantised after the export: {PLANS[self.options.quant].title}")
         for wanted, used in self._widened().items():
             notes.append(f"the matrix unit of {self.chip.name} has no {wanted}: such products run in {used}")
-        load = self.chip.clock_under_load
-        clock = (
-            f"matrix units at the {load / 1e9:g} GHz stated for full load" if load else "every unit at the quoted clock"
-        )
-        notes.append(f"{clock} (power is not modelled yet); activation memory is an estimate")
+        notes.append(f"{self._clock()}; activation memory is an estimate")
         return notes
+
+    def _clock(self) -> str:
+        """Which clock the matrix units run at, and why."""
+        chip, clock = self.chip, self.target.matrix_clock
+        limit = self.options.power_cap or chip.physical.tdp
+        if self.options.power_cap is None and chip.clock_under_load:
+            return f"matrix units at the {clock / 1e9:g} GHz stated for full load"
+        if clock < chip.clock and limit is not None:
+            return f"matrix units at the {clock / 1e9:.3g} GHz that {limit:g} W sustain in a dense product (estimate)"
+        return "every unit at the quoted clock"
 
     def _widened(self) -> dict[str, str]:
         """Types of products that the matrix unit lacks, with those that it computes in instead."""
@@ -204,7 +213,7 @@ def candidates(
         plans = [
             make_plan(chips=chips, heads=heads, experts=experts, batch=batch, tp=options.tp, ep=options.ep)
         ]
-    fabric, target = _fabric(spec, where), make_target(spec)
+    fabric, target = _fabric(spec, where), make_target(spec, options.power_cap)
     network = Network.of(where, spec) if where is not None and where.chips > 1 else None
     if network is not None:
         target = attach(target, network)

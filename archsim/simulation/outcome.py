@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from archsim.mapping import Bounds, Kernel, KernelBlock
+from archsim.mapping import Bounds, Kernel, KernelBlock, Target
 from archsim.results import OpTable, Result, Slice
+from archsim.results.op_table import ENERGIES
 from archsim.simulation.blocks import BlockRun, KernelRun
+from archsim.simulation.cost import Counted, Meter, meter
 from archsim.simulation.job import Job
 
 __all__ = ["from_bounds", "from_runs"]
@@ -19,7 +22,10 @@ IDLE = 0.35
 
 def from_runs(job: Job, runs: Sequence[BlockRun], meta: dict[str, object], *, timeline: bool) -> Result:
     """The Result of the ``tile`` fidelity."""
-    rows = [_row(run.block, kernel) for run in runs for kernel in run.kernels]
+    measure = meter(job.chip, job.target)
+    rows = [
+        _row(run.block, kernel) | (measure.run(kernel) if measure else {}) for run in runs for kernel in run.kernels
+    ]
     total = max(runs[-1].end_ps, 1)
     busy: dict[str, float] = {}
     for run in runs:
@@ -28,11 +34,12 @@ def from_runs(job: Job, runs: Sequence[BlockRun], meta: dict[str, object], *, ti
                 busy[group] = busy.get(group, 0.0) + ps * run.block.repeat
     units = {group: min(ps / total, 1.0) for group, ps in busy.items()}
     slices = tuple(_slices(runs, tiles=timeline))
-    return _result(job, meta, total, rows, units, slices)
+    return _result(job, meta, total, rows, units, slices, measure)
 
 
 def from_bounds(job: Job, bounds: Sequence[Bounds], meta: dict[str, object]) -> Result:
     """The Result of the ``roofline`` fidelity: streams overlap as far as they can."""
+    measure = meter(job.chip, job.target)
     rows: list[dict[str, object]] = []
     stream = {"compute": 0.0, "communication": 0.0}
     busy = {"matrix": 0.0, "vector": 0.0, "memory": 0.0, "fabric": 0.0}
@@ -59,16 +66,40 @@ def from_bounds(job: Job, bounds: Sequence[Bounds], meta: dict[str, object]) -> 
                     "bound": {"matrix": "compute", "fabric": "collective"}.get(limit, limit),
                     **{f"{unit}_busy": parts[unit] / whole for unit in ("matrix", "vector", "memory")},
                 }
+                | (measure.row(kernel, _bounded(kernel, parts, whole, job.target)) if measure else {})
             )
             slices.append(Slice(lane, kernel.name, round(start * 1e12), round(float(seconds) * block.repeat * 1e12)))
     total = max(round(max(stream.values()) * 1e12), 1)
-    return _result(job, meta, total, rows, {g: s * 1e12 / total for g, s in busy.items()}, tuple(slices))
+    return _result(job, meta, total, rows, {g: s * 1e12 / total for g, s in busy.items()}, tuple(slices), measure)
+
+
+def _bounded(kernel: Kernel, parts: Mapping[str, float], whole: float, target: Target) -> Counted:
+    """What the closed form knows: every operand moves once, only cold bytes come from memory."""
+    dram_bytes = parts["memory"] * target.dram_bytes_per_s
+    return Counted(
+        seconds=whole,
+        matrix_busy=parts["matrix"] / whole,
+        vector_busy=parts["vector"] / whole,
+        vector_seconds=parts["vector"],
+        port_bytes=kernel.nbytes,
+        requested_bytes=kernel.nbytes,
+        read_bytes=dram_bytes,
+        write_bytes=0.0,
+        activates=dram_bytes / target.chip.memory.standard.row_bytes,
+    )
 
 
 def _result(
-    job: Job, meta: dict[str, object], total: int, rows: Sequence[Mapping[str, object]], units: Mapping[str, float],
-    slices: tuple[Slice, ...],
+    job: Job, meta: dict[str, Any], total: int, rows: Sequence[Mapping[str, object]], units: Mapping[str, float],
+    slices: tuple[Slice, ...], measure: Meter | None,
 ) -> Result:  # fmt: skip
+    physical = None
+    if measure is not None:
+        filled = [dict.fromkeys(ENERGIES, 0) | dict(row) for row in rows]
+        physical = measure.figures(
+            total * 1e-12, filled, tokens=job.tokens, options=job.options, chips=job.plan.chips
+        )
+        meta = meta | {"notes": [*meta["notes"], *measure.warnings(physical)]}
     return Result(
         meta=meta,
         time_ps=total,
@@ -78,6 +109,7 @@ def _result(
         memory=job.need.rows(),
         memory_capacity=int(job.chip.memory.capacity),
         timeline=slices,
+        physical=physical,
     )
 
 

@@ -11,6 +11,7 @@ from archsim.validation.collective import COLLECTIVE
 from archsim.validation.hbm import HBM
 from archsim.validation.noc import NOC
 from archsim.validation.op import OP
+from archsim.validation.physical import PHYSICAL
 from archsim.validation.report import Report, Row, markdown_table
 from archsim.validation.suite import FEW, MANY, Reference, Suite, run_suite, suite_of
 from archsim.validation.systolic import SYSTOLIC
@@ -30,4 +31,4 @@ __all__ = [
     "suite_of",
 ]
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC, HBM, NOC, COLLECTIVE, OP)}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC, HBM, NOC, COLLECTIVE, OP, PHYSICAL)}

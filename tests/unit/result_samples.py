@@ -71,6 +71,30 @@ def row(name: str, kind: str, time_us: float, **changes: Any) -> dict[str, Any]:
     }
 
 
+def physical(**changes: Any) -> dict[str, Any]:
+    """What an H800 costs, with round numbers."""
+    return {
+        "technology": "n4",
+        "idle_j": 1e-3,
+        "peak_power_w": 412.0,
+        "static_power_w": 234.0,
+        "power_limit_w": 700.0,
+        "matrix_clock_hz": 1.6e9,
+        "die_mm2": 863.0,
+        "silicon_mm2": 863.0,
+        "power_density_w_per_mm2": 0.41,
+        "junction_celsius": 54.0,
+        "parts_usd": 3050.0,
+        "chip_usd": 15250.0,
+        "usd_per_hour": 0.92,
+        "usd_per_million_tokens": 0.083,
+        "tpp": 15832.0,
+        "performance_density": 19.4,
+        "export_rules": ["3A090.a"],
+        **changes,
+    }
+
+
 def llama_decode(**changes: Any) -> Result:
     """Roughly a decode step of Llama-3.1-8B, batch 32 and 4,096 cached tokens, on an H800."""
     rows = [

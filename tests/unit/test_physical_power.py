@@ -64,7 +64,7 @@ def test_operands_of_the_two_kinds_of_matrix_unit_by_hand() -> None:
 
 def test_energy_is_linear_in_the_events() -> None:
     unit = unit_energy(silicon(load_chip("h100")), 1.5e9)
-    once, twice = (energy_of(Events(macs=n, dram_bytes=n, port_bytes=n), "fp8", unit).total for n in (1e9, 2e9))
+    once, twice = (energy_of(Events(macs=n, read_bytes=n, network_bytes=n), "fp8", unit).total for n in (1e9, 2e9))
     assert twice == pytest.approx(2 * once)
 
 

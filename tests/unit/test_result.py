@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from result_samples import llama_decode, meta, row
+from result_samples import llama_decode, meta, physical, row
 
 from archsim import InputError, load_result
 from archsim._h5file import open_h5, write_h5
 from archsim.results import OpTable, Result, Slice, run_meta
-from archsim.results.op_table import BOUNDS
+from archsim.results.hdf5 import VERSION
+from archsim.results.op_table import BOUNDS, ENERGIES
 
 SUMMARY_KEYS = [
     *("workload", "phase", "batch", "seq", "ctx", "quant", "chip", "chip_estimated", "system", "chips", "plan"),
     *("fidelity", "engine", "exact", "time_s", "ttft_s", "tpot_s", "tokens", "tokens_per_s", "tokens_per_s_per_chip"),
-    *("flops", "flop_per_s", "bytes", "dram_bytes", "dram_bytes_per_s", "launch_s", "bound_by", "bound_share"),
+    *("flops", "flop_per_s", "bytes", "dram_bytes", "dram_bytes_per_s", "launch_s"),
+    *("energy_j", "energy_by_unit_j", "power_w", "joules_per_token", "physical", "bound_by", "bound_share"),
     *("kind_share", "busy", "memory_bytes", "memory_used_bytes", "memory_capacity_bytes", "notes"),
 ]
 
@@ -39,6 +41,23 @@ def test_summary_adds_up_repeats_by_hand():
     assert summary["bound_by"] == "memory"
     assert summary["tokens_per_s"] == pytest.approx(3.2e6)
     assert (summary["tpot_s"], summary["ttft_s"]) == (pytest.approx(1e-5), None)
+
+
+def test_energy_adds_up_by_hand():
+    rows = [row("a", "matmul", 2.0, repeat=3, matrix_pj=10**9, static_pj=2 * 10**9), row("b", "norm", 4.0, repeat=1)]
+    result = llama_decode(
+        op_table=OpTable.from_rows(rows), time_ps=10_000_000, physical=physical(idle_j=1e-3), meta=meta(chips=2)
+    )
+    assert result.energy_by_unit["matrix"] == pytest.approx(3e-3)
+    assert result.energy_by_unit["static"] == pytest.approx(6e-3)
+    assert result.energy_j == pytest.approx(10e-3)
+    assert result.power_w == pytest.approx(1000)
+    assert result.joules_per_token == pytest.approx(2 * 10e-3 / 32)
+
+
+def test_without_a_technology_there_is_no_energy():
+    summary = llama_decode().summary()
+    assert {summary[key] for key in ("energy_j", "power_w", "joules_per_token", "physical")} == {None}
 
 
 def test_totals_do_not_overflow():
@@ -123,6 +142,7 @@ results = st.builds(
     memory=st.lists(st.tuples(text, count), max_size=5).map(tuple),
     memory_capacity=count,
     timeline=st.lists(st.builds(Slice, text, text, count, count), max_size=100).map(tuple),
+    physical=st.none() | st.dictionaries(text, st.none() | share | text, max_size=4),
 )
 
 
@@ -190,6 +210,22 @@ def test_foreign_files_are_refused(stored, tmp_path):
         load_result(tmp_path)
 
 
+def test_a_file_of_version_1_is_read_without_energies(stored, tmp_path):
+    def fill(file: h5py.File) -> None:
+        with h5py.File(io.BytesIO(stored)) as good:
+            for name in good:
+                if name != "physical":
+                    good.copy(name, file)
+            for attribute in ("time_ps", "tokens", "memory_capacity"):
+                file.attrs[attribute] = good.attrs[attribute]
+        for column in ENERGIES:
+            del file[f"ops/{column}"]
+
+    path = tmp_path / "old.h5"
+    write_h5(path, "result", 1, fill)
+    assert load_result(path) == llama_decode()
+
+
 def test_other_kinds_and_newer_versions_are_refused(tmp_path):
     path = tmp_path / "r.h5"
     write_h5(path, "trace", 1, lambda file: None)
@@ -235,6 +271,9 @@ def attribute(name, value):
         replaced("timeline/lane", h5py.SoftLink("/nowhere")),
         replaced("units/busy", np.ones((2, 2))),
         replaced("memory/bytes", h5py.ExternalLink("other.h5", "/x")),
+        replaced("physical", None),
+        replaced("physical", "[]"),
+        replaced("physical", '{"idle_j": NaN}'),
         attribute("time_ps", "long"),
         attribute("time_ps", [1, 2]),
         attribute("tokens", -1),
@@ -250,7 +289,7 @@ def test_a_sealed_file_with_wrong_content_is_refused(change, stored, tmp_path):
         change(file)
 
     path = tmp_path / "r.h5"
-    write_h5(path, "result", 1, fill)
+    write_h5(path, "result", VERSION, fill)
     with pytest.raises(InputError, match="is not a valid archsim result"):
         load_result(path)
 
