@@ -288,7 +288,7 @@ def test_sparse_attention(phase: str) -> None:
 
 def test_other_families() -> None:
     """Fused projections of models that do not ship."""
-    for phase in PHASES:
+    for phase in ("prefill", "decode"):
         trace = capture({"model_type": "phi3", **SIZES, "pad_token_id": 0, "eos_token_id": 1}, phase=phase, name="phi3")
         assert [block.name for block in trace.blocks] == ["prologue", "layer", "epilogue"]
         assert sum(op.attrs.get("fn") == "silu_mul" for op in trace.blocks[1].ops) == 1
@@ -337,7 +337,7 @@ def test_work_without_a_rule_is_never_dropped(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("change", ["x.sigmoid_()", "x[0] = 1", "x -= 1", "x.masked_fill_(x > 0, 0.0)", "x.cumsum(0)"])
 def test_changes_in_place_are_work(change: str) -> None:
-    recorder = Recorder({}, tokens=1)
+    recorder = Recorder({}, 1, 1, 1)
     x = torch.zeros(4)
     recorder.add_tensor(x, "x")
     with recorder:
