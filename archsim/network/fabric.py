@@ -136,6 +136,13 @@ class Fabric:
             size, stride = size // taken, 1
         return tuple(parts)
 
+    def fits(self, group: Group) -> bool:
+        """Whether a group divides the system along its dimensions."""
+        try:
+            return bool(self.parts(group)) or group.size == 1
+        except InputError:
+            return False
+
     @cached_property
     def ports(self) -> tuple[Port, ...]:
         """Every class of resources, in the order of their numbers."""

@@ -29,6 +29,7 @@ from archsim.mapping import (
 from archsim.mapping.task import TaskBlock
 from archsim.models.collective import Level
 from archsim.network import Fabric as Network
+from archsim.network import Group
 from archsim.simulation.collectives import attach
 from archsim.trace import QUANTS, Graph, Trace, load_workload, quantised, routed, with_mtp
 from archsim.trace.quantise import PLANS
@@ -217,6 +218,8 @@ def candidates(
     network = Network.of(where, spec) if where is not None and where.chips > 1 else None
     if network is not None:
         target = attach(target, network)
+        plans = [plan for plan in plans if options.tp is not None or network.fits(Group(plan.tp))]
+        network.parts(Group(plans[0].tp))  # refuses a degree that was asked for and does not lie on the fabric
     jobs = [_job(options, spec, where, trace, plan, fabric, target, network) for plan in plans]
     fitting = [job for job in jobs if job.need.total <= spec.memory.capacity]
     if not fitting:

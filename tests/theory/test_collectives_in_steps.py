@@ -80,3 +80,13 @@ def test_the_job_of_one_chip_has_no_fabric() -> None:
     job = prepare("h800", "llama-3.1-8b", Options(phase="decode"))
     assert job.network is None
     assert replace(job).network is None
+
+
+def test_tensor_parallelism_follows_the_dimensions_of_the_fabric() -> None:
+    system = load_system("h800-x32", {"chips": 24})
+    step = archsim.simulate("h800", "llama-3.1-8b", phase="decode", batch=24, ctx=64, system=system)
+    assert 8 % step.meta["plan"]["tp"] == 0
+    fabric = Fabric.of(system, load_chip("h800"))
+    assert not fabric.fits(Group(3))
+    assert fabric.fits(Group(1))
+    assert fabric.fits(Group(24))
