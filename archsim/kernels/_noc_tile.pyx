@@ -16,9 +16,14 @@ cdef enum:
 
 
 cdef struct Event:
-    int64_t key     # cycle << 2 | what
-    int32_t which   # a packet; for GRANT a channel
-    int32_t amount  # flits of room
+    int32_t which      # a packet; for GRANT a channel; for ROOM a channel and a lane
+    int32_t amount     # flits of room
+    int32_t following  # event of the same cycle
+
+
+cdef struct Slot:  # the events of one cycle, kind by kind
+    int32_t first[3]
+    int32_t last[3]
 
 
 cdef struct Channel:
@@ -37,15 +42,14 @@ cdef struct Packet:
     int32_t via, lane, kind  # the channel and the lane that it came by; its class of messages
 
 
-cdef inline bint before(Event a, Event b) noexcept nogil:
-    return a.key < b.key or (a.key == b.key and a.which < b.which)
-
-
 cdef class NocTileKernel:
     """One run: packets in, times out. Channels: links, then the way into each node, then the way out of each node."""
 
-    cdef Event *heap
-    cdef int64_t size, room
+    cdef Event *events
+    cdef Slot *slots
+    cdef int64_t slot_mask, pending
+    cdef int32_t event_count, event_room, unused
+    cdef bint full       # no memory for another event
     cdef Channel *channels
     cdef Packet *packets
     cdef int32_t *first  # of the packets that wait for a channel, port by port
@@ -59,7 +63,8 @@ cdef class NocTileKernel:
     cdef readonly int64_t packet_hops
 
     def __dealloc__(self):
-        free(self.heap)
+        free(self.events)
+        free(self.slots)
         free(self.channels)
         free(self.packets)
         free(self.first)
@@ -77,23 +82,32 @@ cdef class NocTileKernel:
         cdef int32_t total = flight.shape[0]
         cdef int32_t ends = links + nodes
         cdef int32_t count = source.shape[0]
-        cdef int32_t c, p
-        cdef int64_t now, done
+        cdef int32_t c, p, due, number, longest
+        cdef int64_t now, horizon
         cdef int what
         cdef Event event
+        cdef Slot *slot
         cdef Packet *packet
         cdef Channel *channel
         self.most, self.gap, self.lanes, self.split, self.halves = 1, gap, lanes, split, halves
         for c in range(total):
             self.most = max(self.most, ports[c] * lanes)
-        self.room = count + 3 * total + 16
-        self.heap = <Event *>calloc(self.room, sizeof(Event))
+        longest = 1
+        for p in range(count):
+            longest = max(longest, flits[p])
+        horizon = 2
+        for c in range(total):
+            horizon = max(horizon, max(flight[c], room_cycles[c]) + longest * (beat[c] // BEAT + 1) + gap + ready_cycles)
+        self.slot_mask = 1
+        while self.slot_mask <= horizon + 2:
+            self.slot_mask *= 2
+        self.slots = <Slot *>calloc(self.slot_mask, sizeof(Slot))
         self.channels = <Channel *>calloc(total + 1, sizeof(Channel))
         self.packets = <Packet *>calloc(count + 1, sizeof(Packet))
         self.first = <int32_t *>calloc(<size_t>total * self.most + 1, sizeof(int32_t))
         self.last = <int32_t *>calloc(<size_t>total * self.most + 1, sizeof(int32_t))
         self.rooms = <int64_t *>calloc(<size_t>total * lanes + 1, sizeof(int64_t))
-        if NULL in (self.heap, self.channels, self.packets, self.first, self.last, self.rooms):
+        if NULL in (self.slots, self.channels, self.packets, self.first, self.last, self.rooms):
             raise MemoryError
         for c in range(total):
             channel = &self.channels[c]
@@ -111,41 +125,68 @@ cdef class NocTileKernel:
             packet.flits, packet.route, packet.via, packet.hop, packet.kind = flits[p], route[p], -1, -1, kind[p]
             if held[p]:
                 created[p] = -1
-            elif not self.push(created[p], COME, p, 0):
-                raise MemoryError
+        for now in range(self.slot_mask):
+            for what in range(3):
+                self.slots[now].first[what] = -1
+        self.slot_mask -= 1
+        self.unused = -1
+        now = due = 0
         with nogil:
-            while self.size:
-                event = self.heap[0]
-                self.pop()
-                now, what = event.key >> 2, <int>(event.key & 3)
-                if what == ROOM:
+            while not self.full:
+                while due < count and held[due]:
+                    due += 1
+                if self.pending == 0:
+                    if due == count:
+                        break
+                    now = max(now, created[due])
+                slot = &self.slots[now & self.slot_mask]
+                number = self.take(slot, ROOM)
+                while number >= 0:
+                    event = self.events[number]
+                    number = self.give_back(number)
                     self.rooms[event.which] += event.amount
                     self.attempt(event.which // lanes, now)
-                    continue
-                if what == GRANT:
-                    channel = &self.channels[event.which]
-                    if channel.try_at == now:
-                        channel.try_at = -1
-                        p = self.grant(event.which, now)
-                        if p >= 0:
-                            carried[event.which] += flits[p]
-                            self.packet_hops += event.which < ends
-                            if event.which >= ends:
-                                injected[p] = now
-                    continue
-                p = event.which
-                packet = &self.packets[p]
-                if packet.via >= links and packet.via < ends:  # its head is at its node
-                    done = arrived[p] = now + packet.flits - 1
-                    if releases[p] >= 0:
-                        created[releases[p]] = done + 1
-                        self.push(done + 1, COME, releases[p], 0)
-                    continue
-                c = ends + source[p] if packet.hop < 0 else hops[packet.route + packet.hop]
-                packet.ready = now + (0 if packet.hop < 0 else ready_cycles)
-                packet.hop += 1
-                self.queue(c, p)
-                self.attempt(c, packet.ready)
+                while due < count and (held[due] or created[due] <= now):
+                    if not held[due]:
+                        self.come(ends + source[due], due, now, 0)
+                    due += 1
+                number = self.take(slot, COME)
+                while number >= 0:
+                    p = self.events[number].which
+                    number = self.give_back(number)
+                    packet = &self.packets[p]
+                    if packet.hop < 0:
+                        self.come(ends + source[p], p, now, 0)
+                    elif packet.via < links or packet.via >= ends:
+                        self.come(hops[packet.route + packet.hop], p, now, ready_cycles)
+                    else:  # its head is at its node
+                        arrived[p] = now + packet.flits - 1
+                        if releases[p] >= 0:
+                            created[releases[p]] = arrived[p] + 1
+                            self.push(arrived[p] + 1, COME, releases[p], 0)
+                number = self.take(slot, GRANT)
+                while number >= 0:
+                    c = self.events[number].which
+                    number = self.give_back(number)
+                    if self.channels[c].try_at != now:
+                        continue  # it was looked at in between
+                    self.channels[c].try_at = -1
+                    p = self.grant(c, now)
+                    if p >= 0:
+                        carried[c] += flits[p]
+                        self.packet_hops += c < ends
+                        if c >= ends:
+                            injected[p] = now
+                now += 1
+        if self.full:
+            raise MemoryError
+
+    cdef inline void come(self, int32_t c, int32_t p, int64_t now, int ready_cycles) noexcept nogil:
+        """A packet joins those that wait for a channel."""
+        self.packets[p].ready = now + ready_cycles
+        self.packets[p].hop += 1
+        self.queue(c, p)
+        self.attempt(c, self.packets[p].ready)
 
     cdef inline void queue(self, int32_t c, int32_t p) noexcept nogil:
         cdef Packet *packet = &self.packets[p]
@@ -223,39 +264,39 @@ cdef class NocTileKernel:
         packet.via, packet.lane = c, lane
         self.push(now + channel.flight, COME, p, 0)
 
-    cdef bint push(self, int64_t time, int what, int32_t which, int32_t amount) noexcept nogil:
-        cdef int64_t at = self.size
-        cdef int64_t parent
-        cdef Event event
-        cdef Event *grown
-        if self.size == self.room:
-            grown = <Event *>realloc(self.heap, 2 * self.room * sizeof(Event))
-            if grown == NULL:
-                return False
-            self.heap, self.room = grown, 2 * self.room
-        event.key, event.which, event.amount = (time << 2) | what, which, amount
-        self.size += 1
-        while at:
-            parent = (at - 1) >> 1
-            if not before(event, self.heap[parent]):
-                break
-            self.heap[at] = self.heap[parent]
-            at = parent
-        self.heap[at] = event
-        return True
+    cdef inline void push(self, int64_t time, int what, int32_t which, int32_t amount) noexcept nogil:
+        cdef Slot *slot = &self.slots[time & self.slot_mask]
+        cdef int32_t number = self.unused
+        cdef void *grown
+        if number >= 0:
+            self.unused = self.events[number].following
+        else:
+            if self.event_count == self.event_room:
+                grown = realloc(self.events, (2 * self.event_room + 1024) * sizeof(Event))
+                if grown == NULL:
+                    self.full = True
+                    return
+                self.events, self.event_room = <Event *>grown, 2 * self.event_room + 1024
+            number = self.event_count
+            self.event_count += 1
+        self.events[number].which, self.events[number].amount, self.events[number].following = which, amount, -1
+        if slot.first[what] < 0:
+            slot.first[what] = number
+        else:
+            self.events[slot.last[what]].following = number
+        slot.last[what] = number
+        self.pending += 1
 
-    cdef inline void pop(self) noexcept nogil:
-        cdef int64_t at = 0
-        cdef int64_t child = 1
-        cdef Event event
-        self.size -= 1
-        event = self.heap[self.size]
-        while child < self.size:
-            if child + 1 < self.size and before(self.heap[child + 1], self.heap[child]):
-                child += 1
-            if not before(self.heap[child], event):
-                break
-            self.heap[at] = self.heap[child]
-            at = child
-            child = 2 * at + 1
-        self.heap[at] = event
+    cdef inline int32_t take(self, Slot *slot, int what) noexcept nogil:
+        """The first event of a kind; the list is then the caller's."""
+        cdef int32_t number = slot.first[what]
+        slot.first[what] = -1
+        return number
+
+    cdef inline int32_t give_back(self, int32_t number) noexcept nogil:
+        """Reuse an event; returns the one that followed it."""
+        cdef int32_t following = self.events[number].following
+        self.events[number].following = self.unused
+        self.unused = number
+        self.pending -= 1
+        return following

@@ -31,10 +31,11 @@ from archsim.errors import InputError
 from archsim.kernels._noc_cycle import NocCycleKernel
 from archsim.noc import NODE_CYCLES, Packets, Router, Routes, check_deadlock_free
 
-__all__ = ["CycleNetwork", "Delivery"]
+__all__ = ["CycleNetwork", "Delivery", "check_packets"]
 
 FOREVER = 2**62
 MAX_PACKETS = 2**29
+MAX_FLITS = 2**16
 MAX_BUFFER_FLITS = 2**28
 
 
@@ -95,20 +96,7 @@ class CycleNetwork:
         """Queue packets at their sources; those not held come in order of their creation, none before `now`."""
         if not len(packets):
             return
-        nodes = self.routes.network.nodes
-        free = packets.created[~packets.held]
-        for name, least, most in (
-            ("source", 0, nodes - 1),
-            ("destination", 0, nodes - 1),
-            ("flits", 1, 2**20),
-            ("message_class", 0, self.router.classes - 1),
-            ("releases", -1, len(packets) - 1),
-        ):
-            values = getattr(packets, name)
-            if values.min() < least or values.max() > most:
-                raise InputError(f"packets: every {name} must be between {least} and {most}.")
-        if len(free) and (free[0] < self.now or (np.diff(free) < 0).any()):
-            raise InputError(f"packets: must be in order of creation, from cycle {self.now} on.")
+        check_packets(packets, self.routes, self.router, self.now)
         if self._packets + len(packets) > MAX_PACKETS:
             raise InputError(f"packets: at most {MAX_PACKETS} are simulated in one run.")
         route = self.routes.pick(packets.source, packets.destination, self._rng)
@@ -150,3 +138,21 @@ class CycleNetwork:
         created, injected, arrived = (np.empty(self._packets, np.int64) for _ in range(3))
         self._kernel.times(created, injected, arrived)
         return Delivery(created, injected, arrived)
+
+
+def check_packets(packets: Packets, routes: Routes, router: Router, now: int) -> None:
+    """Raise `InputError` unless the packets fit the network and come in order of their creation."""
+    nodes = routes.network.nodes
+    for name, least, most in (
+        ("source", 0, nodes - 1),
+        ("destination", 0, nodes - 1),
+        ("flits", 1, MAX_FLITS),
+        ("message_class", 0, router.classes - 1),
+        ("releases", -1, len(packets) - 1),
+    ):
+        values = getattr(packets, name)
+        if values.min() < least or values.max() > most:
+            raise InputError(f"packets: every {name} must be between {least} and {most}.")
+    free = packets.created[~packets.held]
+    if len(free) and (free[0] < now or (np.diff(free) < 0).any()):
+        raise InputError(f"packets: must be in order of creation, from cycle {now} on.")
