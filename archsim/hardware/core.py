@@ -26,6 +26,10 @@ class SystolicArray(Spec):
     dataflow: Literal["weight_stationary", "output_stationary", "input_stationary"]
     dtypes: dict[Dtype, Rate] = Field(min_length=1)
     """Rate of each operand type relative to one multiply-accumulate per element and cycle."""
+    min_stream_cycles: Count = 1
+    """Shortest stream that one instruction can send, where writes to an accumulator row must lie that far apart."""
+    load_bubble_cycles: float = Field(default=0.0, ge=0.0, le=1e6)
+    """Cycles lost, on average, whenever the stationary operand changes, beyond loading it behind the stream."""
 
     @property
     def rates(self) -> dict[Dtype, float]:

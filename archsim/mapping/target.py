@@ -128,6 +128,7 @@ class Target:
                 count=unit.count,
                 dataflow=unit.dataflow,
                 rate=unit.dtypes[offered],
+                bubble=unit.load_bubble_cycles,
             )
         rate = unit.rates[offered]
         # the instruction's k grows with the rate: 16 for bf16 is 32 for fp8

@@ -107,23 +107,28 @@ def systolic_occupancy(
     count: int,
     dataflow: str,
     rate: float,
+    bubble: float = 0.0,
 ) -> Ints:
     """Cycles in which the systolic arrays of one core are busy with an ``m x n x k`` tile.
 
-    Equation (folds are shared out over ``count`` equal arrays)::
+    Equation (F folds with a stream of T each, shared out over ``count`` equal arrays)::
 
-        weight_stationary  folds = ceil(k/R) ceil(n/C),  each max(m, R) / rate
-        input_stationary   folds = ceil(k/R) ceil(m/C),  each max(n, R) / rate
-        output_stationary  folds = ceil(m/R) ceil(n/C),  each max(k, R) / rate
-        cycles = ceil(folds / count) * fold
+        weight_stationary  F = ceil(k/R) ceil(n/C),  T = m
+        input_stationary   F = ceil(k/R) ceil(m/C),  T = n
+        output_stationary  F = ceil(m/R) ceil(n/C),  T = k
+        fold(t) = max(t, R) / rate + bubble
+        cycles  = floor(F / count) fold(T)  +  fold(ceil(T / floor(count / r)))   for r = F mod count folds left over
 
     ======== ================================================================ ======
     symbol   meaning                                                          unit
     ======== ================================================================ ======
     R, C     rows and columns of one array                                    1
     rate     multiply-accumulates per element and cycle of the dtype          1/cycle
+    bubble   lost whenever the stationary operand changes                     cycles
     ======== ================================================================ ======
 
+    Where fewer folds than arrays are left, arrays hold the same fold and share its stream (with outputs stationary that
+    is split-K inside the core).
     Assumptions: the stationary operand of the next fold is shifted in (R cycles) while the present fold streams, and
     finished outputs are shifted out (R cycles) while the next fold computes; hence no fold is shorter than R.
     Edge folds keep the whole array busy. The skew of the first and last fold is the unit's latency, not occupancy.
@@ -134,11 +139,19 @@ def systolic_occupancy(
     >>> int(systolic_occupancy(np.array([256]), np.array([256]), np.array([256]), rows=128, cols=128, count=1,
     ...                        dataflow="weight_stationary", rate=1.0)[0])
     1024
+    >>> [int(systolic_occupancy(np.array([512]), np.array([128]), np.array([128]), rows=128, cols=128, count=count,
+    ...                         dataflow="weight_stationary", rate=1.0)[0]) for count in (1, 2)]
+    [512, 256]
     """
     down, across, stream = folds(m, n, k, rows=rows, cols=cols, dataflow=dataflow)
-    turns = _ceil_div(down * across, count)
-    fold_cycles = np.ceil(np.maximum(stream, rows) / rate).astype(np.int64)
-    cycles: Ints = np.maximum(turns * fold_cycles, 1)
+
+    def fold(length: Ints) -> NDArray[np.float64]:
+        return np.ceil(np.maximum(length, rows) / rate) + bubble
+
+    turns, left = np.divmod(down * across, count)
+    sharing = count // np.maximum(left, 1)
+    total = turns * fold(stream) + np.where(left > 0, fold(-(-stream // sharing)), 0.0)
+    cycles: Ints = np.maximum(np.ceil(total).astype(np.int64), 1)
     return cycles
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from archsim.validation.collective import COLLECTIVE
 from archsim.validation.hbm import HBM
 from archsim.validation.noc import NOC
+from archsim.validation.npu import NPU
 from archsim.validation.op import OP
 from archsim.validation.physical import PHYSICAL
 from archsim.validation.report import Report, Row, markdown_table
@@ -31,4 +32,4 @@ __all__ = [
     "suite_of",
 ]
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC, HBM, NOC, COLLECTIVE, OP, PHYSICAL)}
+SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC, NPU, HBM, NOC, COLLECTIVE, OP, PHYSICAL)}

@@ -88,8 +88,13 @@ def assert_bounded(bound: Result, step: Result) -> None:
     assert not late.any(), step.op_table.name[late].tolist()
 
 
+def holds_a_model(chip: str) -> bool:
+    """Arrays of 8 x 8 with 8 GB, which the suite npu measures single operators on, do not."""
+    return load_chip(chip).memory.capacity > 8e9
+
+
 @pytest.mark.parametrize("phase", [DECODE, PREFILL | {"seq": 64}], ids=["decode", "prefill"])
-@pytest.mark.parametrize("chip", list_chips())
+@pytest.mark.parametrize("chip", [name for name in list_chips() if holds_a_model(name)])
 def test_the_roofline_lies_below_the_tiles_on_every_chip(chip: str, phase: dict[str, Any]) -> None:
     fits = load_chip(chip).memory.capacity > 17e9
     options = phase | {"quant": "none" if fits else "int8"}

@@ -120,7 +120,8 @@ def test_a_tensor_core_works_in_whole_instructions(m: int, n: int, k: int, cycle
     [
         (256, 256, 256, 1, "weight_stationary", 1.0, 4 * 256),  # four folds of weights, 256 rows through each
         (256, 256, 256, 4, "weight_stationary", 1.0, 256),  # an array for each
-        (256, 256, 256, 3, "weight_stationary", 1.0, 2 * 256),  # two rounds
+        (256, 256, 256, 3, "weight_stationary", 1.0, 256 + 128),  # a round; the last fold is shared by all
+        (512, 128, 128, 2, "weight_stationary", 1.0, 256),  # one fold, half of its rows through each array
         (256, 256, 256, 1, "weight_stationary", 2.0, 4 * 128),  # two multiplies a cycle
         (1, 128, 128, 1, "weight_stationary", 1.0, 128),  # as long as the next weights take to shift in
         (1, 128, 129, 1, "weight_stationary", 1.0, 256),  # one row more of the reduction is one fold more

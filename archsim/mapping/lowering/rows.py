@@ -33,15 +33,16 @@ class Stream:
 
 def lower_rows(
     target: Target, name: str, rows: int, inputs: Sequence[Stream], outputs: Sequence[Stream],
-    work: Sequence[tuple[int, VectorCost]], *, in_turn: bool = False,
+    work: Sequence[tuple[int, VectorCost]], *, in_turn: bool = False, slots: int = SLOTS,
 ) -> Lowered:  # fmt: skip
     """The Program of a kernel over ``rows`` rows; ``work`` lists (elements, cost) of each fused operator.
 
-    in_turn: barriers keep the pipes of the vector unit from working at the same time.
+    in_turn: barriers keep the pipes of the vector unit from working at the same time. slots: blocks of a core that are
+    in the scratchpad at once.
     """
     cores = target.cores
     per_row = max(sum(s.nbytes for s in (*inputs, *outputs)) / rows, 1e-9)
-    room = min(target.scratchpad_bytes // SLOTS, BLOCK_BYTES)
+    room = min(target.scratchpad_bytes // slots, BLOCK_BYTES)
     block = int(np.clip(room // per_row, 1, -(-rows // cores)))
     count = -(-rows // block)
     begin = np.arange(count) * block
@@ -65,7 +66,7 @@ def lower_rows(
         if i < len(inputs):
             step = first + i
             table.load(step, core, i, origin, nbytes)
-            table.after(step, np.where(turn >= SLOTS, compute - SLOTS * cores * size, -1))
+            table.after(step, np.where(turn >= slots, compute - slots * cores * size, -1))
             table.after(compute, step)
         else:
             step = first + i + 1
