@@ -29,6 +29,7 @@ COMMANDS = {
     "trace": ("archsim.cli.trace", "trace", "Export and show operator traces of models."),
     "sweep": ("archsim.cli.sweep", "sweep", "Explore a space of designs: which chip should be built?"),
     "noc": ("archsim.cli.noc", "noc", "Measure on-chip networks: latency under load, saturation."),
+    "systolic": ("archsim.cli.systolic", "systolic", "Walk one product through systolic arrays, fold by fold."),
     "validate": ("archsim.cli.validate", "validate", "Hold the simulator against reference data."),
 }
 

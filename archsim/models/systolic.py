@@ -24,7 +24,18 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["DATAFLOWS", "Accesses", "Folds", "accesses", "cycles", "folds", "mapping_efficiency", "utilisation"]
+__all__ = [
+    "DATAFLOWS",
+    "Accesses",
+    "Folds",
+    "accesses",
+    "bandwidth_demand",
+    "compressed",
+    "cycles",
+    "folds",
+    "mapping_efficiency",
+    "utilisation",
+]
 
 Ints: TypeAlias = NDArray[np.int64]
 Convention = Literal["physical", "scalesim"]
@@ -181,6 +192,36 @@ def accesses(
     if dataflow == "output_stationary":
         return Accesses(ifmap * across, weights * down, ofmap, np.zeros_like(ofmap))
     return Accesses(ifmap, weights * across, ofmap * down, ofmap * (down - 1))
+
+
+def compressed(k: ArrayLike, n: int, m: int) -> Ints:
+    """Reduction that is left of k with N:M structured sparsity: n of every m weights, and what remains at the end.
+
+    Equation: ``k' = floor(k / m) n + min(k mod m, n)``. Weights lie without their zeros; an index beside each of them
+    picks the operand that meets it. Reference: Mishra et al., "Accelerating sparse deep neural networks", 2021.
+
+    >>> int(compressed(4096, 2, 4)), int(compressed(7, 2, 4))
+    (2048, 4)
+    """
+    groups, rest = np.divmod(np.asarray(k, dtype=np.int64), m)
+    return np.asarray(groups * n + np.minimum(rest, n))
+
+
+def bandwidth_demand(
+    m: ArrayLike, n: ArrayLike, k: ArrayLike, *, rows: ArrayLike, cols: ArrayLike, dataflow: str
+) -> NDArray[np.float64]:
+    """Words a cycle of ifmap, filter and ofmap (reads and writes) that keep the array from stalling, on average.
+
+    Equation: ``accesses / cycles`` of the physical convention, one row for each operand.
+
+    >>> [round(float(each), 2) for each in bandwidth_demand(4096, 128, 128, rows=128, cols=128,
+    ...                                                     dataflow="weight_stationary")]
+    [117.11, 3.66, 117.11]
+    """
+    counts = accesses(m, n, k, rows=rows, cols=cols, dataflow=dataflow)
+    taken = cycles(m, n, k, rows=rows, cols=cols, dataflow=dataflow)
+    words = (counts.ifmap_reads, counts.filter_reads, counts.ofmap_writes + counts.ofmap_reads)
+    return np.stack(np.broadcast_arrays(*(np.asarray(each / taken) for each in words)))
 
 
 def _product(*factors: ArrayLike) -> Ints:

@@ -70,7 +70,8 @@ def test_json_has_the_stable_keys() -> None:
     assert list(found) == [
         "suite", "cases", "skipped", "mape_pct", "median_ape_pct", "p95_ape_pct", "max_ape_pct", "bias_pct", "wall_s",
     ]  # fmt: skip
-    assert (found["suite"], found["cases"], found["skipped"], found["max_ape_pct"]) == ("systolic", 243, {}, 0.0)
+    assert (found["suite"], found["cases"], found["max_ape_pct"]) == ("systolic", 253, 0.0)
+    assert sum(found["skipped"].values()) == 29  # rows of limited bandwidth in which SCALE-Sim stalled
 
 
 def test_all_suites_are_a_json_list() -> None:
@@ -81,7 +82,7 @@ def test_all_suites_are_a_json_list() -> None:
 def test_rows_show_every_case() -> None:
     outcome = archsim("validate", "systolic", "--rows", "--json")
     rows = json.loads(outcome.stdout)["rows"]
-    assert len(rows) == 243
+    assert len(rows) == 253
     assert rows[0] == {"case": "ws 8x8 M1 N1 K1", "expected": 22, "got": 22, "error_pct": 0.0}
     assert "ws 8x8 M1 N1 K1" in archsim("validate", "systolic", "--rows").stdout
 
@@ -106,6 +107,14 @@ def test_stalled_rows_and_zeros_are_skipped_with_their_reason(tmp_path: Path) ->
     assert found["cases"] == 1
     assert list(found["skipped"].values()) == [1, 1]
     assert any("stalled" in reason for reason in found["skipped"])
+
+
+def test_rows_of_limited_bandwidth_say_how_scalesim_stalls() -> None:
+    table = Table.read(DATA / "scalesim_gemm_bw_golden.csv")
+    rows, reasons = SUITES["systolic"].references[1].compare(table)
+    assert all(row.error_pct == 0 for row in rows)
+    assert len(rows) + len(reasons) == len(table)
+    assert any("thrashed" in reason and "times a bandwidth bound" in reason for reason in reasons)
 
 
 def test_a_suite_that_compared_nothing_does_not_pass(tmp_path: Path) -> None:

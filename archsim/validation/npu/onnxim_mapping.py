@@ -93,7 +93,7 @@ def convolution_tile(target: Target, conv: Convolution, width: int) -> Convoluti
     >>> from archsim.hardware import load_chip
     >>> from archsim.mapping import make_target
     >>> convolution_tile(make_target(load_chip("onnxim-128x128")), Convolution(112, 3, 64, 7, 2), 2)
-    ConvolutionTile(rows=64, cols=64, filters=64, kernel_rows=7, kernel_cols=7, channels=3)
+    ConvolutionTile(rows=36, cols=112, filters=64, kernel_rows=7, kernel_cols=7, channels=3)
     """
     side = target.tile_floor()[1]
     operand_rows = target.scratchpad_bytes // (2 * side * width)
