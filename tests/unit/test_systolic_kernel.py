@@ -77,7 +77,7 @@ def test_a_narrow_port_by_hand():
 
 def test_partial_sums_that_come_back_cost_their_words():
     core = SystolicCore(4, 4, "weight_stationary")
-    # folds down k: the second one adds to sums, 32 words a fold for 16 results, at 4 a cycle 8 cycles beside a stream of 4
+    # two folds down k: the second one adds to 16 sums, 32 words that take 8 cycles at 4 a cycle, not the stream's 4
     assert run_product(core, 4, 4, 8, ports=Ports(ofmap=4)).stall_cycles == 4
 
 
