@@ -50,6 +50,10 @@ class MatmulShape:
     dtype: what the operands are multiplied in. ``a_bytes`` and so on: bytes of an element as it is stored.
     ``convert_a``, ``convert_b``: the operand is stored narrower than it is multiplied, and converted as it arrives.
     ``block_scaled``: operands carry a scale for each block of the reduction.
+
+    A convolution is a product whose A is expanded inside the core, from the input that lies in the scratchpad: then
+    ``a_bytes`` is the input's share of an expanded element, and a tile reads what ``halo`` more rows would read, the
+    pixels that it shares with its neighbours.
     """
 
     m: tuple[int, ...]
@@ -62,6 +66,7 @@ class MatmulShape:
     convert_a: bool = False
     convert_b: bool = False
     block_scaled: bool = False
+    halo: int = 0
 
     @property
     def m_sum(self) -> int:
@@ -129,7 +134,7 @@ class _Cuts:
 
 def chunk_bytes(tm: Ints, tn: Ints, tk: Ints, pair: Ints, shape: MatmulShape) -> Ints:
     """Scratchpad of one chunk of A and of this core's share of B."""
-    nbytes: Ints = (np.ceil(tm * tk * shape.a_bytes) + np.ceil(tk * tn * shape.b_bytes / pair)).astype(np.int64)
+    nbytes: Ints = (np.ceil((tm + shape.halo) * tk * shape.a_bytes) + np.ceil(tk * tn * shape.b_bytes / pair)).astype(np.int64)
     return nbytes
 
 

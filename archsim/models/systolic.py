@@ -216,7 +216,7 @@ def bandwidth_demand(
 
     >>> [round(float(each), 2) for each in bandwidth_demand(4096, 128, 128, rows=128, cols=128,
     ...                                                     dataflow="weight_stationary")]
-    [117.11, 3.66, 117.11]
+    [117.08, 3.66, 117.08]
     """
     counts = accesses(m, n, k, rows=rows, cols=cols, dataflow=dataflow)
     taken = cycles(m, n, k, rows=rows, cols=cols, dataflow=dataflow)

@@ -78,7 +78,8 @@ def test_resnet50(tmp_path: Path) -> None:
     assert [block.repeat for block in graph.blocks if block.repeat > 1] == [2, 3, 5, 2]
     first = graph.blocks[0].ops[0]
     assert first.dims == {"b": 1, "m": 2 * 112 * 112, "n": 64, "k": 3 * 7 * 7}
-    assert first.attrs == {"onnx": "Conv", "kernel": "7x7", "strides": "2x2", "pads": "3x3x3x3"}
+    expected = {"onnx": "Conv", "kernel": "7x7", "strides": "2x2", "pads": "3x3x3x3", "pixels": "112x112"}
+    assert first.attrs == expected
     assert first.input_bytes == (4 * 2 * 3 * 224 * 224, 4 * 64 * 147, 4 * 64)  # each pixel once, not 49 times
     pool = graph.blocks[0].ops[2]
     assert pool.attrs["onnx"] == "MaxPool"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil, isqrt
+
 from archsim.errors import InputError
 from archsim.mapping.fuse import Kernel
 from archsim.mapping.lowering.attention import AttentionShape, lower_attention
@@ -36,16 +38,40 @@ def _product(kernel: Kernel, target: Target, exact: bool) -> Lowered:
     else:
         rows, b_each = (dims["m"],) * dims["b"], dims["b"] > 1
     columns = sum(task.dims["n"] for task in kernel.tasks)
+    a_bytes, halo = _window(first, x) if "kernel" in first.attrs else (x.element_bytes, 0)
     width = _weight_width(kernel)
     shape = MatmulShape(
-        rows, columns, dims["k"], first.dtype, x.element_bytes, width, y.element_bytes,
+        rows, columns, dims["k"], first.dtype, a_bytes, width, y.element_bytes,
         convert_a=converted(first, x, target), convert_b=converted(first, w, target),
-        block_scaled=width > w.element_bytes,
+        block_scaled=width > w.element_bytes, halo=halo,
     )  # fmt: skip
     tiling = choose_tiling(target, shape)
     return lower_product(
         target, kernel.name, shape, tiling, ProductOperands(x.tensor, w.tensor, y.tensor, b_each), exact=exact
     )
+
+
+def _window(task: Task, x: Operand) -> tuple[float, int]:
+    """Of a convolution: bytes of x that an element of the expanded matrix stands for, and the halo of a tile in rows.
+
+    The input is fetched once and expanded inside the core. A tile of output rows shares ``kernel - stride`` input rows
+    with its neighbour, as many pixels as ``(kernel - stride) / stride`` output rows have. Images count as square where
+    the trace does not say how wide they are.
+    """
+    d = task.dims
+    elements = d["b"] * d["m"] * d["k"]
+    share = x.nbytes / elements if elements else x.element_bytes
+    kernel, stride = _first(task, "kernel", 0, 1), _first(task, "strides", 0, 1)
+    if share >= x.element_bytes or kernel <= stride:
+        return min(share, x.element_bytes), 0
+    width = _first(task, "pixels", -1, isqrt(d["m"]))
+    return share, min(ceil((kernel - stride) / stride * width), d["m"])
+
+
+def _first(task: Task, key: str, which: int, default: int) -> int:
+    """One of the sizes of an attribute like ``3x3``."""
+    size = str(task.attrs.get(key, "")).split("x")[which]
+    return int(size) if size.isdecimal() and 0 < len(size) < 10 else default
 
 
 def converted(task: Task, operand: Operand, target: Target) -> bool:

@@ -176,7 +176,10 @@ def lower_product(
     b_origin = (tiles.col[tile] * shape.k)[:, None] + k_begin * n[:, None]
     if operands.b_each:
         b_origin = b_origin + (tiles.product[tile] * shape.n * shape.k)[:, None]
-    table.load(load_a, spread, A, a_origin * a_bytes, m[:, None] * k_len * a_bytes)
+    a_rows = np.minimum(m + shape.halo, np.array(shape.m)[tiles.product[tile]])[:, None]
+    if shape.halo:  # the last tile's neighbours lie before it
+        a_origin = np.minimum(a_origin, sum(shape.m) * shape.k - a_rows * k_len)
+    table.load(load_a, spread, A, a_origin * a_bytes, a_rows * k_len * a_bytes)
     share = n[:, None] * k_len * b_bytes / pair
     table.load(load_b, spread, B, b_origin * b_bytes + (part % pair)[:, None] * share, share)
     busy = (np.where(m > 0, tiling.tm, 0), np.full_like(n, tiling.tn)) if target.whole_tiles else (m, n)

@@ -320,7 +320,8 @@ class _Importer:
             raise InputError(f"node '{node.name or node.output[0]}': a convolution of impossible shape")
         bias = self.value(node.input[2]) if len(node.input) > 2 else None
         rows = product((shape[0], *shape[2:]))
-        self.product(node, Size.of(group), rows, n, product(w.shape[1:]), x, w, bias, _conv_attrs(node, w))
+        attrs = _conv_attrs(node, w) | {"pixels": "x".join(str(size) for size in shape[2:])}
+        self.product(node, Size.of(group), rows, n, product(w.shape[1:]), x, w, bias, attrs)
 
     def conv_transposed(self, node: Any) -> None:
         x, w = self.need(node, 0), self.need(node, 1)
