@@ -183,8 +183,8 @@ def _conv(shapes: _Shapes, out: Argument | None, text: str) -> Work | None:
     groups = max(x[1] // w[1], 1)
     rows = out.elements // out.shape[1]
     bias = (2,) if len(shapes) > 2 and shapes[2] else ()
-    sides = {"kernel": w[2:], "pixels": out.shape[2:]}
-    attrs: dict[str, Attr] = {"onnx": "Conv"} | {name: "x".join(map(str, side)) for name, side in sides.items()}
+    attrs: dict[str, Attr] = {"onnx": "Conv"}
+    attrs |= {name: "x".join(map(str, side)) for name, side in (("kernel", w[2:]), ("pixels", out.shape[2:]))}
     return _matmul(groups, rows, w[0] // groups, math.prod(w[1:]), (0, 1, *bias), attrs)
 
 
