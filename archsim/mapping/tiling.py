@@ -134,7 +134,8 @@ class _Cuts:
 
 def chunk_bytes(tm: Ints, tn: Ints, tk: Ints, pair: Ints, shape: MatmulShape) -> Ints:
     """Scratchpad of one chunk of A and of this core's share of B."""
-    nbytes: Ints = (np.ceil((tm + shape.halo) * tk * shape.a_bytes) + np.ceil(tk * tn * shape.b_bytes / pair)).astype(np.int64)
+    a, b = (tm + shape.halo) * tk * shape.a_bytes, tk * tn * shape.b_bytes / pair
+    nbytes: Ints = (np.ceil(a) + np.ceil(b)).astype(np.int64)
     return nbytes
 
 
