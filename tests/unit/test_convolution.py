@@ -35,7 +35,7 @@ def read_of_input(chip: str, kernel: Kernel) -> float:
 @pytest.mark.parametrize("chip", ["custom-npu", "tpu-v3", "h100"])
 def test_a_three_by_three_convolution_reads_its_input_and_a_halo(chip):
     kernel = convolution(16, 56, 64, 64, 3, 1)
-    assert 1.0 < read_of_input(chip, kernel) < 3.0  # the expanded matrix would be 9
+    assert 1.0 < read_of_input(chip, kernel) < 4.0  # the expanded matrix would be 9; small tiles share more
 
 
 @pytest.mark.parametrize("chip", ["custom-npu", "h100"])
