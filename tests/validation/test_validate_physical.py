@@ -23,7 +23,7 @@ PROMISED = {
         "silicon", "memory", "package", "yield loss and test", "total",
     )},
     **{f"{chip} tpp": 0.1 for chip in ("h100", "h800", "a100", "a800", "h20", "rtx-4090")},
-    "h100 bf16": 12.5,  # 1.4 to 1.75 GHz around 1.6
+    "h100 bf16": 12.5, "a100 fp16": 12.5,  # sustained clocks: 1.4 to 1.75 GHz around 1.6
 }  # fmt: skip
 
 #: what the model does not reach, and why (docs/physical.md says more)
