@@ -130,7 +130,7 @@ def _latencies(delivery: Delivery, begin: int, now: int, running: bool, flits: i
 
 
 def zero_load_latency(routes: Routes, router: Router, pattern: Pattern, flits: int) -> float:
-    """Mean latency of a pattern in an empty network."""
+    """Mean latency of a pattern in an empty network, for messages of the first class."""
     network = routes.network
     cycles = np.append(network.link_cycles, np.zeros(network.nodes, dtype=np.int32))
     wires = np.add.reduceat(cycles[routes.channels], routes.start[:-1])
@@ -138,7 +138,7 @@ def zero_load_latency(routes: Routes, router: Router, pattern: Pattern, flits: i
     pairs = np.add.reduceat(way, routes.first[:-1]) / np.diff(routes.first)
     nodes = network.nodes
     if pattern.destination is None:
-        mean = pairs.reshape(nodes, nodes)[:, pattern.targets].mean()
+        mean = pairs[: nodes * nodes].reshape(nodes, nodes)[:, pattern.targets].mean()
     else:
         mean = pairs[np.arange(nodes) * nodes + pattern.destination].mean()
     return float(mean) + 3 + flits - 1

@@ -31,7 +31,7 @@ from archsim.errors import InputError
 from archsim.kernels._noc_cycle import NocCycleKernel
 from archsim.noc import NODE_CYCLES, Packets, Router, Routes, check_deadlock_free
 
-__all__ = ["CycleNetwork", "Delivery", "check_packets"]
+__all__ = ["CycleNetwork", "Delivery", "check_classes", "check_packets"]
 
 FOREVER = 2**62
 MAX_PACKETS = 2**29
@@ -60,6 +60,7 @@ class CycleNetwork:
 
     def __init__(self, routes: Routes, router: Router, *, seed: int = 0) -> None:
         check_deadlock_free(routes)
+        check_classes(routes, router)
         network = routes.network
         allowed = [sum(1 << vc for vc in range(low, high + 1)) for low, high in router.ranges(routes.halved)]
         out_rank, in_rank, node_rank = network.ranks
@@ -99,7 +100,7 @@ class CycleNetwork:
         check_packets(packets, self.routes, self.router, self.now)
         if self._packets + len(packets) > MAX_PACKETS:
             raise InputError(f"packets: at most {MAX_PACKETS} are simulated in one run.")
-        route = self.routes.pick(packets.source, packets.destination, self._rng)
+        route = self.routes.pick(packets.source, packets.destination, self._rng, packets.message_class)
         self._kernel.add(
             packets.created.astype(np.int64),
             packets.source.astype(np.int32),
@@ -138,6 +139,12 @@ class CycleNetwork:
         created, injected, arrived = (np.empty(self._packets, np.int64) for _ in range(3))
         self._kernel.times(created, injected, arrived)
         return Delivery(created, injected, arrived)
+
+
+def check_classes(routes: Routes, router: Router) -> None:
+    """Raise `InputError` if classes that have routes of their own would share virtual channels."""
+    if routes.classes not in (1, router.classes):
+        raise InputError(f"router: {router.classes} classes of messages, but routes for {routes.classes}.")
 
 
 def check_packets(packets: Packets, routes: Routes, router: Router, now: int) -> None:

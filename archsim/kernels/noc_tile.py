@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from archsim.errors import InputError
 from archsim.kernels._noc_tile import NocTileKernel
-from archsim.kernels.noc_cycle import Delivery, check_packets
+from archsim.kernels.noc_cycle import Delivery, check_classes, check_packets
 from archsim.noc import NODE_CYCLES, Packets, Router, Routes, check_deadlock_free
 
 __all__ = ["tile_run"]
@@ -49,6 +49,7 @@ def tile_run(
     69
     """
     check_deadlock_free(routes)
+    check_classes(routes, router)
     network, split = routes.network, 2 if routes.halved else 1
     router.ranges(routes.halved)  # refuses too few virtual channels
     check_packets(packets, routes, router, 0)
@@ -65,7 +66,7 @@ def tile_run(
     created = packets.created.astype(np.int64)
     injected, arrived = np.empty_like(created), np.empty_like(created)
     carried = np.zeros(links + 2 * nodes, dtype=np.int64)
-    route = routes.pick(packets.source, packets.destination, np.random.default_rng(seed))
+    route = routes.pick(packets.source, packets.destination, np.random.default_rng(seed), packets.message_class)
     kernel = NocTileKernel()
     kernel.run(
         (wires + 1 + np.where(out_of_node, 0, router.switch_cycles)).astype(np.int32),

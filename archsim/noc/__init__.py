@@ -11,7 +11,7 @@ from archsim.noc.deadlock import check_deadlock_free, waiting_cycle
 from archsim.noc.files import read_network, read_table
 from archsim.noc.network import MAX_ROUTERS, Network, join
 from archsim.noc.router import NODE_CYCLES, Router, zero_load_cycles
-from archsim.noc.routing import ANY, LOWER, ROUTINGS, UPPER, Routes, routes_for, routes_from_table
+from archsim.noc.routing import ANY, LOWER, ROUTINGS, UPPER, Routes, routes_by_class, routes_for, routes_from_table
 from archsim.noc.topologies import (
     concentrated_mesh,
     crossbar,
@@ -61,6 +61,7 @@ __all__ = [
     "read_packets",
     "read_table",
     "ring",
+    "routes_by_class",
     "routes_for",
     "routes_from_table",
     "torus",

@@ -39,7 +39,10 @@ def waiting_cycle(routes: Routes) -> list[int]:
     ends[routes.start[1:] - 1] = True
     here = np.flatnonzero(~ends)
     here = here[~ends[here + 1]]  # the channel into a node waits for nothing
-    holds, wants = routes.channels[here], routes.channels[here + 1]
+    # classes of messages have channels of their own
+    ends_of_class = routes.start[routes.first[routes.network.nodes**2 :: routes.network.nodes**2]]
+    own = 2 * links * np.searchsorted(ends_of_class, here, side="right")
+    holds, wants = routes.channels[here] + own, routes.channels[here + 1] + own
     have, want = routes.kinds[here], routes.kinds[here + 1]
     edges = []
     for a in (0, 1):
@@ -47,7 +50,7 @@ def waiting_cycle(routes: Routes) -> list[int]:
             both = ((have == ANY) | (have == a)) & ((want == ANY) | (want == b))
             edges.append(np.stack([holds[both] + a * links, wants[both] + b * links], axis=1))
     graph = np.unique(np.concatenate(edges), axis=0)
-    left = _peel(graph, 2 * links)
+    left = _peel(graph, 2 * links * routes.classes)
     if not len(left):
         return []
     following = dict(zip(left[:, 0].tolist(), left[:, 1].tolist(), strict=True))
@@ -57,7 +60,7 @@ def waiting_cycle(routes: Routes) -> list[int]:
     return [channel % links for channel in walk[walk.index(walk[-1]) : -1]]
 
 
-def _peel(graph: NDArray[np.int32], size: int) -> NDArray[np.int32]:
+def _peel(graph: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     """Take away edges into vertices that nothing leaves, until only cycles and ways between them are left."""
     while len(graph):
         leaves = np.bincount(graph[:, 0], minlength=size) > 0

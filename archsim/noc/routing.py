@@ -12,7 +12,7 @@ A pair may have several routes (O1TURN, ties on a torus, the ways up a tree); a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from archsim.errors import InputError
 from archsim.noc.network import Network
 
-__all__ = ["ANY", "LOWER", "ROUTINGS", "UPPER", "Routes", "routes_for", "routes_from_table"]
+__all__ = ["ANY", "LOWER", "ROUTINGS", "UPPER", "Routes", "routes_by_class", "routes_for", "routes_from_table"]
 
 LOWER, UPPER, ANY = 0, 1, 2
 
@@ -34,8 +34,8 @@ Way = list[tuple[int, int]]
 class Routes:
     """All routes as one CSR: those of the pair (source, destination) are `first[pair]..first[pair + 1]`.
 
-    Route r visits the channels `channels[start[r]:start[r + 1]]`, of kinds `kinds[...]`; pair = source * nodes +
-    destination.
+    Route r visits the channels `channels[start[r]:start[r + 1]]`, of kinds `kinds[...]`. `classes` of messages have
+    routes of their own; pair = (class * nodes + source) * nodes + destination.
     """
 
     network: Network
@@ -44,6 +44,7 @@ class Routes:
     start: NDArray[np.int64]
     channels: NDArray[np.int32]
     kinds: NDArray[np.int8]
+    classes: int = 1
 
     @property
     def halved(self) -> bool:
@@ -51,10 +52,15 @@ class Routes:
         return bool((self.kinds != ANY).any())
 
     def pick(
-        self, source: NDArray[np.int64], destination: NDArray[np.int64], rng: np.random.Generator
+        self,
+        source: NDArray[np.int64],
+        destination: NDArray[np.int64],
+        rng: np.random.Generator,
+        message_class: NDArray[np.int64] | int = 0,
     ) -> NDArray[np.int64]:
         """One route for each pair; drawn at random where a pair has several."""
-        pair = source * self.network.nodes + destination
+        kind = message_class if self.classes > 1 else 0
+        pair = (kind * self.network.nodes + source) * self.network.nodes + destination
         route: NDArray[np.int64] = self.first[pair]
         choice = self.first[pair + 1] - route
         if (choice > 1).any():
@@ -78,6 +84,25 @@ def routes_for(network: Network, routing: str, *, datelines: bool = True) -> Rou
         raise InputError(f"routing '{routing}' is unknown; legal are {', '.join(ROUTINGS)} (and a table from a file).")
     routes = _collect(network, routing, ROUTINGS[routing](network))
     return routes if datelines else replace(routes, kinds=np.full_like(routes.kinds, ANY))
+
+
+def routes_by_class(parts: Sequence[Routes]) -> Routes:
+    """Routes of their own for each class of messages, for example XY for what is read and YX for what is written."""
+    if len({id(part.network) for part in parts}) != 1 or any(part.classes != 1 for part in parts):
+        raise InputError("routes by class: need one set of routes for each class, all of the same network.")
+    first, start = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.int64)]
+    for part in parts:
+        first.append(part.first[1:] + first[-1][-1])
+        start.append(part.start[1:] + start[-1][-1])
+    return Routes(
+        parts[0].network,
+        " and ".join(part.routing for part in parts),
+        np.concatenate(first),
+        np.concatenate(start),
+        np.concatenate([part.channels for part in parts]),
+        np.concatenate([part.kinds for part in parts]),
+        len(parts),
+    )
 
 
 def routes_from_table(network: Network, table: Mapping[tuple[int, int], int]) -> Routes:

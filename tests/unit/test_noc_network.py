@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from archsim.engine.noc import run_bulk
 from archsim.errors import InputError
 from archsim.noc import (
     ANY,
@@ -22,9 +23,11 @@ from archsim.noc import (
     mesh,
     pattern_for,
     ring,
+    routes_by_class,
     routes_for,
     routes_from_table,
     torus,
+    write_packets,
 )
 
 
@@ -155,3 +158,25 @@ def test_halves_need_two_virtual_channels() -> None:
     with pytest.raises(InputError, match="leave 1 for each"):
         Router(vcs=2, classes=2).ranges(halved=True)
     assert Router(vcs=4, classes=2).ranges(halved=True)[ANY] == (0, 1)
+
+
+def test_classes_may_take_their_own_ways() -> None:
+    network = mesh(4, 4)
+    xy, yx = routes_for(network, "xy"), routes_for(network, "yx")
+    both = routes_by_class([xy, yx])
+    check_deadlock_free(both)  # on the same channels the two would lock
+    node = np.array([0, 0]), np.array([15, 15])
+    route = both.pick(*node, np.random.default_rng(1), np.array([0, 1]))
+    ways = [both.channels[both.start[r] : both.start[r + 1]].tolist() for r in route]
+    assert ways == [xy.of(0, 15)[0], yx.of(0, 15)[0]]
+    with pytest.raises(InputError, match="all of the same network"):
+        routes_by_class([xy, routes_for(mesh(3, 3), "xy")])
+
+
+def test_writes_to_a_column_of_memories_go_faster_along_yx() -> None:
+    # 56 cores write to all 8 memories of the west column: XY funnels everything into the column, YX does not
+    source, destination = (np.repeat(np.arange(64), 8), np.tile(np.arange(0, 64, 8), 64))
+    cores = source % 8 > 0
+    packets = write_packets(source[cores], destination[cores], np.full(cores.sum(), 8))
+    along_xy, along_yx = (run_bulk(routes_for(mesh(8, 8), r), Router(), packets).cycles for r in ("xy", "yx"))
+    assert along_yx < 0.6 * along_xy
