@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from archsim.validation.collective import COLLECTIVE
-from archsim.validation.hbm import HBM
+from archsim.validation.hbm import HBM, HBM_TILE
 from archsim.validation.noc import NOC
 from archsim.validation.npu import NPU
 from archsim.validation.op import OP
@@ -32,4 +32,6 @@ __all__ = [
     "suite_of",
 ]
 
-SUITES: dict[str, Suite] = {suite.name: suite for suite in (SYSTOLIC, NPU, HBM, NOC, COLLECTIVE, OP, PHYSICAL)}
+SUITES: dict[str, Suite] = {
+    suite.name: suite for suite in (SYSTOLIC, NPU, HBM, HBM_TILE, NOC, COLLECTIVE, OP, PHYSICAL)
+}

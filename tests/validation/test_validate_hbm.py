@@ -61,3 +61,11 @@ def test_a_row_that_makes_no_sense_is_refused_with_its_line(column: str, value: 
     table.columns[column][0] = value
     with pytest.raises(InputError, match=rf"(?s)dram_golden.csv:2: .*{text}"):
         SUITES["hbm"].references[0].compare(table)
+
+
+def test_the_tile_model_is_near_on_average_and_says_what_it_cannot_be_compared_with() -> None:
+    report = run_suite(SUITES["hbm-tile"], per_group=3)
+    assert (report.error("median_ape_pct") or 99.0) < 5.0
+    assert (report.error("mape_pct") or 99.0) < 10.0
+    assert any("DRAMsim3" in reason for reason in report.skipped)
+    assert (report.groups["row thrash"].max_ape_pct or 9.0) < 1.0

@@ -4,5 +4,6 @@ on their own parameters and streams."""
 from __future__ import annotations
 
 from archsim.validation.hbm.suite import HBM
+from archsim.validation.hbm.tile import HBM_TILE
 
-__all__ = ["HBM"]
+__all__ = ["HBM", "HBM_TILE"]

@@ -1,0 +1,67 @@
+"""Suite `hbm-tile`: the bandwidth of the tile model, which runs of whole models use, on the streams of the suite `hbm`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from archsim.kernels import MemoryModel
+from archsim.mapping.dram import tile_dram
+from archsim.program import Memory
+from archsim.validation.hbm.suite import HBM, Case, read_case
+from archsim.validation.report import Row
+from archsim.validation.suite import Outcome, Plan, Reference, Suite
+from archsim.validation.table import Table
+
+__all__ = ["HBM_TILE"]
+
+TRANSFER_BYTES = 4096
+BANK_QUEUES = "DRAMsim3 sorts requests into a queue for each bank; the tile model knows one queue over all banks"
+PACED = "the rate or the order of requests is set from outside, so that the bandwidth says little of the memory"
+
+
+def _why(case: Case) -> str:
+    if case.why:
+        return case.why
+    if not case.row.text("config_file").startswith("ram_"):
+        return BANK_QUEUES
+    return PACED if case.serial or case.separate or case.load is not None else ""
+
+
+def compare(table: Table) -> Outcome:
+    """Compare the utilisation at full load; requests that follow each other in memory are merged, as a DMA does."""
+    rows: list[Row] = []
+    reasons: list[str] = []
+    for case in map(read_case, table.records()):
+        why = _why(case)
+        if why:
+            reasons.append(why)
+            continue
+        dram = case.channels()
+        stream = case.stream(dram)
+        burst = dram.map.organisation.burst_bytes
+        starts = np.ones(len(stream.address), bool)
+        starts[1:] = (np.diff(stream.address) != burst) | (stream.write[1:] != stream.write[:-1])
+        starts |= stream.address % TRANSFER_BYTES == 0
+        first = np.flatnonzero(starts)
+        nbytes = np.diff(np.append(first, len(starts))) * burst
+        model = MemoryModel(Memory("memory", "memory", tile_dram(dram)))
+        _, done = model.access_many(0, stream.address[first], nbytes, stream.write[first])
+        got = nbytes.sum() / (int(done.max()) * 1e-12) / dram.peak_bytes_per_s
+        rows.append(Row(case.name, case.row.number("utilisation"), float(got), case.group))
+    return rows, reasons
+
+
+def plan(table: Table) -> Sequence[Plan]:
+    """Each row with its group; what is not compared has none."""
+    cases = [read_case(record) for record in table.records()]
+    return [Plan("" if _why(case) else case.group) for case in cases]
+
+
+HBM_TILE = Suite(
+    name="hbm-tile",
+    title="utilisation of DRAM channels (tile model) against Ramulator 2.1; the aim is a mean of 5 %",
+    references=(Reference(HBM.references[0].file, HBM.references[0].columns, compare, plan),),
+    band={"mape_pct": 10.0},
+)
