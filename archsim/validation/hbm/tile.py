@@ -1,4 +1,4 @@
-"""Suite `hbm-tile`: the bandwidth of the tile model, which runs of whole models use, on the streams of the suite `hbm`."""
+"""Suite `hbm-tile`: bandwidth of the tile model, which runs of whole models use, on the streams of the suite `hbm`."""
 
 from __future__ import annotations
 
