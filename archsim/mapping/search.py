@@ -14,7 +14,7 @@ from archsim.mapping.lowering.product import ProductOperands, lower_product, ste
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import MatmulShape, Tiling, score_tilings
 
-__all__ = ["candidates", "choose_tiling"]
+__all__ = ["candidates", "choose_tiling", "simulated_s"]
 
 #: candidates that are simulated, if their steps together are not more than this, and their scores within the share
 PROBES, PROBE_STEPS, PROBE_WITHIN = 6, 40_000, 1.3
@@ -32,7 +32,7 @@ def candidates(target: Target, shape: MatmulShape, keep: int = PROBES) -> list[t
         probed.append(tiling)
     if len(probed) < 2:
         return [(tiling, None) for tiling in ranked]
-    timed = [(_simulated_s(target, shape, tiling), place) for place, tiling in enumerate(probed)]
+    timed = [(simulated_s(target, shape, tiling), place) for place, tiling in enumerate(probed)]
     fastest: list[tuple[Tiling, float | None]] = [(probed[place], seconds) for seconds, place in sorted(timed)]
     return fastest + [(tiling, None) for tiling in ranked[len(probed) :]]
 
@@ -51,7 +51,8 @@ def _interpreter(target: Target) -> CompiledInterpreter:
     return CompiledInterpreter(target.machine)
 
 
-def _simulated_s(target: Target, shape: MatmulShape, tiling: Tiling) -> float:
+def simulated_s(target: Target, shape: MatmulShape, tiling: Tiling) -> float:
+    """Seconds of one tiling, alone on a fresh chip."""
     lowered = lower_product(target, "probe", shape, tiling, ProductOperands(0, 1, 2, len(shape.m) > 1))
     interpreter = _interpreter(target)
     interpreter.reset()

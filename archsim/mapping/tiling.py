@@ -80,7 +80,7 @@ class MatmulShape:
 
 @dataclass(frozen=True)
 class Tiling:
-    """One way to cut a product; sizes in elements, ``estimate_s`` by the closed form above."""
+    """One way to cut a product; sizes in elements; ``estimate_s`` and its ``parts`` by the closed form above."""
 
     tm: int
     tn: int
@@ -91,6 +91,7 @@ class Tiling:
     pair: int
     estimate_s: float
     bound: str
+    parts: tuple[tuple[str, float], ...] = ()
 
     def __str__(self) -> str:
         split = f", split-K {self.split_k}" if self.split_k > 1 else ""
@@ -132,11 +133,10 @@ class _Cuts:
         return _Cuts(*(getattr(self, field)[which] for field in self.__dataclass_fields__))
 
 
-def chunk_bytes(tm: Ints, tn: Ints, tk: Ints, pair: Ints, shape: MatmulShape) -> Ints:
+def chunk_bytes(tm: Ints | int, tn: Ints | int, tk: Ints | int, pair: Ints | int, shape: MatmulShape) -> Ints:
     """Scratchpad of one chunk of A and of this core's share of B."""
     a, b = (tm + shape.halo) * tk * shape.a_bytes, tk * tn * shape.b_bytes / pair
-    nbytes: Ints = (np.ceil(a) + np.ceil(b)).astype(np.int64)
-    return nbytes
+    return np.asarray(np.ceil(a) + np.ceil(b), dtype=np.int64)
 
 
 def chunk_vector_cycles(target: Target, shape: MatmulShape, m: Ints, n: Ints, k: Ints) -> Ints:
@@ -258,10 +258,12 @@ def score_tilings(target: Target, shape: MatmulShape, keep: int = 8) -> list[Til
     for i in order[: 16 * keep]:
         kind = (int(tm[i]), int(tn[i]), int(split[i]), int(pair[i]))
         bound = names[int(parts[:, i].argmax())]
+        shares = (*zip(names, parts[:, i].tolist(), strict=True), ("reduction", float(reduction_s[i])))
         best.setdefault(
             kind,
             Tiling(
-                kind[0], kind[1], int(tk[i]), int(slots[i]), kind[2], int(group_m[i]), kind[3], float(time[i]), bound
+                kind[0], kind[1], int(tk[i]), int(slots[i]), kind[2], int(group_m[i]), kind[3], float(time[i]), bound,
+                shares,
             ),
-        )
+        )  # fmt: skip
     return list(best.values())[:keep]

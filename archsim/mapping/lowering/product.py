@@ -31,7 +31,7 @@ from archsim.mapping.target import Target
 from archsim.mapping.tiling import MatmulShape, Tiling
 from archsim.models.vector import COSTS, VectorCost
 
-__all__ = ["ProductOperands", "lower_product", "step_count"]
+__all__ = ["ProductOperands", "lower_product", "step_count", "waves_of"]
 
 Ints = NDArray[np.int64]
 
@@ -83,6 +83,16 @@ def _enumerate(shape: MatmulShape, tiling: Tiling) -> _Tiles:
             columns.append((m, n, first_row + i * tiling.tm, j * tiling.tn, np.full(len(m), product)))
         first_row += rows
     return _Tiles(*(np.concatenate(parts).astype(np.int64) for parts in zip(*columns, strict=True)))
+
+
+def waves_of(shape: MatmulShape, tiling: Tiling, cores: int) -> Ints:
+    """For each tile of the first product, by row and column of tiles: which turn of its core computes it."""
+    tiles = _enumerate(shape, tiling)
+    first = tiles.product == 0
+    row, column = tiles.row[first] // tiling.tm, tiles.col[first] // tiling.tn
+    wave = np.zeros((int(row.max()) + 1, int(column.max()) + 1), dtype=np.int64)
+    wave[row, column] = np.flatnonzero(first) * tiling.split_k // cores
+    return wave
 
 
 @dataclass(frozen=True)

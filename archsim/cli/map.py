@@ -1,0 +1,108 @@
+"""`archsim map`: how a matrix product is cut into tiles on a chip, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from archsim.cli._common import console, emit_json, json_option
+
+__all__ = ["map_product"]
+
+
+@click.command("map")
+@click.argument("chip")
+@click.option("--gemm", required=True, metavar="M,N,K", help="Sizes of the product.")
+@click.option("--dtype", default="bf16", show_default=True, help="What is multiplied, and how operands are stored.")
+@click.option("--mapping", type=click.Path(path_type=Path), help="YAML of a pinned tiling: tm, tn, tk, and more.")
+@click.option("--top", type=click.IntRange(1, 100), default=6, show_default=True, help="Candidates to show.")
+@click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), help="Draw the tiles (.png, .svg, .pdf).")
+@json_option
+def map_product(
+    chip: str, gemm: str, dtype: str, mapping: Path | None, top: int, figure: Path | None, as_json: bool
+) -> None:
+    """Show how a product is cut on CHIP: the tiling, the times it was chosen by, and the runners-up.
+
+    `score` is the closed form, the slowest of the resources (all of them with --json) plus what cannot overlap;
+    `simulated` is what the engine says of the best few, everything cold. The fastest is taken.
+
+    \b
+    Examples:
+      archsim map h100 --gemm 4096,4096,4096
+      archsim map b200 --gemm 512,7168,2048 --dtype fp8 --figure tiles.png
+      archsim map a100 --gemm 64,12288,12288 --json
+      archsim map custom-npu --gemm 256,4096,4096 --mapping pinned.yaml
+    """
+    from archsim.errors import InputError
+    from archsim.hardware import load_chip
+    from archsim.mapping import MatmulShape, candidates, make_target
+    from archsim.mapping.pin import pinned, read_pin
+    from archsim.mapping.search import simulated_s
+    from archsim.trace.graph import DTYPE_BITS
+
+    sizes = gemm.split(",")
+    if len(sizes) != 3 or not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+        raise InputError(f"--gemm {gemm}: must be three whole numbers, at least 1, as in 4096,4096,4096")
+    if dtype not in DTYPE_BITS:
+        raise InputError(f"--dtype {dtype}: must be one of {', '.join(DTYPE_BITS)}")
+    m, n, k = (int(size) for size in sizes)
+    target = make_target(load_chip(chip))
+    width = DTYPE_BITS[dtype] / 8
+    shape = MatmulShape((m,), n, k, dtype, width, width, max(width, 2.0))
+    target.compute_dtype(dtype)
+    if mapping is None:
+        found = candidates(target, shape, keep=top)
+    else:
+        tiling = pinned(target, shape, read_pin(mapping), f"gemm {m} x {n} x {k}")
+        found = [(tiling, simulated_s(target, shape, tiling))]
+    chosen = found[0][0]
+    if figure is not None:
+        _draw(figure, chip, target.cores, shape, chosen)
+    rows = [
+        {
+            "tm": t.tm, "tn": t.tn, "tk": t.tk, "slots": t.slots, "split_k": t.split_k, "pair": t.pair,
+            "group_m": t.group_m, "bound": t.bound, "score_us": t.estimate_s * 1e6 or None,
+            "simulated_us": None if s is None else s * 1e6, "parts_us": {name: x * 1e6 for name, x in t.parts},
+        }
+        for t, s in found
+    ]  # fmt: skip
+    if as_json:
+        emit_json({"chip": chip, "m": m, "n": n, "k": k, "dtype": dtype, "pinned": mapping is not None,
+                   "chosen": rows[0], "runners_up": rows[1:]})  # fmt: skip
+        return
+    from rich.table import Table
+
+    out = console()
+    rounds = -(-m // chosen.tm) * -(-n // chosen.tn) * chosen.split_k / target.cores
+    out.print(f"{m} x {n} x {k} {dtype} on {chip}: {chosen}")
+    out.print(f"{rounds:.2f} waves of {target.cores} cores, tiles in raster order of {chosen.group_m} rows")
+    table = Table("tile", "split", "pair", "score", "simulated", "bound by", "then by", box=None, pad_edge=False)
+    for (t, _), row in zip(found, rows, strict=True):
+        second = sorted(t.parts, key=lambda part: -part[1])[1:2]
+        table.add_row(
+            f"{t.tm} x {t.tn} x {t.tk}", str(t.split_k), str(t.pair),
+            *("" if x is None else f"{x:.1f} us" for x in (row["score_us"], row["simulated_us"])),
+            t.bound, ", ".join(f"{name} {seconds * 1e6:.1f}" for name, seconds in second),
+        )  # fmt: skip
+    out.print(table)
+
+
+def _draw(figure: Path, chip: str, cores: int, shape: object, chosen: object) -> None:
+    from archsim.errors import InputError, write_atomically
+    from archsim.mapping import MatmulShape, Tiling
+    from archsim.mapping.lowering.product import waves_of
+    from archsim.report.tiles import draw_tiles
+
+    assert isinstance(shape, MatmulShape)
+    assert isinstance(chosen, Tiling)
+    if figure.suffix not in (".png", ".svg", ".pdf"):
+        raise InputError(f"--figure {figure}: must end in .png, .svg or .pdf")
+    wave = waves_of(shape, chosen, cores)
+    title = f"{shape.m[0]} x {shape.n} x {shape.k} on {chip}: tiles of {chosen.tm} x {chosen.tn}"
+    write_atomically(
+        figure,
+        lambda path: draw_tiles(path, wave, tile=(chosen.tm, chosen.tn), shape=(shape.m[0], shape.n), title=title,
+                                kind=figure.suffix[1:]),
+    )  # fmt: skip
+    click.echo(f"{figure}: written", err=True)

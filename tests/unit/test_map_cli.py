@@ -1,0 +1,72 @@
+"""`archsim map`: what it prints, pinned tilings, and one sentence for what is illegal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from archsim.cli.main import cli
+
+
+def archsim(*args: object) -> Result:
+    return CliRunner().invoke(cli, [str(arg) for arg in args])
+
+
+def test_the_fastest_candidate_is_taken_and_the_others_are_shown() -> None:
+    found = json.loads(archsim("map", "h100", "--gemm", "256,2560,8192", "--json").stdout)
+    timed = [row["simulated_us"] for row in (found["chosen"], *found["runners_up"]) if row["simulated_us"]]
+    assert len(timed) > 1
+    assert timed == sorted(timed)
+    assert found["chosen"]["parts_us"]["matrix"] > 0
+    assert "waves of 132 cores" in archsim("map", "h100", "--gemm", "256,2560,8192").stdout
+
+
+def test_the_picture_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "tiles.png"
+    assert archsim("map", "custom-npu", "--gemm", "300,500,128", "--figure", path).exit_code == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_pinned_tiling_is_the_one_that_is_timed(tmp_path: Path) -> None:
+    pin = tmp_path / "pin.yaml"
+    pin.write_text("tm: 64\ntn: 64\ntk: 64\n")
+    found = json.loads(archsim("map", "h100", "--gemm", "256,256,256", "--mapping", pin, "--json").stdout)
+    assert found["pinned"]
+    assert (found["chosen"]["tm"], found["chosen"]["tn"], found["runners_up"]) == (64, 64, [])
+    assert found["chosen"]["simulated_us"] > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tm: 512\ntn: 512\ntk: 64\n", "gemm 64 x 64 x 64: the pinned tiling 512 x 512 x 64 needs 1,048,576 B"),
+        ("tm: 128\ntn: 128\ntk: 4096\n", "needs 2 x 2,097,152 B of scratchpad, but a core of h100 has 233,472 B"),
+        ("tm: 64\ntn: 64\n", "tk is missing"),
+        ("tm: 64\ntn: 64\ntk: 0\n", "tk is 0, but must be a whole number, at least 1"),
+        ("tm: 64\ntn: 64\ntk: 64\nslot: 2\n", "slot: unknown key (did you mean 'slots'?)"),
+        ("tm: 64\ntn: 64\ntk: 64\npair: 2\n", "pairs 2 cores, but an instruction of h100 spans at most 1"),
+        ("tm: 64\ntn: 64\ntk: 64\nsplit_k: 2\n", "splits k 2 ways, but there are 1 chunks"),
+    ],
+)
+def test_an_illegal_pin_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    pin = tmp_path / "pin.yaml"
+    pin.write_text(text)
+    outcome = archsim("map", "h100", "--gemm", "64,64,64", "--mapping", pin)
+    assert outcome.exit_code == 2
+    assert message in outcome.stderr
+
+
+@pytest.mark.parametrize("sizes", ["64,64", "0,64,64", "a,b,c", "64,64,-1"])
+def test_bad_sizes_are_one_sentence(sizes: str) -> None:
+    outcome = archsim("map", "h100", "--gemm", sizes)
+    assert outcome.exit_code == 2
+    assert "must be three whole numbers" in outcome.stderr
+
+
+def test_a_type_that_the_unit_lacks_and_cannot_widen_is_named() -> None:
+    outcome = archsim("map", "h100", "--gemm", "64,64,64", "--dtype", "bf17")
+    assert outcome.exit_code == 2
+    assert "--dtype bf17: must be one of" in outcome.stderr
