@@ -207,7 +207,7 @@ class MemorySpec(Spec):
     mapping: MappingSpec | None = None
     """Of addresses within a channel; that of the standard if it is not given."""
     controller: ControllerSpec = ControllerSpec()
-    ecc_overhead: Share = 0.0
+    ecc_overhead: Annotated[float, Field(strict=True, ge=0, le=0.5)] = 0.0
     """Share of the capacity and of the bandwidth that error correction in band takes (none where it has its own
     pins)."""
     reserved: Size | None = None

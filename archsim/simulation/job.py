@@ -221,12 +221,12 @@ def candidates(
         plans = [plan for plan in plans if options.tp is not None or network.fits(Group(plan.tp))]
         network.parts(Group(plans[0].tp))  # refuses a degree that was asked for and does not lie on the fabric
     jobs = [_job(options, spec, where, trace, plan, fabric, target, network) for plan in plans]
-    fitting = [job for job in jobs if job.need.total <= spec.memory.capacity]
+    fitting = [job for job in jobs if job.need.total <= spec.memory.usable_capacity]
     if not fitting:
         least = min(jobs, key=lambda job: job.need.total)
         place = f"{where.name} ({least.plan})" if where else spec.name
         remedy = _remedy(spec, least.need, chips, options.quant)
-        require_fit(least.need, int(spec.memory.capacity), workload=trace.name, where=place, remedy=remedy)
+        require_fit(least.need, int(spec.memory.usable_capacity), workload=trace.name, where=place, remedy=remedy)
     return fitting
 
 
@@ -285,7 +285,7 @@ def _remedy(chip: ChipSpec, need: Footprint, chips: int, quant: str) -> str:
     total = need.total * chips
     fitting = [
         system for system in map(load_system, list_systems())
-        if system.chip == chip.name and system.chips > chips and system.chips * chip.memory.capacity > total
+        if system.chip == chip.name and system.chips > chips and system.chips * chip.memory.usable_capacity > total
     ]  # fmt: skip
     smallest = min(fitting, key=lambda system: system.chips, default=None)
     narrower = ", or narrower weights (--quant fp8)" if quant == "none" else ""

@@ -10,7 +10,7 @@ import pytest
 from archsim.errors import InputError
 from archsim.hardware import load_chip, load_memory_standard
 from archsim.kernels.dram_cycle import run_cycle
-from archsim.mapping.dram import dram_channels, dram_timing
+from archsim.mapping.dram import chip_dram, dram_channels, dram_timing
 from archsim.memory import make_stream
 from archsim.program.address_map import AddressMap, Organisation
 from archsim.program.dram import Controller
@@ -95,3 +95,9 @@ def test_the_standards_are_the_reference_configurations() -> None:
     hbm3, hbm4 = (dram_timing(load_memory_standard(name)) for name in ("hbm3", "hbm4"))
     assert (hbm3.rc, hbm3.wr, hbm3.faw, hbm3.wtr_l, hbm3.refi_pb) == (144, 66, 48, 20, 390)
     assert (hbm4.rcd_rd, hbm4.rfc, hbm4.ccd_r, hbm4.rtw) == (78, 1800, 4, 50)
+
+
+def test_codes_in_band_take_capacity_and_bandwidth() -> None:
+    plain, coded = load_chip("h100"), load_chip("h100", {"memory.ecc_overhead": "0.125", "memory.reserved": "2 GB"})
+    assert coded.memory.usable_capacity == pytest.approx(plain.memory.capacity * 0.875 - 2e9)
+    assert chip_dram(coded.memory).burst_ps == pytest.approx(chip_dram(plain.memory).burst_ps / 0.875, rel=1e-3)
