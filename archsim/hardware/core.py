@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from archsim.hardware.spec import Count, Dtype, Rate, Spec
-from archsim.units import Size
+from archsim.units import Size, Time
 
 __all__ = ["CoreSpec", "LocalMemory", "MatrixUnit", "Port", "SystolicArray", "TensorCore", "VectorUnit"]
 
@@ -78,6 +78,10 @@ class VectorUnit(Spec):
     """fp32 fused multiply-adds per cycle."""
     special_lanes: Count
     """Special functions (exp, rsqrt, reciprocal, ...) per cycle."""
+    threads: Count | None = None
+    """Threads that a core keeps in flight; together with `round_trip` what kernels with narrow loads are bound by."""
+    round_trip: Time | None = None
+    """From a load to the next of the same thread that waits for it, with all threads at it."""
 
 
 class LocalMemory(Spec):

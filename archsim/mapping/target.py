@@ -19,7 +19,7 @@ from archsim.mapping import noc
 from archsim.mapping.dram import chip_dram
 from archsim.models import matrix
 from archsim.models.attention import feed_cycles
-from archsim.models.vector import VectorCost, vector_cycles
+from archsim.models.vector import NarrowLoads, VectorCost, vector_cycles
 from archsim.physical import loaded_clock
 from archsim.program import Cache, Link, Machine, Memory, Resource, Unit, attoseconds_per_byte
 from archsim.trace.graph import DTYPE_BITS
@@ -198,6 +198,22 @@ class Target:
         return vector_cycles(
             elements, cost, lanes=unit.lanes, special=unit.special_lanes, access=access, in_turn=in_turn
         )
+
+    def row_seconds(self, loads: NarrowLoads, cols: int, rows: int, *, cached: bool) -> float:
+        """Seconds that one core waits for each of ``rows`` rows beyond one load of it; 0 where nothing is known.
+
+        With fewer blocks than a core holds the latency lies between that of an idle memory and of a busy one; of what
+        the cache holds it is shorter by the way to the memory behind it.
+        """
+        unit, memory = self.chip.core.vector, self.chip.memory
+        if unit.threads is None or unit.round_trip is None:
+            return 0.0
+        most = max(unit.threads // loads.block(cols), 1)
+        blocks = min(-(-rows // self.cores), most)
+        behind = memory.latency + memory.standard.timings.trcd + memory.standard.timings.tcl if cached else 0.0
+        idle_s, busy_s = max(self.memory_latency_s - behind, 0.0), max(unit.round_trip - behind, 0.0)
+        latency = idle_s + max(busy_s - idle_s, 0.0) * blocks / most
+        return max(loads.trips(cols) - 1, 0.0) * latency / blocks
 
     def tile_floor(self) -> tuple[int, int, int]:
         """Smallest (m, n, k) worth a tile: the unit's natural step."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COSTS", "VectorCost", "vector_cycles"]
+__all__ = ["COSTS", "NarrowLoads", "VectorCost", "vector_cycles"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,47 @@ class VectorCost:
 
     def __add__(self, other: VectorCost) -> VectorCost:
         return VectorCost(self.simple + other.simple, self.special + other.special, self.access + other.access)
+
+
+@dataclass(frozen=True)
+class NarrowLoads:
+    """How a kernel with a block of threads for each row moves it, where its loads are too narrow to fill the memory.
+
+    Equation (Little's law, with what a block has in flight)::
+
+        trips = ceil(cols / (threads width)) per_pass + per_row,   seconds per row and core = trips latency / blocks
+    threads = min(threads, cols / width)
+
+    ========== ============================================================ ======
+    symbol     meaning                                                      unit
+    ========== ============================================================ ======
+    threads    of the block that works on one row, at most                  1
+    width      elements that a thread loads in one pass                     1
+    per_pass   loads of a pass that wait for each other                     1
+    per_row    round trips once a row: reductions, positions                1
+    latency    of a load under load                                         s
+    blocks     that a core works on at a time                               1
+    ========== ============================================================ ======
+
+    Assumptions: the compiler does not move loads of one pass before the end of the pass before.
+    Not modelled: second passes over a row, which find it in the core's memory.
+
+    >>> NarrowLoads(threads=1024, per_row=1).trips(4096)
+    5.0
+    """
+
+    threads: int
+    width: int = 1
+    per_pass: float = 1.0
+    per_row: float = 0.0
+
+    def trips(self, cols: int) -> float:
+        """Round trips of one row."""
+        return -(-cols // (self.block(cols) * self.width)) * self.per_pass + self.per_row
+
+    def block(self, cols: int) -> int:
+        """Threads of the block that works on a row."""
+        return max(min(self.threads, cols // self.width), 1)
 
 
 #: operations per element of each vector function (elements = rows x cols of its dims)

@@ -14,7 +14,7 @@ import numpy as np
 
 from archsim.mapping.lowering.table import Lowered, StepTable
 from archsim.mapping.target import Target
-from archsim.models.vector import VectorCost
+from archsim.models.vector import NarrowLoads, VectorCost
 
 __all__ = ["Stream", "lower_rows"]
 
@@ -34,11 +34,12 @@ class Stream:
 def lower_rows(
     target: Target, name: str, rows: int, inputs: Sequence[Stream], outputs: Sequence[Stream],
     work: Sequence[tuple[int, VectorCost]], *, in_turn: bool = False, slots: int = SLOTS,
+    loads: NarrowLoads | None = None, cols: int = 0,
 ) -> Lowered:  # fmt: skip
     """The Program of a kernel over ``rows`` rows; ``work`` lists (elements, cost) of each fused operator.
 
     in_turn: barriers keep the pipes of the vector unit from working at the same time. slots: blocks of a core that are
-    in the scratchpad at once.
+    in the scratchpad at once. loads: how rows of ``cols`` elements are moved, if not as fast as the memory allows.
     """
     cores = target.cores
     per_row = max(sum(s.nbytes for s in (*inputs, *outputs)) / rows, 1e-9)
@@ -59,6 +60,10 @@ def lower_rows(
         for n, cost in work
         if cost.simple or cost.special
     )
+    if loads:
+        cached = sum(s.nbytes for s in (*inputs, *outputs)) <= target.cache_bytes
+        waiting = np.ceil((end - begin) * (target.row_seconds(loads, cols, rows, cached=cached) * target.clock))
+        cycles = np.maximum(cycles, waiting.astype(np.int64))
     table.vector(compute, core, np.broadcast_to(np.asarray(cycles), compute.shape))
     for i, stream in enumerate(streams):
         origin = begin * stream.nbytes // rows

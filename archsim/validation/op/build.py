@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel, AttentionShape
 from archsim.mapping.tiling import MatmulShape
-from archsim.models.vector import COSTS
+from archsim.models.vector import COSTS, NarrowLoads
 from archsim.trace.graph import DTYPE_BITS
 from archsim.validation.op.case import Attention, Kernel, Product, Vector
 from archsim.validation.op.dtypes import Format
@@ -163,14 +163,27 @@ def _quantise(rows: int, cols: int, source: int, result: int, form: Format) -> V
 
 
 def elementwise(
-    rows: int, cols: int, function: str, *, inputs: int = 1, table: bool = False, whole_rows: bool = False
+    rows: int,
+    cols: int,
+    function: str,
+    *,
+    inputs: int = 1,
+    table: bool = False,
+    whole_rows: bool = False,
+    loads: NarrowLoads | None = None,
 ) -> tuple[Kernel, ...]:
-    """A vector kernel of ``inputs`` streams in and one out; whole_rows: it reduces along the row."""
+    """A vector kernel of ``inputs`` streams in and one out; whole_rows: it reduces along the row.
+
+    loads: how its threads move a row, with a block of threads each.
+    """
     size = rows * cols
     source = W if table else X
+    if loads and not whole_rows and loads.threads * loads.width < cols and table:  # a block for each part of a row
+        rows, cols = -(-size // (loads.threads * loads.width)), loads.threads * loads.width
     return (
         Vector(
-            rows if whole_rows else -(-size // ANY_ROW), ((source, inputs * size * WIDE),), ((Y, size * WIDE),),
-            ((size, COSTS[function]),),
+            rows if whole_rows or loads else -(-size // ANY_ROW),
+            ((source, inputs * size * WIDE),), ((Y, size * WIDE),),
+            ((size, COSTS[function]),), loads=loads, cols=cols,
         ),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.target import ps
 from archsim.mapping.tiling import MatmulShape
-from archsim.models.vector import VectorCost
+from archsim.models.vector import NarrowLoads, VectorCost
 from archsim.validation.op.sources import Source
 
 __all__ = ["Attention", "Case", "Kernel", "Product", "Vector", "simulate_us", "target_of", "too_fast"]
@@ -98,10 +98,15 @@ class Vector:
     outputs: tuple[tuple[int, float], ...]
     work: tuple[tuple[int, VectorCost], ...] = ()
     in_turn: bool = False
+    loads: NarrowLoads | None = None
+    cols: int = 0
 
     def lower(self, target: Target) -> Lowered:
         read, written = ([Stream(t, round(n)) for t, n in side if round(n)] for side in (self.inputs, self.outputs))
-        return lower_rows(target, "rows", self.rows, read, written, self.work, in_turn=self.in_turn)
+        return lower_rows(
+            target, "rows", self.rows, read, written, self.work, in_turn=self.in_turn, loads=self.loads,
+            cols=self.cols,
+        )  # fmt: skip
 
     @property
     def nbytes(self) -> float:
@@ -185,7 +190,7 @@ def simulate_us(case: Case) -> float:
     for bases in (warm, again) if target.cache_bytes and not source.flushed else (warm,):
         records = session.run(_launches(case.kernels, lowered, bases, target))
     begin = records[0].ready_ps if source.first_gap else records[0].start_ps
-    return (records[-1].end_ps - begin) * 1e-6
+    return (records[-1].end_ps - begin) * 1e-6 + source.host_us.get(case.operator, 0.0)
 
 
 def _cold(case: Case, sizes: dict[int, int], target: Target) -> frozenset[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from archsim.validation.op import build
 from archsim.validation.op.case import Case, target_of
 from archsim.validation.op.dtypes import format_of, width
-from archsim.validation.op.readers import NO_SOURCE, appends, chip_of, formats_of, multiplied, no_preset
+from archsim.validation.op.readers import NO_SOURCE, appends, chip_of, formats_of, is_gpu, multiplied, no_preset
 from archsim.validation.op.sources import mla_kernel, phase_kernel, source_of
 from archsim.validation.table import Record
 
@@ -67,7 +67,8 @@ def read_published(row: Record) -> Case | str:
             kernels = build.attention(
                 batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, dtype=multiplies, causal=causal,
                 kv_bytes=kv_bytes, cache_bytes=None if operator == "attention_fwd" else kv_bytes,
-                kernel=phase_kernel(source, phase), append=phase == "prefill" or not appends(chip, multiplies),
+                append=phase == "prefill" or not appends(chip, multiplies),
+                kernel=phase_kernel(source, phase, gpu=is_gpu(chip)),
             )  # fmt: skip
         if operator != "attention_fwd":
             dtype += f"/kv {(held or 'bf16').replace('bfloat16', 'bf16')}"

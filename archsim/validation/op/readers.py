@@ -84,7 +84,8 @@ def read_attention(row: Record) -> Case | str:
     dtype = multiplied(chip, form.dtype, held)
     kernels = build.attention(
         batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype, kv_bytes=held or DTYPE_BITS[dtype] / 8,
-        cache_bytes=held, append=phase == "prefill" or not appends(chip, dtype), kernel=phase_kernel(source, phase),
+        cache_bytes=held, append=phase == "prefill" or not appends(chip, dtype),
+        kernel=phase_kernel(source, phase, gpu=is_gpu(chip)),
     )  # fmt: skip
     dtype = _label(row.text("dtype")) + (f"/kv {_label(row.text('kv_dtype'))}" if graphs else "")
     name = f"{chip} attention {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads}"
@@ -94,6 +95,11 @@ def read_attention(row: Record) -> Case | str:
 def multiplied(chip: str, dtype: str, held: float | None) -> str:
     """The type that is multiplied: TensorRT-LLM multiplies fp8 where keys and values are held so and the chip can."""
     return "fp8" if held == 1 and "fp8" in formats_of(chip) else dtype
+
+
+def is_gpu(chip: str) -> bool:
+    """Whether the matrix units are tensor cores, which the documented kernels are written for."""
+    return target_of(chip).chip.core.matrix.kind == "tensor_core"
 
 
 def appends(chip: str, dtype: str) -> bool:
@@ -174,12 +180,16 @@ def read_rows(row: Record) -> Case | str:
     if source.name == "LLMServingSim" and chip != "tpu-v6e" and operator in EAGER_OPERATORS:
         return EAGER
     group, function, streams, whole_rows = FUNCTIONS[operator]
+    loads = source.loads.get(group)
     if "phi-2" in row.text("model"):  # the one model here with LayerNorm, and an activation without a gate
         function, streams = {"rms": ("layer", 1), "silu_mul": ("gelu", 1)}.get(function, (function, streams))
+        loads = None  # PyTorch's, whose loads are wide
     rows, cols = row.integer("rows"), row.integer("cols")
     if not row.number("latency_us"):
         return "the time is 0 in the resolution of the source"
-    kernels = build.elementwise(rows, cols, function, inputs=streams, table=function == "copy", whole_rows=whole_rows)
+    kernels = build.elementwise(
+        rows, cols, function, inputs=streams, table=function == "copy", whole_rows=whole_rows, loads=loads
+    )  # fmt: skip
     weights = frozenset({build.W}) if function == "copy" else frozenset()
     form = format_of(row.text("dtype"), formats_of(chip))
     dtype = form.dtype if isinstance(form, Format) else row.text("dtype")
