@@ -98,6 +98,7 @@ COSTS: dict[str, VectorCost] = {
     # for 256 elements.
     "rotate_append": VectorCost(24.0, 0.0, 88 * 128 / 256),
     "online_softmax": VectorCost(4.0, 1.0),  # the same per score of a flash-attention tile
+    "narrow": VectorCost(2.0, 0.0),  # convert, permute
     "argmax": VectorCost(1.0, 0.0),
     "quantise": VectorCost(3.0, 0.0),  # absolute maximum, scale, convert
     "promote": VectorCost(1.0, 0.0),  # one fused multiply-add of a partial sum, its scale, and the sum so far

@@ -30,7 +30,7 @@ from archsim.mapping.lowering.attention_cut import (
     choose_cut,
     overlaps,
     packed_rows,
-    softmax_cost,
+    softmax_cycles,
     tile_height,
 )
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
@@ -94,7 +94,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     height = tile_height(target, shape)
     rows = rows if height is None else np.full_like(rows, height)
     table.multiply(score, spread, rows, cut.keys, shape.d_qk, shape.dtype, fed=True)
-    vector = target.vector_cycles(rows * cut.keys, softmax_cost(shape, cut.keys), in_turn=overlap)
+    vector = softmax_cycles(target, shape, rows, cut.keys)
     if shape.convert:
         read = keys * (shape.d_qk + (0 if shape.kv_shared else shape.d_v))
         vector = vector + target.vector_cycles(read, COSTS["dequantise"])

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from archsim.errors import InputError
 from archsim.mapping.target import Target
 from archsim.models.attention import block_time
 from archsim.models.vector import COSTS, VectorCost
+from archsim.trace.graph import DTYPE_BITS
 
 __all__ = [
     "ANY_KERNEL",
@@ -21,9 +23,11 @@ __all__ = [
     "choose_cut",
     "overlaps",
     "packed_rows",
-    "softmax_cost",
+    "softmax_cycles",
     "tile_height",
 ]
+
+Ints = NDArray[np.int64]
 
 #: chunks of keys that a core holds at most, one in use and the others on their way
 MAX_SLOTS = 4
@@ -45,8 +49,8 @@ class AttentionKernel:
     pack: most query heads that can share a tile of keys in decode; larger groups are worked on head by head.
     split: keys may be split over cores. partials: results are partial, and merged, even where nothing was split.
     whole: blocks that the mask hides are worked on as well.
-    fixed: its tiles of queries have one height, which is worked on whole: two instructions of an asynchronous matrix
-    unit, four warps of a synchronous one.
+    fixed: its tiles have one size, which is worked on whole: the queries of two instructions of an asynchronous matrix
+    unit and 128 keys, or those of four warps of a synchronous one and 64 keys (half where the scratchpad is short).
     persistent: loads for the next block of queries are under way while this one ends; otherwise blocks of threads
     follow each other, each from its loads to its store.
     """
@@ -129,15 +133,24 @@ def overlaps(target: Target, shape: AttentionShape) -> bool:
     return shape.kernel.overlap and target.asynchronous
 
 
-def softmax_cost(shape: AttentionShape, keys: int) -> VectorCost:
-    """Operations for one score: the softmax, and its share of rescaling the output once a block."""
-    rescale = VectorCost(shape.d_v / keys, 0.0)
-    return COSTS["online_softmax"] + rescale
+def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys: int) -> Ints:
+    """Cycles of the vector unit for a block: the softmax with the rescaling of the output, then narrowing what results.
+
+    Probabilities of 8 bits are converted and permuted into the layout of an operand after the exponentials.
+    """
+    scores = np.asarray(rows, dtype=np.int64) * keys
+    cost = COSTS["online_softmax"] + VectorCost(shape.d_v / keys, 0.0)
+    cycles = target.vector_cycles(scores, cost, in_turn=overlaps(target, shape))
+    if DTYPE_BITS[target.compute_dtype(shape.dtype)] < 16:
+        cycles = cycles + target.vector_cycles(scores, COSTS["narrow"])
+    return cycles
 
 
 def choose_cut(target: Target, shape: AttentionShape) -> Cut:
     """The cut with the least estimated time; ties go to the larger tile."""
-    found = list(_rated(target, shape, BLOCKS)) or list(_rated(target, shape, SMALL_BLOCKS))
+    found: list[tuple[float, Cut]] = []
+    for blocks in _block_choices(target, shape):
+        found = found or list(_rated(target, shape, blocks))
     if not found:
         need = 2 * 16 * shape.d_qk * shape.q_bytes + 2 * 16 * (shape.k_bytes + shape.v_bytes)
         raise InputError(
@@ -150,6 +163,13 @@ def choose_cut(target: Target, shape: AttentionShape) -> Cut:
     return max((cut for time, cut in found if time <= close), key=lambda cut: (cut.rows * cut.keys, -cut.splits))
 
 
+def _block_choices(target: Target, shape: AttentionShape) -> tuple[tuple[int, ...], ...]:
+    """Keys of a block that may be tried, in order of preference: the next choice only where nothing of one fits."""
+    if tile_height(target, shape) is None:
+        return BLOCKS, SMALL_BLOCKS
+    return ((128,), (64,), SMALL_BLOCKS) if target.asynchronous else ((64,), SMALL_BLOCKS)
+
+
 def _rated(target: Target, shape: AttentionShape, blocks: Sequence[int]) -> Iterator[tuple[float, Cut]]:
     """The legal cuts with blocks of these sizes, each with an estimate of its time in seconds."""
     packed = packed_rows(shape)
@@ -160,7 +180,7 @@ def _rated(target: Target, shape: AttentionShape, blocks: Sequence[int]) -> Iter
     height = tile_height(target, shape)
     for rows, keys in product((height,) if height else SIZES, blocks):
         too_high = not height and rows > SIZES[0] and rows >= 2 * packed
-        if too_high or (keys > blocks[0] and keys >= 2 * seen):
+        if too_high or (keys > min(blocks) and keys >= 2 * seen):
             continue
         slots, queries = 0, 2 if shape.kernel.persistent else 1
         while slots < 2 and queries:  # a second block of queries waits where it can
@@ -188,8 +208,7 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     chunks = part / cut.keys + 0.5 if causal else np.ceil(part / cut.keys)
     m, n, k = np.array([height, height]), np.array([cut.keys, shape.d_v]), np.array([shape.d_qk, cut.keys])
     scores, value = (float(c) / target.matrix_clock for c in target.fed_cycles(m, n, k, shape.dtype))
-    cost = softmax_cost(shape, cut.keys)
-    softmax = float(target.vector_cycles(height * cut.keys, cost, in_turn=overlap)) / target.clock
+    softmax = float(softmax_cycles(target, shape, height, cut.keys)) / target.clock
     block = block_time(scores, softmax, value, overlap=overlap)
     port = cut.keys * width / target.port_read_bytes_per_s
     load = max(items / target.cores, 1.0)
