@@ -109,10 +109,11 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     # position of a chunk in its core's sequence, to find who used its slot and its score tile before
     in_core = np.lexsort((np.arange(len(item)), spread))
     rank = np.arange(len(item)) - np.searchsorted(spread[in_core], spread[in_core])
-    for depth, waiting in ((cut.slots, (load_k, load_v)), (2 if overlap else 1, (score,))):
+    # keys make room once they are scored, unless they are values as well
+    waits = ((cut.slots, load_k, value if shape.kv_shared else score), (cut.slots, load_v, value))
+    for depth, step, user in (*waits, (2 if overlap else 1, score, value)):
         has = rank >= depth
-        for steps in waiting:
-            table.after(steps[in_core[has]], value[in_core[np.flatnonzero(has) - depth]])
+        table.after(step[in_core[has]], user[in_core[np.flatnonzero(has) - depth]])
     if overlap:  # the warps issue the next scores before they turn to P V, and then work on those scores
         later = np.flatnonzero(j >= 1)
         table.after(score[later], softmax[later - 1])

@@ -114,6 +114,22 @@ def mla_decode(
     return _offsets(batch), append, Attention(shape, (X, K, K, Y))
 
 
+def mla_sparse(
+    queries: int, keys: int, heads: int, kv_bytes: float, *, kernel: AttentionKernel = ANY_KERNEL
+) -> tuple[Kernel, ...]:
+    """DeepSeek-V3.2's attention: absorbed, every query over the keys that an indexer has chosen for it.
+
+    In prefill, where neighbouring queries choose many of the same keys, they are found in the cache; a query of decode
+    has its own, in narrower elements.
+    """
+    batch, q_len = (1, queries) if kv_bytes == WIDE else (queries, 1)
+    shape = AttentionShape(
+        batch, q_len, keys, heads, 1, 576, 512, False, None, True, "bf16", WIDE, kv_bytes, WIDE,
+        convert=kv_bytes < WIDE, kernel=kernel,
+    )  # fmt: skip
+    return (Attention(shape, (X, K, K, Y)),)
+
+
 def moe(
     rows: Sequence[int], *, tokens: int, hidden: int, inner: int, experts: int, top_k: int, form: Format
 ) -> tuple[tuple[Kernel, ...], frozenset[int]]:

@@ -11,6 +11,7 @@ from archsim.errors import InputError
 from archsim.hardware import load_chip
 from archsim.mapping import Lowered, Target, choose_tiling, make_target
 from archsim.mapping.lowering.attention import AttentionShape, lower_attention
+from archsim.mapping.lowering.attention_cut import packed_rows
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.target import ps
@@ -71,6 +72,12 @@ class Attention:
     def flops(self) -> float:
         s = self.shape
         return 2.0 * s.batch * s.heads * s.q_len * self.mean_keys * (s.d_qk + s.d_v)
+
+    @property
+    def steps(self) -> float:
+        """About how many steps lowering makes of it, in tiles of 128 queries and 64 keys."""
+        s, packed = self.shape, packed_rows(self.shape)
+        return 5 * (s.batch * s.heads * s.q_len // packed) * -(-packed // 128) * self.mean_keys / 64
 
     @property
     def mean_keys(self) -> float:
@@ -140,8 +147,7 @@ class Case:
     @property
     def steps(self) -> float:
         """About how many steps lowering makes of the attention in it; products are cut to a bounded number."""
-        shapes = [kernel for kernel in self.kernels if isinstance(kernel, Attention)]
-        return sum(5 * k.shape.batch * k.shape.heads * -(-k.shape.q_len // 128) * k.mean_keys / 64 for k in shapes)
+        return sum(kernel.steps for kernel in self.kernels if isinstance(kernel, Attention))
 
 
 @cache

@@ -6,14 +6,18 @@ from archsim.validation.op import build
 from archsim.validation.op.case import Case, target_of
 from archsim.validation.op.dtypes import format_of, width
 from archsim.validation.op.readers import NO_SOURCE, appends, chip_of, formats_of, is_gpu, multiplied, no_preset
-from archsim.validation.op.sources import mla_kernel, phase_kernel, source_of
+from archsim.validation.op.sources import Source, mla_kernel, phase_kernel, source_of
 from archsim.validation.table import Record
 
 __all__ = ["read_published"]
 
+#: sparse attention of DeepSeek-V3.2: (queries, bytes of a cached element); where the source gives no number of queries,
+#: so many that the rate no longer depends on them. A token in fp8 takes 656 B, its scales and 64 rotated dims in bf16
+SPARSE = {"mla_prefill_sparse": (1024, 2.0), "mla_decode_sparse_fp8kv": (256, 656 / 576)}
 OPERATORS = {"gemm", "grouped_gemm_contiguous", "grouped_gemm_masked", "attention_fwd", "attention_prefill",
              "attention_decode", "mla_decode", "mla_prefill"}  # fmt: skip
 SECOND = "a second figure of the run of another row"
+UNFINISHED = "a kernel that its authors call not well optimised yet"
 OLDER = "an implementation that is not the fastest one published for this chip"
 
 
@@ -24,8 +28,8 @@ def read_published(row: Record) -> Case | str:
         return no_preset(row.text("chip"))
     if operator.startswith(("nccl", "moe_", "p2p")):
         return "communication between chips, which is no operator of one"
-    if operator not in OPERATORS:
-        return f"the operator '{operator}' (a training pass, sparse attention, or without a shape) is not modelled"
+    if operator not in OPERATORS and operator not in SPARSE:
+        return f"the operator '{operator}' (a training pass, or one without a shape) is not modelled"
     if unit not in ("us", "TFLOPS"):
         return SECOND
     if "gemm" in operator and not all(row.text(name) for name in "MNK"):
@@ -33,6 +37,10 @@ def read_published(row: Record) -> Case | str:
     source = source_of(row.text("source"))
     if source is None:
         return NO_SOURCE
+    if "not well optimised" in row.text("notes"):
+        return UNFINISHED
+    if operator in SPARSE:
+        return _sparse(row, chip, source)
     if operator == "attention_fwd" and not row.text("notes").startswith("FA3"):
         return OLDER
     math, _, held = row.text("dtype").partition(", KV ")
@@ -76,3 +84,14 @@ def read_published(row: Record) -> Case | str:
     expected_us = value if unit == "us" else flops / value * 1e-6
     name = f"{row.text('id')} {chip} {label} {dtype} {shape}"
     return Case(name, chip, label, dtype, kernels, expected_us, source, weights)
+
+
+def _sparse(row: Record, chip: str, source: Source) -> Case:
+    """A row of FlashMLA's sparse kernels, which are published as a rate."""
+    operator, heads, keys = row.text("op"), row.integer("heads"), row.integer("seq_kv")
+    queries, kv_bytes = SPARSE[operator]
+    kernels = build.mla_sparse(queries, keys, heads, kv_bytes, kernel=source.attention)
+    label = "mla prefill" if operator == "mla_prefill_sparse" else "mla decode"
+    flops = 2.0 * queries * heads * keys * (576 + 512)
+    name = f"{row.text('id')} {chip} sparse {label} {queries} queries x {keys} keys h{heads}"
+    return Case(name, chip, label, "bf16 sparse", kernels, flops / row.number("value") * 1e-6, source)

@@ -43,7 +43,7 @@ class Source:
     first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
     count. weight_copies: how many copies of the weights its loop goes round; they are read from memory when all of them
     together exceed the cache. flushed: everything comes from memory.
-    loads: vector kernels with narrow loads. host_us: what the host spends on a call, by operator, where it is published.
+    loads: vector kernels with narrow loads. host_us: what the host spends on a call, by operator, if it is published.
     """
 
     name: str
@@ -115,6 +115,10 @@ SOURCES = (
         "DeepGEMM", r"DeepGEMM", False,
         "kernel time by Kineto with the cache flushed before every run",
         flushed=True,
+    ),
+    Source(
+        "FlashMLA", r"FlashMLA", True,
+        "period of a loop of calls over the same operands, queued ahead, so the device's gap is in it",
     ),
     Source(
         "FlashAttention", r"flash-attention", True,

@@ -1,0 +1,87 @@
+"""The stages of a tile of attention: who waits for whom, and what a kernel's way of being written costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from archsim.engine import CompiledInterpreter
+from archsim.hardware import load_chip
+from archsim.mapping import Target, make_target
+from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel, AttentionShape, lower_attention
+from archsim.mapping.lowering.attention_cut import choose_cut, softmax_cycles
+from archsim.mapping.lowering.rows import Stream, lower_rows
+from archsim.models.attention import block_time
+from archsim.models.vector import NarrowLoads
+
+A100, H100 = make_target(load_chip("a100")), make_target(load_chip("h100"))
+TURNS = AttentionKernel(overlap=False, fixed=True)
+
+
+def shape(q_len: int, kv_len: int, *, heads: int = 16, kernel: AttentionKernel = ANY_KERNEL) -> AttentionShape:
+    """Heads that share one key/value head, so that keys come from the cache."""
+    return AttentionShape(1, q_len, kv_len, heads, 1, 128, 128, False, None, False, "bf16", 2.0, 2.0, kernel=kernel)
+
+
+def seconds(target: Target, attention: AttentionShape) -> float:
+    program = lower_attention(target, "attention", attention, (0, 1, 2, 3)).program
+    run = CompiledInterpreter(target.machine).run(program, 0, [i << 34 for i in range(len(program.regions))])
+    return run.end_ps * 1e-12
+
+
+def test_a_synchronous_unit_is_fed_between_its_products() -> None:
+    """128 x 128 x 128 on an A100: 2048 cycles of products, and eight groups of 16 rows that read 32 KiB each."""
+    m = np.array([128])
+    assert A100.matrix_cycles(m, m, m, "bf16").tolist() == [2048]
+    assert A100.fed_cycles(m, m, m, "bf16").tolist() == [2048 + 8 * 128 * 128 * 2 // 128]
+    # wgmma takes 64 rows a time and reads ahead: two times 32 KiB take less than the product
+    assert H100.fed_cycles(m, m, m, "bf16").tolist() == H100.matrix_cycles(m, m, m, "bf16").tolist() == [1024]
+
+
+def test_the_steady_state_is_the_closed_form() -> None:
+    for kernel in (TURNS, replace(TURNS, overlap=True)):
+        long, longer = (shape(128, keys, heads=132, kernel=kernel) for keys in (4096, 8192))
+        cut = choose_cut(H100, long)
+        scores = value = 1024 / H100.matrix_clock
+        softmax = int(softmax_cycles(H100, long, 128, cut.keys)) / H100.clock
+        block = block_time(scores, softmax, value, overlap=kernel.overlap)
+        measured = (seconds(H100, longer) - seconds(H100, long)) / (4096 / cut.keys)
+        assert cut.keys == 128
+        assert measured == pytest.approx(block, rel=0.08)  # latencies of the matrix unit
+
+
+def test_a_tile_of_one_size_costs_the_same_with_few_queries_in_it() -> None:
+    one, full = (seconds(H100, shape(rows, 2048, kernel=TURNS)) for rows in (20, 128))
+    assert one == pytest.approx(full, rel=0.3)  # queries and results are fewer bytes
+    assert seconds(H100, shape(20, 2048)) < 0.7 * one
+
+
+def test_blocks_that_start_from_their_loads_wait_for_them() -> None:
+    following = replace(TURNS, persistent=False)
+    tiles = [seconds(H100, shape(1024, 128, heads=132, kernel=kernel)) for kernel in (TURNS, following)]
+    assert 0.5e-6 < (tiles[1] - tiles[0]) / 7 < 2.5e-6  # seven of eight tiles of a core
+
+
+def test_a_group_that_is_too_large_is_worked_on_head_by_head() -> None:
+    grouped = AttentionShape(4, 1, 8192, 64, 1, 128, 128, True, None, False, "bf16", 2.0, 2.0)
+    alone = replace(grouped, kernel=replace(ANY_KERNEL, pack=32))
+    assert seconds(H100, alone) > 2 * seconds(H100, grouped)
+
+
+def test_narrow_loads_wait_for_a_round_trip_a_pass() -> None:
+    loads = NarrowLoads(threads=1024, per_row=1)
+    round_trip = A100.chip.core.vector.round_trip
+    assert round_trip is not None
+    # two blocks of 1024 threads a core, nine trips for 8192 elements, one of them the load itself
+    busy = A100.row_seconds(loads, 8192, 10**6, cached=False)
+    assert busy == pytest.approx(8 * round_trip / 2)
+    assert A100.row_seconds(loads, 8192, 10**6, cached=True) < busy
+    assert A100.row_seconds(loads, 8192, 1, cached=False) == pytest.approx(8 * (A100.memory_latency_s + round_trip) / 2)
+    times = []
+    for how in (None, loads):
+        streams = [Stream(0, 4096 * 8192 * 2)], [Stream(1, 4096 * 8192 * 2)]
+        program = lower_rows(A100, "norm", 4096, *streams, [], loads=how, cols=8192).program
+        times.append(CompiledInterpreter(A100.machine).run(program, 0, [0, 1 << 34]).end_ps)
+    assert times[1] > 2 * times[0]
