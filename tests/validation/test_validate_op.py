@@ -103,8 +103,8 @@ def test_a_cold_cache_costs_time_and_a_warm_one_does_not(tmp_path: Path) -> None
     path = tmp_path / "two.csv"
     path.write_text("\n".join([header, row.format("LLMCompass"), row.format("Vidur")]))
     warm, cold = run_suite(OP, path, per_group=None).rows
-    launch_us = 1.5
-    assert warm.got - launch_us < 0.7 * cold.got  # 34 MB from the cache instead of the memory
+    host_us = 21  # what the first source publishes for a call
+    assert warm.got - host_us < 0.7 * cold.got  # 34 MB from the cache instead of the memory
 
 
 @pytest.mark.parametrize(
