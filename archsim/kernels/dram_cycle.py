@@ -90,8 +90,8 @@ def run_cycle(
     >>> order = ("column", "bank_group", "bank", "row")
     >>> where = AddressMap(Organisation(1, 1, 4, 4, rows=1024, columns=32, burst_bytes=32), order, interleave_bytes=32)
     >>> timing = DramTiming(tick_ps=1000, ticks_per_clock=1, bl=2, cl=14, cwl=5, rcd_rd=14, rcd_wr=12, rp=14,
-    ras=34, rc=48,
-    ...     wr=16, rtp=5, ccd_s=2, ccd_l=4, ccd_r=2, rrd_s=4, rrd_l=4, wtr_s=6, wtr_l=8, rtw=13, faw=15)
+    ...     ras=34, rc=48, wr=16, rtp=5, ccd_s=2, ccd_l=4, ccd_r=2, rrd_s=4, rrd_l=4, wtr_s=6, wtr_l=8, rtw=13,
+    ...     faw=15)
     >>> dram = DramChannels("hbm2", where, timing, Controller(refresh="none"))
     >>> run = run_cycle(dram, [0, 32, 16 * 1024], serial=True)  # a closed bank, a hit, another row of the same bank
     >>> (run.done - run.arrive).tolist()  # 1 + tRCD + tCL + BL, 1 + tCL + BL, 1 + tRP + tRCD + tCL + BL
