@@ -91,12 +91,14 @@ def run_sweep(
     queue = _Queue([missing[i] for i in order])
     rows = {index: row for row, index in enumerate(missing)}
 
-    def next_chunk() -> list[int]:
+    def next_chunk(idle: bool) -> list[int]:
         chunk: list[int] = []
-        while len(chunk) < queue.chunk and (index := queue.pop()) is not None:
+        while len(chunk) < queue.chunk and (index := queue.pop(alone=idle and not chunk)) is not None:
             why = race.why_not(rows[index])
             if why is None:
                 chunk.append(index)
+                if index in queue.deaths:
+                    break
                 continue
             status, text = why
             journal.append([Record(keys[index], numbers[index], points[index], status, why=text)])
@@ -162,7 +164,7 @@ def is_complete(sweep: Sweep, store: Store) -> bool:
 
 
 class _Queue:
-    """Points still to be tried; those whose worker died come back one at a time, to find the one that kills."""
+    """Points still to be tried; those whose worker died come last and one at a time, to find the one that kills."""
 
     def __init__(self, indices: Sequence[int]) -> None:
         self.indices = list(indices)[::-1]
@@ -172,14 +174,16 @@ class _Queue:
     def __bool__(self) -> bool:
         return bool(self.indices)
 
-    def pop(self) -> int | None:
-        return self.indices.pop() if self.indices else None
+    def pop(self, *, alone: bool) -> int | None:
+        """The next point; a suspect only if it would be alone with the workers."""
+        if not self.indices or (self.indices[-1] in self.deaths and not alone):
+            return None
+        return self.indices.pop()
 
     def died(self, indices: Sequence[int]) -> list[int]:
         """Take points back; return those that have been with too many dying workers."""
         self.deaths.update(indices)
-        self.indices += [index for index in indices if self.deaths[index] < DEATHS]
-        self.chunk = 1
+        self.indices = [index for index in indices if self.deaths[index] < DEATHS] + self.indices
         return [index for index in indices if self.deaths[index] >= DEATHS]
 
 
@@ -217,7 +221,7 @@ class _Race:
 def _drive(
     pool: Executor,
     in_flight: int,
-    next_chunk: Callable[[], list[int]],
+    next_chunk: Callable[[bool], list[int]],
     submit: Callable[[Executor, list[int]], Future[list[Record]]],
     heard: Callable[[Iterable[Record]], None],
     died: Callable[[Sequence[int]], None],
@@ -226,7 +230,7 @@ def _drive(
     held: dict[Future[list[Record]], list[int]] = {}
     try:
         while True:
-            while len(held) < in_flight and (chunk := next_chunk()):
+            while len(held) < in_flight and (chunk := next_chunk(not held)):
                 held[submit(pool, chunk)] = chunk
             if not held:
                 break

@@ -112,7 +112,7 @@ def run_product(
         cycles=limited,
         stall_cycles=limited - free,
         folds=down * across,
-        utilisation=m * n * kept / (limited * core.rows * core.cols * core.count * core.rate),
+        utilisation=m * n * kept / (max(limited, 1) * core.rows * core.cols * core.count * core.rate),
         mapping_efficiency=float(systolic.mapping_efficiency(m, n, kept, rows=rows, cols=cols, dataflow=flow)),
         accesses=systolic.accesses(m, n, kept, rows=rows, cols=cols, dataflow=flow),
         timeline=np.zeros((0, 5), dtype=np.int64) if record is None else record,

@@ -87,9 +87,9 @@ def operand_feed(
     Assumptions: no bank conflicts; results leave through registers.
     Reference: NVIDIA CUTLASS, "Efficient GEMM in CUDA": thread-block, warp and instruction tiles.
 
-    >>> int(operand_feed(np.array([128]), np.array([128]), np.array([64]), a_bytes=2, b_bytes=2, pair=1, reuse_m=64,
-    ...                  reuse_n=64, bytes_per_cycle=128))
-    768
+    >>> operand_feed(np.array([128]), np.array([128]), np.array([64]), a_bytes=2, b_bytes=2, pair=1, reuse_m=64,
+    ...              reuse_n=64, bytes_per_cycle=128).tolist()
+    [768]
     """
     a = m * a_bytes * (1 + _ceil_div(n, reuse_n))
     b = n * b_bytes / pair * (1 + _ceil_div(m, reuse_m))

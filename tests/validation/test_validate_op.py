@@ -42,13 +42,15 @@ def test_every_file_becomes_cases_or_reasons(few: Report) -> None:
     assert few.sampled_from is not None
     assert few.sampled_from + sum(few.skipped.values()) == lines
     assert few.cases >= len(few.groups) > 50
-    assert {name.split()[0] for name in few.groups} == {"a100", "b200", "h100", "h800", "tpu-v6e"}
+    assert {name.split()[0] for name in few.groups} == {
+        "a100", "b200", "h100", "h800", "l40s", "mi210", "rtx-4090", "tpu-v6e",
+    }
     assert all(row.got > 0 for row in few.rows)
 
 
 def test_what_is_left_out_is_named(few: Report) -> None:
     reasons = " ".join(few.skipped)
-    for part in ("preset of the MI210", "preset of the NVIDIA L40S", "weights alone are quantised", "eager PyTorch",
+    for part in ("preset of the A40", "preset of the RTXPRO6000", "weights alone are quantised", "eager PyTorch",
                  "exceed the memory bandwidth", "communication", "not the fastest", "than the peaks"):  # fmt: skip
         assert part in reasons
 
@@ -104,7 +106,7 @@ def test_a_cold_cache_costs_time_and_a_warm_one_does_not(tmp_path: Path) -> None
     path.write_text("\n".join([header, row.format("LLMCompass"), row.format("Vidur")]))
     warm, cold = run_suite(OP, path, per_group=None).rows
     host_us = 21  # what the first source publishes for a call
-    assert warm.got - host_us < 0.7 * cold.got  # 34 MB from the cache instead of the memory
+    assert warm.got - host_us < 0.75 * cold.got  # 34 MB from the cache instead of the memory; start-up is in both
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,10 @@ DEVICES = {
     "H800_SXM": "h800",
     "B200": "b200",
     "NVIDIA B200": "b200",
+    "NVIDIA GB200": "gb200",
+    "NVIDIA L40S": "l40s",
+    "MI210": "mi210",
+    "RTX4090": "rtx-4090",
     "TPU-v6e-1": "tpu-v6e",
 }
 
