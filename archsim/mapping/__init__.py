@@ -11,6 +11,7 @@ from archsim.mapping.plan import Plan, candidate_plans, make_plan
 from archsim.mapping.roofline import Bounds, Rates, bound_kernels
 from archsim.mapping.search import candidates, choose_tiling
 from archsim.mapping.shard import Fabric, shard
+from archsim.mapping.shard_training import shard_training
 from archsim.mapping.target import Target, make_target
 from archsim.mapping.tiling import MatmulShape, Tiling, score_tilings
 
@@ -40,4 +41,5 @@ __all__ = [
     "require_fit",
     "score_tilings",
     "shard",
+    "shard_training",
 ]

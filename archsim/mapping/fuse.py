@@ -31,7 +31,12 @@ VECTOR_KINDS = {
     "moe_dispatch",
     "moe_combine",
 }
-COLLECTIVES = {"all_reduce", "all_gather", "all_to_all"}
+COLLECTIVES = {"all_reduce", "all_gather", "reduce_scatter", "all_to_all"}
+#: the kinds of kernels that multiply, by operator
+KERNELS = {
+    "matmul": "product", "grouped_matmul": "grouped", "grouped_matmul_wgrad": "grouped", "attention": "attention",
+    "attention_backward": "attention",
+}  # fmt: skip
 #: gathers and scatters are kernels of their own: their neighbours work on other rows
 ALONE = {"embedding", "moe_dispatch", "moe_combine", "sample"}
 
@@ -111,7 +116,7 @@ def _chains(task: Task) -> bool:
 
 
 def _kernel(group: list[Task], readers: Counter[int]) -> Kernel:
-    kind = {"matmul": "product", "grouped_matmul": "grouped", "attention": "attention"}.get(group[0].kind)
+    kind = KERNELS.get(group[0].kind)
     if kind is None:
         kind = "collective" if group[0].kind in COLLECTIVES else "vector"
     if kind == "product":

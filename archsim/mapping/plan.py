@@ -14,17 +14,22 @@ class Plan:
     """Degrees of parallelism; every chip does the same work, so one of them stands for all.
 
     tp: chips that share each layer's heads and columns. dp: groups of tp chips, each with its share of the
-    batch. ep: chips that the experts are spread over: all of them (``tp * dp``), or 1, where each expert is cut
-    tp ways instead.
+    batch. ep: chips that the experts are spread over: in inference all of them (``tp * dp``), in training any multiple
+    of tp that divides them, or 1, where each expert is cut tp ways instead.
+
+    In training also: cp: chips that share each sequence. sp: what tensor parallelism leaves whole (norms, residuals) is
+    split by tokens.
     """
 
     tp: int = 1
     dp: int = 1
     ep: int = 1
+    cp: int = 1
+    sp: bool = False
 
     @property
     def chips(self) -> int:
-        return self.tp * self.dp
+        return self.tp * self.cp * self.dp
 
     def __str__(self) -> str:
         return f"TP{self.tp} x DP{self.dp}" + (f", EP{self.ep}" if self.ep > 1 else "")

@@ -96,7 +96,8 @@ def _vector_work(kernel: Kernel, target: Target) -> list[tuple[int, VectorCost]]
         pairs = attention_pairs(
             d["q_len"], d["kv_len"], bool(attrs.get("causal")), None if window is None else int(window)
         )
-        return [(d["batch"] * d["heads"] * pairs, COSTS["online_softmax"])]
+        cost = "attention_backward" if kernel.op_kind == "attention_backward" else "online_softmax"
+        return [(d["batch"] * d["heads"] * pairs, COSTS[cost])]
     if kernel.kind == "vector":
         return [vector_work(task) for task in kernel.tasks]
     if kernel.kind in ("product", "grouped"):  # each weight that is stored narrower is widened once at least
@@ -108,7 +109,7 @@ def _vector_work(kernel: Kernel, target: Target) -> list[tuple[int, VectorCost]]
 def _weights(task: Task) -> int:
     """Elements of the weights that a product reads."""
     d = task.dims
-    return d["n"] * d["k"] * (sum(rows > 0 for rows in task.rows) if task.kind == "grouped_matmul" else d["b"])
+    return d["n"] * d["k"] * (d["b"] if task.kind == "matmul" else sum(rows > 0 for rows in task.rows))
 
 
 def _cold_bytes(kernels: Sequence[Kernel], *, cached: bool) -> list[int]:

@@ -26,7 +26,7 @@ from archsim.trace.costs import flops
 from archsim.trace.graph import DTYPE_BITS, Block, Op
 from archsim.trace.moe import expert_counts
 
-__all__ = ["Fabric", "shard"]
+__all__ = ["COLUMN", "KEY_VALUE", "ROW", "Fabric", "Sharder", "State", "shard"]
 
 #: products whose output columns are split (module names as the model code has them)
 COLUMN = re.compile(
@@ -49,7 +49,7 @@ class Fabric:
 
 
 @dataclass
-class _State:
+class State:
     """How the tensors produced so far are split, within one block."""
 
     share: dict[int, int]
@@ -58,15 +58,17 @@ class _State:
 
 def shard(graph: Graph, plan: Plan, fabric: Fabric | None, seed: int = 0) -> tuple[TaskBlock, ...]:
     """The tasks of the busiest chip, block by block. ``graph`` must be evaluated at ``batch / plan.dp`` sequences."""
-    return tuple(_Sharder(graph, plan, fabric, seed).block(block) for block in graph.blocks)
+    return tuple(Sharder(graph, plan, fabric, seed).block(block) for block in graph.blocks)
 
 
-class _Sharder:
+class Sharder:
+    """Walks through the operators of a graph, block by block, and knows how each tensor is split."""
+
     def __init__(self, graph: Graph, plan: Plan, fabric: Fabric | None, seed: int) -> None:
         self.graph, self.plan, self.fabric, self.seed = graph, plan, fabric, seed
 
     def block(self, block: Block) -> TaskBlock:
-        state = _State({}, {})
+        state = State({}, {})
         tasks: list[Task] = []
         for op in block.ops:
             tasks += self._op(op, state)
@@ -74,7 +76,7 @@ class _Sharder:
 
     # one operator ---------------------------------------------------------------------------------------------
 
-    def _op(self, op: Op, state: _State) -> list[Task]:
+    def _op(self, op: Op, state: State) -> list[Task]:
         if op.kind == "grouped_matmul":
             return [self._grouped(op, state)]
         if op.kind == "moe_dispatch":
@@ -97,7 +99,7 @@ class _Sharder:
         shares = [state.share.get(t, 1) if self._is_activation(t) else split for t in op.inputs]
         return [self._task(op, state, dims, share_in=shares, share_out=split)]
 
-    def _matmul(self, op: Op, state: _State) -> list[Task]:
+    def _matmul(self, op: Op, state: State) -> list[Task]:
         tp, dims = self.plan.tp, dict(op.dims)
         if dims["b"] > 1:  # one small product per head (MLA absorption): heads are split
             dims["b"] = self._divide(dims["b"], tp)
@@ -116,7 +118,7 @@ class _Sharder:
             return [task, self._all_reduce(op, task)]
         return [self._task(op, state, dims, share_in=[1] * len(op.inputs), share_out=1)]
 
-    def _attention(self, op: Op, state: _State) -> Task:
+    def _attention(self, op: Op, state: State) -> Task:
         if REPLICATED.search(op.name):
             return self._task(op, state, op.dims, share_in=[1] * len(op.inputs), share_out=1)
         tp = self.plan.tp
@@ -134,15 +136,16 @@ class _Sharder:
 
     def _own_rows(self, op: Op) -> tuple[int, ...]:
         """Rows of each expert of the busiest chip (most rows, then most active experts, then first)."""
+        groups = max(self.plan.ep // self.plan.tp, 1)  # of tensor parallelism, each with tokens of its own
         counts = expert_counts(
-            op.dims["tokens"] * self.plan.dp, op.dims["experts"], op.dims["top_k"],
+            op.dims["tokens"] * groups, op.dims["experts"], op.dims["top_k"],
             str(op.attrs.get("routing", "uniform")), self.seed + int(op.attrs.get("seed") or 0),
         )  # fmt: skip
         chips = np.asarray(counts).reshape(self.plan.ep, -1)
         busiest = max(range(self.plan.ep), key=lambda c: (chips[c].sum(), (chips[c] > 0).sum(), -c))
         return tuple(int(rows) for rows in chips[busiest])
 
-    def _dispatch(self, op: Op, state: _State) -> list[Task]:
+    def _dispatch(self, op: Op, state: State) -> list[Task]:
         rows = self._own_rows(op)
         for tensor in op.outputs:
             state.expert_rows[tensor] = rows
@@ -163,7 +166,7 @@ class _Sharder:
             else [task]
         )
 
-    def _combine(self, op: Op, state: _State) -> list[Task]:
+    def _combine(self, op: Op, state: State) -> list[Task]:
         tokens = self._divide(op.dims["tokens"], self.plan.tp) if self.plan.ep > 1 else op.dims["tokens"]
         dims = {**op.dims, "tokens": tokens}
         task = self._task(
@@ -185,7 +188,7 @@ class _Sharder:
             tasks.append(self._collective(op, "all_gather", whole, self.plan.tp, op.outputs[0]))
         return tasks
 
-    def _grouped(self, op: Op, state: _State) -> Task:
+    def _grouped(self, op: Op, state: State) -> Task:
         rows = state.expert_rows[op.inputs[0]]
         n, k = op.dims["n"], op.dims["k"]
         if self.plan.ep == 1 and self.plan.tp > 1:  # experts cut like a dense layer: columns first, then the reduction
@@ -211,7 +214,7 @@ class _Sharder:
             flops=2 * total * n * k, rows=rows,
         )  # fmt: skip
 
-    def _on_routed_rows(self, op: Op, state: _State, rows: tuple[int, ...]) -> Task:
+    def _on_routed_rows(self, op: Op, state: State, rows: tuple[int, ...]) -> Task:
         """An element-wise operator between dispatch and combine works on this chip's routed rows."""
         total = max(sum(rows), 1)
         split = max((state.share.get(t, 1) for t in op.inputs), default=1)
@@ -224,7 +227,7 @@ class _Sharder:
     # pieces ---------------------------------------------------------------------------------------------------
 
     def _task(
-        self, op: Op, state: _State, dims: dict[str, int], *, share_in: list[float] | list[int], share_out: float,
+        self, op: Op, state: State, dims: dict[str, int], *, share_in: list[float] | list[int], share_out: float,
         split_out: int | None = None,
     ) -> Task:  # fmt: skip
         """``op`` with ``dims`` and each operand divided by its share; records how the outputs are split."""
@@ -272,16 +275,15 @@ class _Sharder:
     def _all_reduce(self, op: Op, task: Task) -> Task:
         return self._collective(op, "all_reduce", task.outputs[0].nbytes, self.plan.tp, op.outputs[0])
 
-    def _collective(self, op: Op, kind: str, nbytes: int, ranks: int, tensor: int) -> Task:
-        """``kind`` over ``ranks`` chips, working on ``tensor`` in place."""
+    def _collective(self, op: Op, kind: str, nbytes: int, ranks: int, tensor: int, stride: int = 1) -> Task:
+        """``kind`` over ``ranks`` chips that are ``stride`` apart, working on ``tensor`` in place."""
         assert self.fabric is not None, "more than one chip without a fabric"
         inside, outside, node = self.fabric.inside, self.fabric.outside, self.fabric.chips_per_node
         if kind == "all_to_all":
             seconds = collective.all_to_all(nbytes, ranks, node, inside, outside)
         else:
-            bound = {"all_reduce": collective.all_reduce, "all_gather": collective.all_gather}[kind]
+            bound = getattr(collective, kind)
             seconds = collective.over_nodes(bound, nbytes, ranks, node, inside, outside)
         moved = (Operand(tensor, "activation", nbytes, 1.0),)
-        return Task(
-            f"{op.name}.{kind}", kind, {"bytes": nbytes, "ranks": ranks}, {}, op.dtype, moved, moved, 0, seconds=seconds
-        )
+        dims = {"bytes": nbytes, "ranks": ranks, "stride": stride}
+        return Task(f"{op.name}.{kind}", kind, dims, {}, op.dtype, moved, moved, 0, seconds=seconds)

@@ -98,6 +98,23 @@ COSTS: dict[str, VectorCost] = {
     # for 256 elements.
     "rotate_append": VectorCost(24.0, 0.0, 88 * 128 / 256),
     "online_softmax": VectorCost(4.0, 1.0),  # the same per score of a flash-attention tile
+    "attention_backward": VectorCost(5.0, 1.0),  # scale, exp; difference, product; conversion of P and dS
+    # gradients (FLOPs: `archsim.trace.costs`; a multiply-add is one operation)
+    "rms_backward": VectorCost(7.0, 0.0),
+    "layer_backward": VectorCost(9.0, 0.0),
+    "softmax_backward": VectorCost(3.0, 0.0),
+    "sigmoid_backward": VectorCost(4.0, 0.0),
+    "mul_backward": VectorCost(2.0, 0.0),
+    "silu_backward": VectorCost(4.0, 2.0),
+    "silu_mul_backward": VectorCost(7.0, 2.0),
+    "gelu_backward": VectorCost(11.0, 1.0),
+    "concat_backward": VectorCost(0.0, 0.0),
+    "cross_entropy": VectorCost(3.0, 1.0),
+    "cross_entropy_backward": VectorCost(4.0, 1.0),
+    "sum_rows": VectorCost(1.0, 0.0),
+    "scatter_add": VectorCost(1.0, 0.0),
+    "dot": VectorCost(1.0, 0.0),
+    "adamw": VectorCost(9.0, 2.0),  # moments, corrections, decay, step; root and quotient
     "narrow": VectorCost(2.0, 0.0),  # convert, permute
     "argmax": VectorCost(1.0, 0.0),
     "quantise": VectorCost(3.0, 0.0),  # absolute maximum, scale, convert

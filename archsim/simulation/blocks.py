@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.engine import Launch, LaunchRecord, Session
-from archsim.mapping import Kernel, KernelBlock, Layout, Lowered, Target, lower
+from archsim.mapping import Kernel, KernelBlock, Layout, Lowered, Target, bound_kernels, lower
 from archsim.mapping.target import ps
 from archsim.network import Fabric
 from archsim.simulation.collectives import Exchange, lower_collective, narrowed, overlapping
@@ -65,7 +65,8 @@ def run_block(
 ) -> BlockRun:  # fmt: skip
     """Run ``block`` to its end on ``session``; ``on_repeat`` hears how many repetitions are done."""
     waits = _dependencies(block.kernels)
-    beside, narrow = overlapping(block.kernels, waits), narrowed(target, fabric)
+    bounds = bound_kernels(block.kernels, target).seconds
+    beside, narrow = overlapping(block.kernels, waits, bounds.tolist()), narrowed(target, fabric)
     lowered = [
         None if k.kind == "collective" else lower(k, narrow if i in beside else target, exact=exact)
         for i, k in enumerate(block.kernels)

@@ -14,7 +14,10 @@ from archsim.program import Program
 __all__ = ["Exchange", "attach", "lower_collective", "narrowed", "overlapping"]
 
 #: experts receive and return tokens by kernels of their own where the fabric has them
-KINDS: dict[str, Kind] = {"all_reduce": "all_reduce", "all_gather": "all_gather", "all_to_all": "dispatch"}
+KINDS: dict[str, Kind] = {
+    "all_reduce": "all_reduce", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter",
+    "all_to_all": "dispatch",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +37,8 @@ def attach(target: Target, fabric: Fabric) -> Target:
 def lower_collective(kernel: Kernel, target: Target, fabric: Fabric) -> Exchange:
     """The messages of a collective kernel, by the fastest algorithm that inference engines have."""
     task = kernel.tasks[0]
-    nbytes, ranks = task.dims["bytes"], task.dims["ranks"]
-    request = Collective(KINDS[task.kind], max(nbytes, 1), Group(ranks), "fastest")
+    nbytes, group = task.dims["bytes"], Group(task.dims["ranks"], task.dims["stride"])
+    request = Collective(KINDS[task.kind], max(nbytes, 1), group, "fastest")
     schedule = schedule_of(fabric, request)
     if not schedule.messages or not foldable(schedule):  # chips differ, none stands for all: all, on an idle fabric
         return Exchange(0, None, run_collective(fabric, request).time_ps)
@@ -43,19 +46,28 @@ def lower_collective(kernel: Kernel, target: Target, fabric: Fabric) -> Exchange
     return Exchange(round(schedule.launch_s * 1e12), on_machine(schedule, target.machine, memory, nbytes), None)
 
 
-def overlapping(kernels: Sequence[Kernel], waits: Sequence[tuple[int, ...]]) -> set[int]:
-    """Kernels that may run while a collective does: after what it waits for, before its readers."""
-    found: set[int] = set()
+def overlapping(kernels: Sequence[Kernel], waits: Sequence[tuple[int, ...]], seconds: Sequence[float]) -> set[int]:
+    """Kernels that share the chip with a collective for most of their time.
+
+    When each runs is estimated from `seconds`, the least time of each, with one stream for kernels and one for
+    collectives.
+    """
+    free = {True: 0.0, False: 0.0}  # when the stream of collectives, and that of kernels, has nothing left to do
+    spans: list[tuple[float, float]] = []
     for position, kernel in enumerate(kernels):
-        if kernel.kind != "collective":
-            continue
-        starts = max((before for before in waits[position] if kernels[before].kind != "collective"), default=-1)
-        readers = (
-            i for i in range(position + 1, len(kernels)) if position in waits[i] and kernels[i].kind != "collective"
-        )
-        ends = next(readers, len(kernels))
-        found |= {i for i in range(starts + 1, ends) if kernels[i].kind != "collective"}
-    return found
+        stream = kernel.kind == "collective"
+        start = max([free[stream], *(spans[before][1] for before in waits[position])])
+        spans.append((start, start + float(seconds[position])))
+        free[stream] = spans[-1][1]
+    busy = [span for span, kernel in zip(spans, kernels, strict=True) if kernel.kind == "collective"]
+
+    def shared(start: float, end: float) -> float:
+        return sum(max(min(end, after) - max(start, before), 0.0) for before, after in busy)
+
+    return {
+        i for i, (start, end) in enumerate(spans)
+        if kernels[i].kind != "collective" and shared(start, end) > (end - start) / 2
+    }  # fmt: skip
 
 
 def narrowed(target: Target, fabric: Fabric | None) -> Target:

@@ -211,9 +211,7 @@ def candidates(
             chips=chips, chips_per_node=per_node, heads=heads, experts=experts, batch=batch, ep=options.ep
         )
     else:
-        plans = [
-            make_plan(chips=chips, heads=heads, experts=experts, batch=batch, tp=options.tp, ep=options.ep)
-        ]
+        plans = [make_plan(chips=chips, heads=heads, experts=experts, batch=batch, tp=options.tp, ep=options.ep)]
     fabric, target = _fabric(spec, where), make_target(spec, options.power_cap)
     network = Network.of(where, spec) if where is not None and where.chips > 1 else None
     if network is not None:

@@ -96,9 +96,7 @@ def _result(
     physical = None
     if measure is not None:
         filled = [dict.fromkeys(ENERGIES, 0) | dict(row) for row in rows]
-        physical = measure.figures(
-            total * 1e-12, filled, tokens=job.tokens, options=job.options, chips=job.plan.chips
-        )
+        physical = measure.figures(total * 1e-12, filled, tokens=job.tokens, options=job.options, chips=job.plan.chips)
         meta = meta | {"notes": [*meta["notes"], *measure.warnings(physical)]}
     return Result(
         meta=meta,

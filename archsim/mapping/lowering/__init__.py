@@ -7,6 +7,7 @@ from math import ceil, isqrt
 from archsim.errors import InputError
 from archsim.mapping.fuse import Kernel
 from archsim.mapping.lowering.attention import AttentionShape, lower_attention
+from archsim.mapping.lowering.attention_backward import lower_attention_backward
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.lowering.table import Lowered
@@ -84,9 +85,7 @@ def _weight_width(kernel: Kernel) -> float:
     """Bytes of one weight with its share of the quantisation scales."""
     task = kernel.tasks[0]
     weight, d = task.inputs[1], task.dims
-    elements = (
-        sum(r > 0 for r in task.rows) * d["n"] * d["k"] if task.kind == "grouped_matmul" else d["b"] * d["n"] * d["k"]
-    )
+    elements = (sum(r > 0 for r in task.rows) if kernel.kind == "grouped" else d["b"]) * d["n"] * d["k"]
     return weight.nbytes / elements if elements else weight.element_bytes
 
 
@@ -101,6 +100,9 @@ def _attention(kernel: Kernel, target: Target) -> Lowered:
         kv_shared=bool(attrs.get("kv_shared")), dtype=task.dtype, q_bytes=q.element_bytes, kv_bytes=k.element_bytes,
         out_bytes=task.outputs[0].element_bytes, convert=converted(task, k, target),
     )  # fmt: skip
+    if task.kind == "attention_backward":
+        tensors = [operand.tensor for operand in (*task.inputs[:3], *task.inputs[-2:], *task.outputs[:3])]
+        return lower_attention_backward(target, kernel.name, shape, tuple(tensors))
     return lower_attention(target, kernel.name, shape, (q.tensor, k.tensor, v.tensor, task.outputs[0].tensor))
 
 

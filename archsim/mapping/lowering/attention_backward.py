@@ -1,0 +1,178 @@
+"""The gradients of attention as tiles of queries streaming past a resident block of keys (FlashAttention-2).
+
+One *item* is a block of keys of one query head. For every block of queries that sees it::
+
+    load Q, dO -> S = Q K^T, dP = dO V^T (matrix) -> P = exp(S - l), dS = P (dP - D) (vector)
+               -> dV += P^T dO, dK += dS^T Q, dQ = dS K (matrix) -> add dQ to memory in fp32
+
+Before it a pass over O and dO leaves ``D = rowsum(O dO)`` of every query, after it another narrows dQ. Blocks overlap
+as in the forward pass where the matrix unit is asynchronous: P and dS of one beside the last products of the one before.
+A causal mask leaves a block of keys the queries from its own on; blocks on the diagonal are computed whole.
+
+Keys and values that several query heads share are read by each, and each writes gradients of its own, which the last
+pass sums up (as the kernel does). Not modelled: windows (their blocks count as whole), dropout, deterministic sums.
+
+Reference: Dao, "FlashAttention-2", 2023, section 3.1, algorithm 2; Shah et al., "FlashAttention-3", 2024, section 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim.errors import InputError
+from archsim.mapping.lowering.attention_cut import AttentionShape, overlaps
+from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
+from archsim.mapping.target import Target
+from archsim.models.attention import block_time
+from archsim.models.vector import COSTS, VectorCost
+
+__all__ = ["lower_attention_backward"]
+
+Ints = NDArray[np.int64]
+Q, K, V, OUT, DO, DQ, DK, DV, SUMS = range(9)
+ROWS, KEYS = (64, 128), (64, 128)
+MAX_SLOTS = 3
+
+
+@dataclass(frozen=True)
+class _Cut:
+    rows: int
+    keys: int
+    slots: int
+
+
+def lower_attention_backward(target: Target, name: str, shape: AttentionShape, tensors: tuple[int, ...]) -> Lowered:
+    """The Program of the gradients of ``shape``; ``tensors``: q, k, v, o and do, then the gradients of q, k and v."""
+    cut = _choose(target, shape)
+    heads = shape.batch * shape.heads
+    head, block = (x.ravel() for x in np.meshgrid(np.arange(heads), np.arange(-(-shape.kv_len // cut.keys)),
+                                                  indexing="ij"))  # fmt: skip
+    first_row = _first_row(shape, block * cut.keys) // cut.rows * cut.rows
+    chunks = np.maximum(-(-(shape.q_len - first_row) // cut.rows), 1)
+    order = np.lexsort((-chunks, head // max(_heads_at_once(target, shape), 1)))
+    head, block, first_row, chunks = head[order], block[order], first_row[order], chunks[order]
+    count, cores = len(head), target.cores
+    core = np.arange(count) % cores
+    keys = np.minimum(cut.keys, shape.kv_len - block * cut.keys)
+
+    size = 6 * chunks + 2  # load of K and V, six steps a chunk, store of dK and dV
+    slices = min(cores * 4, heads * shape.q_len)
+    start = 3 * slices + 1 + np.cumsum(size) - size
+    main = int(size.sum())
+    table = StepTable(target, 6 * slices + 2 + main)
+    rows_bytes = shape.q_bytes * (shape.d_qk + shape.d_v)
+    head_rows = heads * shape.q_len
+    _pass(table, 0, slices, head_rows, (OUT, DO), 2 * shape.d_v * shape.out_bytes, SUMS, 4.0, 2.0 * shape.d_v)
+    table.barrier(3 * slices, 3 * np.arange(slices) + 2)
+
+    kv_head = head * shape.kv_heads // shape.heads
+    where = kv_head * shape.kv_len + block * cut.keys
+    table.load(start, core, K, where * shape.k_bytes, keys * (shape.k_bytes + shape.v_bytes))
+    table.after(start, np.full(count, 3 * slices))
+    item = np.repeat(np.arange(count), chunks)
+    j = np.arange(len(item)) - np.repeat(np.cumsum(chunks) - chunks, chunks)
+    on = core[item]
+    load, scores, weigh, grads, dq, add = (start[item] + 1 + 6 * j + i for i in range(6))
+    rows = np.minimum(cut.rows, shape.q_len - first_row[item] - j * cut.rows)
+    position = head[item] * shape.q_len + first_row[item] + j * cut.rows
+    table.load(load, on, Q, position * rows_bytes / 2, rows * rows_bytes)
+    table.multiply(scores, on, cut.rows, cut.keys, shape.d_qk + shape.d_v, shape.dtype, fed=True)
+    table.vector(weigh, on, target.vector_cycles(np.full(len(item), cut.rows * cut.keys), COSTS["attention_backward"]))
+    table.multiply(grads, on, cut.keys, shape.d_qk + shape.d_v, cut.rows, shape.dtype, fed=True)
+    table.multiply(dq, on, cut.rows, shape.d_qk, cut.keys, shape.dtype, fed=True)
+    table.store(add, on, SUMS, position * shape.d_qk * 4, rows * shape.d_qk * 4)
+    table.after(scores, load)
+    table.after(scores, start[item])
+    for step, before in ((weigh, scores), (grads, weigh), (dq, grads), (add, dq)):
+        table.after(step, before)
+    in_core = np.lexsort((np.arange(len(item)), on))
+    rank = np.arange(len(item)) - np.searchsorted(on[in_core], on[in_core])
+    depth = 2 if overlaps(target, shape) else 1
+    for distance, step, user in ((cut.slots, load, dq), (depth, scores, dq)):
+        has = rank >= distance
+        table.after(step[in_core[has]], user[in_core[np.flatnonzero(has) - distance]])
+    store = start + size - 1
+    table.store(store, core, DK, (head * shape.kv_len + block * cut.keys) * (shape.d_qk + shape.d_v) * 2.0,
+                keys * (shape.d_qk + shape.d_v) * 2.0)  # fmt: skip
+    table.after(store, dq[np.cumsum(chunks) - 1])
+    behind = np.flatnonzero(np.arange(count) >= cores)
+    table.after(start[behind], store[behind - cores])
+
+    end = 3 * slices + 1 + main
+    table.barrier(end, np.concatenate([store, add]))
+    shared = shape.heads // shape.kv_heads > 1
+    extra = shape.kv_len / shape.q_len * (shape.d_qk + shape.d_v) * 2.0 if shared else 0.0  # gradients to be summed
+    read, written = 4.0 * shape.d_qk + extra, shape.q_bytes * shape.d_qk + extra * shape.kv_heads / shape.heads
+    _pass(table, end + 1, slices, head_rows, (SUMS,), read, DQ, written, 2.0 * shape.d_qk, after=end)
+    text = f"{cut.keys} keys x {cut.rows} queries, {cut.slots} slots"
+    names = ["q", "k", "v", "out", "dout", "dq", "dk", "dv", "sums"]
+    return table.build(name, names, [*tensors, WORKSPACE], text)
+
+
+def _pass(
+    table: StepTable, first: int, slices: int, rows: int, reads: tuple[int, ...], read: float, write: int,
+    written: float, operations: float, after: int = -1,
+) -> None:  # fmt: skip
+    """A pass over rows: load, a few operations, store; `read` and `written` bytes a row."""
+    lanes = np.arange(slices)
+    begin = rows * lanes // slices
+    mine = rows * (lanes + 1) // slices - begin
+    core, step = lanes % table.target.cores, first + 3 * lanes
+    table.load(step, core, reads[0], begin * read, mine * read)
+    table.vector(step + 1, core, table.target.vector_cycles(mine, VectorCost(operations, 0.0)))
+    table.store(step + 2, core, write, begin * written, mine * written)
+    table.after(step, np.full(slices, after))
+    table.after(step + 1, step)
+    table.after(step + 2, step + 1)
+
+
+def _first_row(shape: AttentionShape, key: Ints) -> Ints:
+    """The first query that sees a key."""
+    if not shape.causal:
+        return np.zeros_like(key)
+    return np.clip(key - (shape.kv_len - shape.q_len), 0, shape.q_len - 1)
+
+
+def _heads_at_once(target: Target, shape: AttentionShape) -> int:
+    """Heads whose queries and gradients half of the cache holds, but enough for every core."""
+    nbytes = shape.q_len * (2 * shape.q_bytes * (shape.d_qk + shape.d_v) + 4 * shape.d_qk)
+    for_cores = -(-target.cores // max(shape.kv_len // KEYS[-1], 1))
+    return max(int(target.cache_bytes / 2 // nbytes), for_cores)
+
+
+def _choose(target: Target, shape: AttentionShape) -> _Cut:
+    """The cut with the least time for a pair of query and key."""
+    best: tuple[float, _Cut] | None = None
+    wide = shape.d_qk + shape.d_v
+    for rows, keys in product(ROWS, KEYS):
+        sums = 4 * (keys * wide + 2 * rows * keys + rows * shape.d_qk)
+        free = target.scratchpad_bytes - keys * wide * shape.q_bytes - 2 * rows * keys * shape.q_bytes
+        slots = min(int(free // (rows * wide * shape.q_bytes)), MAX_SLOTS)
+        if slots < 1 or sums > 2 * target.accumulator_bytes:  # a kernel that spends nearly all registers on sums
+            continue
+        seconds = _pair_time(target, shape, rows, keys) * (1.0 if slots > 1 else 2.0)
+        if best is None or seconds <= best[0]:
+            best = seconds, _Cut(rows, keys, slots)
+    if best is None:
+        raise InputError(
+            f"no tile of the gradients of attention with heads of {shape.d_qk} fits {target.name}: {ROWS[0]} queries x "
+            f"{KEYS[0]} keys need {4 * (KEYS[0] * wide + 2 * ROWS[0] * KEYS[0] + ROWS[0] * shape.d_qk):,} B of sums "
+            f"({2 * target.accumulator_bytes:,} B) and {3 * ROWS[0] * wide * shape.q_bytes:,.0f} B of scratchpad "
+            f"({target.scratchpad_bytes:,} B)"
+        )
+    return best[1]
+
+
+def _pair_time(target: Target, shape: AttentionShape, rows: int, keys: int) -> float:
+    wide = shape.d_qk + shape.d_v
+    sizes = np.array([[rows, keys, wide], [keys, wide, rows], [rows, shape.d_qk, keys]]).T
+    m, n, k = sizes
+    scores, grads, dq = (float(c) / target.matrix_clock for c in target.fed_cycles(m, n, k, shape.dtype))
+    weigh = float(target.vector_cycles(rows * keys, COSTS["attention_backward"])) / target.clock
+    block = block_time(scores, weigh, grads + dq, overlap=overlaps(target, shape))
+    moved = rows * (wide * shape.q_bytes + 4 * shape.d_qk) / target.port_read_bytes_per_s
+    return max(block, moved) / (rows * keys)
