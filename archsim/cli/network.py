@@ -31,6 +31,7 @@ def network() -> None:
     "--stride", type=click.IntRange(min=1), default=1, show_default=True, help="Chips from one of a group to the next."
 )
 @click.option("--algorithm", default="auto", show_default=True, help="One algorithm instead of the library's choice.")
+@click.option("--transport", help="One transport inside a node instead of the library's choice, e.g. direct.")
 @click.option(
     "--set",
     "overrides",
@@ -41,8 +42,8 @@ def network() -> None:
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write the figure (.png, .svg or .pdf).")
 @json_option
 def bench(
-    system: str, kind: str, span: str, chips: int | None, stride: int, algorithm: str, overrides: tuple[str, ...],
-    plot: Path | None, as_json: bool,
+    system: str, kind: str, span: str, chips: int | None, stride: int, algorithm: str, transport: str | None,
+    overrides: tuple[str, ...], plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Time a collective over message sizes and print the table of nccl-tests.
 
@@ -54,6 +55,7 @@ def bench(
       archsim network bench hgx-h100
       archsim network bench h800-x32 --collective all_to_all --bytes 1MiB:64MiB
       archsim network bench tpu-v4-x64 --chips 64 --plot torus.png
+      archsim network bench hgx-h100 --algorithm one_shot --transport pull --bytes 1KiB:256KiB
       archsim network bench hgx-h100 --set 'faults=[{chip: 3, network: scale_up, rate: 0.5}]'
     """
     from archsim.network import Group
@@ -64,7 +66,7 @@ def bench(
     group = Group(chips or fabric.chips // stride, stride)
     runs: list[CollectiveRun] = []
     with progress(f"{kind} on {fabric.name}", len(wanted)) as update:
-        for run in sweep(fabric, kind, group, wanted, algorithm):  # type: ignore[arg-type]  # checked by Collective
+        for run in sweep(fabric, kind, group, wanted, algorithm, transport):  # type: ignore[arg-type]  # Collective checks
             runs.append(run)
             update(len(runs))
     if plot is not None:

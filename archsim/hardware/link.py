@@ -13,7 +13,7 @@ from archsim.units import Bandwidth, Size, Time
 __all__ = ["LinkSpec", "TopologyName", "TransportName", "TransportSpec"]
 
 TopologyName = Literal["switch", "full_mesh", "torus", "ring", "point_to_point", "fat_tree"]
-TransportName = Literal["ll", "ll128", "simple", "p2p_ll", "p2p", "in_switch", "direct", "expert"]
+TransportName = Literal["ll", "ll128", "simple", "p2p_ll", "p2p", "in_switch", "direct", "pull", "expert"]
 
 Share = Annotated[float, Field(strict=True, gt=0, le=1)]
 
@@ -28,14 +28,15 @@ class TransportSpec(Spec):
     | `simple` | chunks, each followed by a fence and a flag |
     | `p2p_ll`, `p2p` | send and receive between pairs, in the manner of `ll` and of `simple` |
     | `in_switch` | loads that the switch reduces and stores that it multicasts (NVLS) |
-    | `direct` | one kernel that writes into its peers' buffers (custom all-reduce of inference engines) |
+    | `direct` | one kernel that writes into its peers' buffers (custom all-reduce of TensorRT-LLM) |
+    | `pull` | one kernel that reads its peers' buffers, between two barriers (custom all-reduce of vLLM) |
     | `expert` | one kernel that sends tokens to experts and back (DeepEP) |
     """
 
     launch: Time
     """From the launch to the first byte, and from the last byte to the end of the kernel."""
     latency: Time
-    """What one step adds to the time on the wire: flag, fence, hop."""
+    """What one step adds to the time on the wire: flag, fence, and the wire itself unless it is one of a ring."""
     efficiency: Share
     """Payload over line rate while data flow."""
     copy_bandwidth: Bandwidth | None = None
@@ -43,7 +44,9 @@ class TransportSpec(Spec):
     message_overhead: Time = 0.0
     """Time that each message takes of its port beyond its bytes."""
     lane: Bandwidth | None = None
-    """Most that one pair of chips reaches, where a message keeps to one channel."""
+    """Most that one pair of chips reaches, where a message keeps to one channel or few loads are under way."""
+    cores: Annotated[int, Field(strict=True, ge=0)] | None = None
+    """Cores that a collective of this transport occupies; none: as many as the link says."""
 
 
 class LinkSpec(Spec):
@@ -68,7 +71,7 @@ class LinkSpec(Spec):
     oversubscription: Annotated[float, Field(strict=True, ge=1)] = 1.0
     """Bandwidth of the ports under a leaf switch of a fat tree over that of its uplinks."""
     cores: Annotated[int, Field(strict=True, ge=0)] = 0
-    """Cores that a collective occupies while it runs; 0 where DMA engines do the work."""
+    """Cores that a collective occupies, unless its transport says otherwise; 0 where engines do the work."""
     transports: dict[TransportName, TransportSpec] = Field(default_factory=dict)
     """How software uses the link; none: one transport of `latency` and `efficiency` without launch cost."""
 

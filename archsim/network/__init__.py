@@ -13,12 +13,13 @@ from archsim.network.algorithms import build
 from archsim.network.fabric import Dim, Fabric, Part
 from archsim.network.lowering import foldable, lower_schedule
 from archsim.network.request import ALGORITHMS, KINDS, Collective, Group
-from archsim.network.run import CollectiveRun, bus_factor, run_collective, schedule_of
+from archsim.network.run import CollectiveRun, bus_factor, occupied_cores, run_collective, schedule_of
 from archsim.network.schedule import Move, Schedule
 from archsim.network.session import FabricSession
 from archsim.network.tuner import candidates
 
 __all__ = [
     "ALGORITHMS", "KINDS", "Collective", "CollectiveRun", "Dim", "Fabric", "FabricSession", "Group", "Move", "Part",
-    "Schedule", "build", "bus_factor", "candidates", "foldable", "lower_schedule", "run_collective", "schedule_of",
+    "Schedule", "build", "bus_factor", "candidates", "foldable", "lower_schedule", "occupied_cores",
+    "run_collective", "schedule_of",
 ]  # fmt: skip

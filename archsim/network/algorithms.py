@@ -82,7 +82,9 @@ def _all_reduce(s: Schedule, r: Collective, algorithm: Algorithm, transports: Se
 
 def _half(s: Schedule, r: Collective, algorithm: Algorithm, transports: Sequence[TransportName | None]) -> None:
     """Reduce-scatter or all-gather."""
-    if algorithm == "ring" and len(s.parts) > 1 and not _torus(s.parts):
+    if algorithm == "in_switch":
+        _in_switch_half(s, r.nbytes, transports[0], gather=r.kind == "all_gather")
+    elif algorithm == "ring" and len(s.parts) > 1 and not _torus(s.parts):
         ready = _ring_over_nodes(s, r.nbytes, transports, laps=1)
         s.copy(0, ceil(r.nbytes / r.group.size), _all(ready), transports[0])
     else:
@@ -143,6 +145,17 @@ def _in_switch(s: Schedule, nbytes: float, transports: Sequence[TransportName | 
             ready = phases.ring(s, part, chunk / size, ready, transports[part], gather=True)
         out, _ = phases.in_switch(s, 0, chunk, _all(ready), transports[0], gather=True)
         handed.append(out)
+
+
+def _in_switch_half(s: Schedule, nbytes: float, transport: TransportName | None, *, gather: bool) -> None:
+    """The switch multicasts the block of every chip to all, or reads all and hands each chip the sum of its block."""
+    if _only(s, "in_switch").dim.kind != "switch":
+        raise InputError(f"in_switch: {s.parts[0].dim.link.name} has no switch that could multicast or reduce")
+    count = min(max(ceil(nbytes / CHUNK_BYTES), 1), 4 * MOST_CHUNKS)
+    handed: list[int] = []
+    for _ in range(count):
+        before = handed[-UNDER_WAY : 1 - UNDER_WAY]
+        handed.append(phases.in_switch(s, 0, nbytes / count, before, transport, gather=gather)[0])
 
 
 def _ring_over_nodes(s: Schedule, nbytes: float, transports: Sequence[TransportName | None], *, laps: int) -> Ready:

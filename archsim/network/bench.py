@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from archsim.errors import InputError
+from archsim.hardware.link import TransportName
 from archsim.network.fabric import Fabric
 from archsim.network.request import Algorithm, Collective, Group, Kind
 from archsim.network.run import CollectiveRun, run_collective
@@ -44,8 +45,9 @@ def _spaced(text: str) -> str:
 
 
 def sweep(
-    fabric: Fabric, kind: Kind, group: Group, nbytes: Sequence[int], algorithm: Algorithm = "auto"
-) -> Iterator[CollectiveRun]:
+    fabric: Fabric, kind: Kind, group: Group, nbytes: Sequence[int], algorithm: Algorithm = "auto",
+    transport: TransportName | None = None,
+) -> Iterator[CollectiveRun]:  # fmt: skip
     """Run a collective at every size."""
     for size in nbytes:
-        yield run_collective(fabric, Collective(kind, size, group, algorithm))
+        yield run_collective(fabric, Collective(kind, size, group, algorithm, transport=transport))

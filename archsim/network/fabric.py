@@ -195,7 +195,8 @@ def _inside(system: SystemSpec, link: LinkSpec) -> list[Dim]:
 def _ports(number: int, dim: Dim) -> list[Port]:
     """Resource classes of a dimension: its links, and what software adds to each message."""
     link, rate = dim.link, dim.bytes_per_s
-    latency = 0.0 if link.transports else link.latency  # a transport's latency holds that of the wire
+    # a transport's latency holds that of the wire, but a ring has a wire for every hop
+    latency = 0.0 if link.transports and dim.kind != "ring" else link.latency
     at = f"dim{number}"
     ports = []
     if dim.kind == "ring":

@@ -7,6 +7,7 @@ from math import inf
 from typing import Literal, get_args
 
 from archsim.errors import InputError, did_you_mean
+from archsim.hardware.link import TransportName
 
 __all__ = ["ALGORITHMS", "KINDS", "Algorithm", "Collective", "Group", "Kind"]
 
@@ -19,6 +20,7 @@ Algorithm = Literal[
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+TRANSPORTS: tuple[TransportName, ...] = get_args(TransportName)
 
 #: more than any buffer: 64-bit picoseconds hold it at a byte a nanosecond
 MOST_BYTES = 2**44
@@ -48,6 +50,7 @@ class Collective:
     imbalance: of an all-to-all, the bytes of the busiest chip over the mean.
     top_k, node_limit: of a hierarchical dispatch, experts of a token and the nodes that they may lie on (0: any).
     chunks: pieces of a block that follow each other; 0: by its size.
+    transport: how data move inside a node; none: the fastest of those that fit.
     """
 
     kind: Kind
@@ -58,9 +61,14 @@ class Collective:
     top_k: int = 1
     node_limit: int = 0
     chunks: int = 0
+    transport: TransportName | None = None
 
     def __post_init__(self) -> None:
-        for name, value, legal in (("collective", self.kind, KINDS), ("algorithm", self.algorithm, ALGORITHMS)):
+        words: list[tuple[str, str, tuple[str, ...]]] = [
+            ("collective", self.kind, KINDS), ("algorithm", self.algorithm, ALGORITHMS),
+            ("transport", self.transport or TRANSPORTS[0], TRANSPORTS),
+        ]  # fmt: skip
+        for name, value, legal in words:
             if value not in legal:
                 raise InputError(f"{name} '{value}': must be one of {', '.join(legal)}{did_you_mean(value, legal)}")
         if not 1 <= self.nbytes <= MOST_BYTES:

@@ -16,7 +16,7 @@ from archsim.network.schedule import Hops, Schedule
 from archsim.network.tuner import candidates
 from archsim.program import Program, Run
 
-__all__ = ["CollectiveRun", "bus_factor", "floor_ps", "run_collective", "schedule_of"]
+__all__ = ["CollectiveRun", "bus_factor", "floor_ps", "occupied_cores", "run_collective", "schedule_of"]
 
 #: most steps that a collective may have: a minute of simulation
 MOST_STEPS = 60_000_000
@@ -85,6 +85,17 @@ def schedule_of(fabric: Fabric, request: Collective) -> Schedule:
             found, time_ps = (schedule, mine) if found is None or mine < time_ps else (found, time_ps)
     assert found is not None, "there is always a candidate"
     return found
+
+
+def occupied_cores(fabric: Fabric, request: Collective) -> int:
+    """Cores that the kernel of a collective keeps from others while it runs; 0 where engines or the switch do the work.
+
+    >>> from archsim.hardware import load_chip, load_system
+    >>> from archsim.network import Group
+    >>> occupied_cores(Fabric.of(load_system("h800-x32"), load_chip("h800")), Collective("dispatch", 2**22, Group(8)))
+    20
+    """
+    return schedule_of(fabric, request).cores
 
 
 def _options(fabric: Fabric, request: Collective) -> list[tuple[int, Choice, Schedule]]:

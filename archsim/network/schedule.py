@@ -78,6 +78,7 @@ class Schedule:
     parts: tuple[Part, ...]
     messages: list[Message] = field(default_factory=list)
     launch_s: float = 0.0
+    cores: int = 0
     _sent: dict[str, float] = field(default_factory=dict)
     _ways: dict[tuple[tuple[Move, ...], TransportName | None, int], _Way] = field(default_factory=dict)
 
@@ -110,9 +111,11 @@ class Schedule:
             self.local([name], nbytes, after)
 
     def launched_by(self, transport: TransportName | None, part: int = 0) -> None:
-        """The collective is a kernel of this transport."""
-        spec = self._transport(self.parts[part].dim.link, transport)
+        """The collective is a kernel of this transport, with its launch cost and the cores that it occupies."""
+        link = self.parts[part].dim.link
+        spec = self._transport(link, transport)
         self.launch_s = max(self.launch_s, spec.launch if spec else 0.0)
+        self.cores = max(self.cores, link.cores if spec is None or spec.cores is None else spec.cores)
 
     def at(self, part: int) -> str:
         """How the resource classes of a part are called."""

@@ -12,7 +12,7 @@ from archsim.network.phases import Ready
 from archsim.network.schedule import Move, Schedule
 
 #: bytes that follow each other down a chain, and most chunks of them
-LINK_CHUNK_BYTES, MOST_LINK_CHUNKS = 2**17, 256
+LINK_CHUNK_BYTES, MOST_LINK_CHUNKS = 2**17, 1024
 
 __all__ = ["by_node", "chain", "direct", "nodes_of_a_token", "tree"]
 

@@ -21,6 +21,9 @@ PAIRWISE: tuple[TransportName, ...] = ("p2p_ll", "p2p")
 #: bytes to one partner above which NCCL does not send by `p2p_ll` (NCCL_P2P_LL_THRESHOLD in its source)
 LL_PAIR_BYTES = 16384
 
+#: chips behind one switch above which they stand in several machines, between which NCCL has trees too
+LARGEST_BOARD = 16
+
 #: above so many chips a ring in a switch is not tried: its steps alone take longer than anything else
 LONGEST_RING = 4096
 
@@ -59,9 +62,10 @@ def _algorithms(parts: Sequence[Part], request: Collective) -> list[Algorithm]:
         shots: list[Algorithm] = ["one_shot", "two_shot"]
         return shots if request.kind == "all_reduce" else ["direct"]
     library: list[Algorithm] = ["ring"] if parts[0].size <= LONGEST_RING else []
-    if not parts[0].dim.link.transports:
+    if "ll" not in parts[0].dim.link.transports:
         return [*library, *_plain(parts[0], request)]
     if request.kind == "all_reduce":
+        library += ["tree"] if parts[0].size > LARGEST_BOARD else []
         library += ["in_switch"] if "in_switch" in parts[0].dim.link.transports else []
         if request.algorithm == "fastest" and "direct" in parts[0].dim.link.transports:
             library += ["one_shot", "two_shot"]
@@ -69,7 +73,7 @@ def _algorithms(parts: Sequence[Part], request: Collective) -> list[Algorithm]:
 
 
 def _plain(part: Part, request: Collective) -> list[Algorithm]:
-    """Of a switch without a known library."""
+    """Of a switch whose library is not of NCCL's kind: the textbook's choice."""
     power = part.size & (part.size - 1) == 0
     shots: list[Algorithm] = ["one_shot", "two_shot"] if request.kind == "all_reduce" else ["direct"]
     return [*shots, "halving_doubling"] if power else shots
@@ -93,6 +97,11 @@ def _over_nodes(parts: Sequence[Part], request: Collective) -> list[Algorithm]:
 
 def _transports(part: Part, request: Collective, algorithm: Algorithm) -> list[TransportName | None]:
     known = part.dim.link.transports
+    if request.transport is not None:
+        if request.transport not in known:
+            legal = ", ".join(known) or "none"
+            raise InputError(f"transport '{request.transport}': {part.dim.link.name} has {legal}")
+        return [request.transport]
     if not known:
         return [None]
     wanted: tuple[TransportName, ...] = LIBRARY
@@ -104,9 +113,10 @@ def _transports(part: Part, request: Collective, algorithm: Algorithm) -> list[T
     elif algorithm == "in_switch":
         wanted = ("in_switch",)
     elif algorithm in ("one_shot", "two_shot"):
-        wanted = ("direct",)
+        library = LIBRARY if part.dim.kind == "mesh" else ()
+        wanted = library if request.algorithm == "auto" else (*library, "direct")
     found: list[TransportName | None] = [name for name in wanted if name in known]
-    return found or [next(iter(known))]
+    return found or [name for name in LIBRARY if name in known] or [next(iter(known))]
 
 
 def _across(parts: Sequence[Part], inside: TransportName | None) -> TransportName | None:

@@ -10,8 +10,18 @@ from click.testing import CliRunner
 
 from archsim.cli.main import cli
 from archsim.errors import InputError
-from archsim.hardware import LinkSpec, SystemSpec, load_chip, load_system
-from archsim.network import Collective, Dim, Fabric, FabricSession, Group, candidates, run_collective
+from archsim.hardware import LinkSpec, SystemSpec, list_systems, load_chip, load_system
+from archsim.hardware.link import TransportSpec
+from archsim.network import (
+    Collective,
+    Dim,
+    Fabric,
+    FabricSession,
+    Group,
+    candidates,
+    occupied_cores,
+    run_collective,
+)
 from archsim.network.request import Algorithm, Kind
 
 pytestmark = pytest.mark.unit
@@ -245,3 +255,52 @@ def test_a_session_refuses_chips_that_differ_when_one_stands_for_all() -> None:
         session.env.run(process)
     everyone = FabricSession(make("switch", 8), folded=False, engine="simpy")
     assert everyone.env.run(everyone.start(Collective("broadcast", 2**20, Group(8)))).elapsed_ps > 0
+
+
+def test_a_named_transport_is_taken_and_an_unknown_one_refused() -> None:
+    fabric = Fabric.of(load_system("hgx-h100"), load_chip("h100"))
+    pull, push = (
+        run_collective(fabric, Collective("all_reduce", 65536, Group(8), "one_shot", transport=name))
+        for name in ("pull", "direct")
+    )
+    assert (pull.choice[1], push.choice[1]) == ("pull", "direct")
+    assert pull.time_ps > push.time_ps + 1_000_000  # a barrier more
+    with pytest.raises(InputError, match=r"transport 'expert': NVLink3 has ll, ll128"):
+        run_collective(
+            Fabric.of(load_system("hgx-a100"), load_chip("a100")),
+            Collective("all_reduce", 64, Group(8), transport="expert"),
+        )
+    with pytest.raises(InputError, match=r"transport 'pul': must be one of .*did you mean 'pull'"):
+        Collective("all_reduce", 64, Group(8), transport="pul")  # type: ignore[arg-type]
+
+
+def test_multicast_in_the_switch_lifts_the_send_side_of_an_all_gather() -> None:
+    link = {"transports": {"in_switch": TransportSpec(launch=0, latency=0, efficiency=1.0)}}
+    fabric = make("switch", 8, **link)
+    got = time_us(fabric, "all_gather", 80_000_000, "in_switch")
+    assert 800 <= got <= 830  # each chip receives all of it, its own block as well, but sends an eighth
+    assert time_us(fabric, "reduce_scatter", 80_000_000, "in_switch") == pytest.approx(got, rel=0.05)
+
+
+def test_cores_of_a_collective_are_those_of_its_transport() -> None:
+    h800 = Fabric.of(load_system("h800-x32"), load_chip("h800"))
+    assert occupied_cores(h800, Collective("dispatch", 2**22, Group(8))) == 20
+    nvls = occupied_cores(h800, Collective("all_reduce", 2**30, Group(8), "in_switch"))
+    assert 0 < nvls < 20
+    tpu = Fabric.of(load_system("tpu-v4-x64"), load_chip("tpu-v4"))
+    assert occupied_cores(tpu, Collective("all_reduce", 2**22, Group(64))) == 0
+
+
+def test_every_system_serves_small_and_large_collectives() -> None:
+    """Small ones take microseconds, large ones a plain share of the line rate, whatever the library."""
+    for name in list_systems():
+        system = load_system(name)
+        chip = load_chip(system.chip)
+        fabric, group = Fabric.of(system, chip), Group(system.chips_per_node)
+        if group.size == 1:
+            continue
+        small, large = (run_collective(fabric, Collective("all_reduce", n, group)) for n in (1024, 2**30))
+        link = system.links(chip)[0]
+        assert link is not None
+        assert small.time_ps < 150e6, name
+        assert 0.3 < large.busbw / link.bandwidth < 1.1, name
