@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 TIERS = ("unit", "oracle", "theory", "validation", "export")
 HERE = Path(__file__).parent
+
+#: tests neither use nor fill the results that the user keeps
+_results = tempfile.TemporaryDirectory(prefix="archsim-results-")
+os.environ["ARCHSIM_CACHE"] = _results.name
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -114,12 +114,13 @@ def _shard(context: click.Context, parameter: click.Parameter, text: str | None)
     "--margin", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
     help="Prune bolder: shrink bounds by this fraction first. 0 loses no point of the front.",
 )  # fmt: skip
+@click.option("--no-reuse", is_flag=True, help="Look up no results of earlier points and runs, and keep none.")
 @click.option("--retry-failed", is_flag=True, help="Try points again that failed.")
 @json_option
 def run(
     file: str, out: Path | None, workers: int | None, executor: str, address: str | None, shards: int,
     sbatch: tuple[str, ...], shard: tuple[int, int], limit: int | None, no_prune: bool, margin: float,
-    retry_failed: bool, as_json: bool,
+    no_reuse: bool, retry_failed: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Evaluate the points of FILE that are not yet in the folder; kill it when you like, and run it again.
 
@@ -129,24 +130,29 @@ def run(
       archsim sweep run npu-serving --out /shared/sweep --shard $SLURM_ARRAY_TASK_ID/64
       archsim sweep run npu-serving --out /shared/sweep --executor slurm --shards 64 --sbatch --partition=cpu
       archsim sweep run npu-serving --out /shared/sweep --executor dask --address tcp://head:8786
+
+    Steps and tilings that were simulated before are looked up in $ARCHSIM_CACHE (default: archsim in the user's cache
+    folder); the results are the same to the bit.
     """
     from archsim.explore import Store, load_sweep, run_sweep
     from archsim.explore.search import search_sweep
+    from archsim.reuse import user_folder
 
     chosen = load_sweep(file)
     store = Store(out or Path(Path(file).stem))
     if executor == "slurm":
-        outcome = _run_on_slurm(file, chosen, store, shards, sbatch, workers or 1, limit, no_prune, margin)
+        outcome = _run_on_slurm(file, chosen, store, shards, sbatch, workers or 1, limit, no_prune, margin, no_reuse)
         _report(outcome, store, as_json)
         return
     pool, count = _pool(executor, address, workers)
+    cache = None if no_reuse else user_folder()
     with _bar() as on_progress:
         if chosen.searches:
-            outcome = search_sweep(chosen, store, pool, in_flight=count, on_progress=on_progress)
+            outcome = search_sweep(chosen, store, pool, in_flight=count, cache=cache, on_progress=on_progress)
         else:
             outcome = run_sweep(
                 chosen, store, pool, in_flight=2 * count, shard=shard, limit=limit, prune=not no_prune, margin=margin,
-                retry=retry_failed, on_progress=on_progress,
+                retry=retry_failed, cache=cache, on_progress=on_progress,
             )  # fmt: skip
     _report(outcome, store, as_json)
 
@@ -173,19 +179,22 @@ def _report(outcome: Outcome, store: Store, as_json: bool) -> None:
     if as_json:
         emit_json({
             "folder": str(store.folder), "points": outcome.total, "reused": outcome.reused, **counts,
-            "wall_s": outcome.wall_s,
+            "wall_s": outcome.wall_s, "lookups": outcome.lookups, "hits": outcome.hits,
         })  # fmt: skip
         return
     words = [f"{count:,} {status}" for status, count in sorted(counts.items())]
     if outcome.reused:
         words.append(f"{outcome.reused:,} found in the folder")
     click.echo(f"{outcome.total:,} points in {_duration(outcome.wall_s)}: {', '.join(words) or 'nothing to do'}")
+    if outcome.lookups:
+        found = f"{outcome.hits:,} of {outcome.lookups:,} steps and tilings"
+        click.echo(f"{found} found among earlier results ({outcome.hits / outcome.lookups:.0%})")
     click.echo(f"archsim sweep show {store.folder}", err=True)
 
 
 def _run_on_slurm(
     file: str, chosen: Sweep, store: Store, shards: int, options: tuple[str, ...], workers: int, limit: int | None,
-    no_prune: bool, margin: float,
+    no_prune: bool, margin: float, no_reuse: bool,
 ) -> Outcome:  # fmt: skip
     from archsim.explore import slurm
     from archsim.explore.runner import count_records, prepare_store
@@ -194,7 +203,7 @@ def _run_on_slurm(
     own = str(Path(file).resolve()) if Path(file).is_file() else file
     command = [sys.executable, "-m", "archsim", "sweep", "run", own, "--out", str(store.folder.resolve())]
     command += ["--workers", str(workers), "--margin", str(margin)]
-    command += ["--no-prune"] * no_prune + (["--limit", str(limit)] if limit else [])
+    command += ["--no-prune"] * no_prune + ["--no-reuse"] * no_reuse + (["--limit", str(limit)] if limit else [])
     job = slurm.submit(slurm.write_script(store.folder, command, shards, options))
     click.echo(f"submitted job {job}: {shards} tasks, logs in {store.folder}", err=True)
     begin = time.perf_counter()

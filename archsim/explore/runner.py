@@ -7,10 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from archsim.explore.evaluate import Evaluator
 from archsim.explore.pareto import dominated, front
 from archsim.explore.store import DONE, FAILED, INFEASIBLE, PRUNED, Journal, Record, Store
 from archsim.explore.sweep import Sweep
+from archsim.reuse import ResultCache, reusing
 
 __all__ = ["Outcome", "count_records", "evaluate_points", "is_complete", "prepare_store", "run_sweep"]
 
@@ -36,13 +36,25 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class Outcome:
-    """What a run did: records by status, those found done before, and the wall time of the evaluations."""
+    """What a run did: records by status, those found done before, and the wall time of the evaluations.
+
+    lookups, hits: of steps and tilings in the cache of results, over the points that were simulated.
+    """
 
     total: int
     reused: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     busy_s: float = 0.0
     wall_s: float = 0.0
+    lookups: int = 0
+    hits: int = 0
+
+    def add(self, record: Record) -> None:
+        """Count a record that came in."""
+        self.counts[record.status] += 1
+        self.busy_s += record.wall_s
+        self.lookups += int(record.meta.get("lookups", 0))
+        self.hits += int(record.meta.get("hits", 0))
 
     @property
     def done(self) -> int:
@@ -61,6 +73,7 @@ def run_sweep(
     prune: bool = True,
     margin: float = 0.0,
     retry: bool = False,
+    cache: Path | None = None,
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Outcome:
     """Evaluate every point that has no record yet, and record it; safe to kill and to run again.
@@ -73,6 +86,8 @@ def run_sweep(
         without as long as `margin` is 0; a margin shrinks the bounds by that fraction first, which trusts that no
         simulated point comes within it of its bound.
     retry: try points again that failed before.
+    cache: folder in which steps and tilings are looked up before they are simulated (:func:`archsim.reuse.user_folder`
+        is the one that all sweeps share); None for none. The results are the same to the bit.
     """
     begin = time.perf_counter()
     evaluator = Evaluator(sweep)
@@ -108,8 +123,7 @@ def run_sweep(
 
     def heard(records: Iterable[Record]) -> None:
         for record in records:
-            outcome.counts[record.status] += 1
-            outcome.busy_s += record.wall_s
+            outcome.add(record)
             race.add(record)
         done = sum(outcome.counts.values()) or 1
         queue.chunk = int(min(max(CHUNK_S * done / max(outcome.busy_s, 1e-9), 1), 64))
@@ -121,10 +135,10 @@ def run_sweep(
             journal.append([record])
             heard([record])
 
-    spec = sweep.spec.model_dump(mode="json")
+    work = work_of(sweep, store, cache)
 
     def submit(pool: Executor, chunk: list[int]) -> Future[list[Record]]:
-        return pool.submit(evaluate_points, spec, str(sweep.folder), str(store.folder), [numbers[i] for i in chunk])
+        return pool.submit(evaluate_points, work, [numbers[i] for i in chunk])
 
     try:
         while queue:
@@ -251,20 +265,35 @@ def _drive(
 # --- in the workers -----------------------------------------------------------------------------------------------
 
 
+def work_of(sweep: Sweep, store: Store, cache: Path | None) -> str:
+    """All that a worker needs to know of a run, in a form that travels."""
+    return json.dumps({
+        "sweep": sweep.spec.model_dump(mode="json"), "folder": str(sweep.folder), "store": str(store.folder),
+        "cache": None if cache is None else str(cache),
+    })  # fmt: skip
+
+
 @lru_cache(maxsize=4)
-def _worker(spec: str, folder: str, store: str) -> tuple[Evaluator, Journal]:
-    sweep = Sweep.of(json.loads(spec), Path(folder))
-    return Evaluator(sweep), Journal(Store(store).journals)
+def _worker(work: str) -> tuple[Evaluator, Journal, ResultCache | None]:
+    told = json.loads(work)
+    sweep = Sweep.of(told["sweep"], Path(told["folder"]))
+    cache = None if told["cache"] is None else ResultCache(told["cache"])
+    return Evaluator(sweep), Journal(Store(told["store"]).journals), cache
 
 
-def evaluate_points(spec: dict[str, Any], folder: str, store: str, numbers: list[int]) -> list[Record]:
-    """Evaluate points and append their records to this process's journal in `store`; runs in a worker."""
-    evaluator, journal = _worker(json.dumps(spec), folder, store)
+def evaluate_points(work: str, numbers: list[int]) -> list[Record]:
+    """Evaluate points and append their records to this process's journal; runs in a worker. work: of `work_of`."""
+    evaluator, journal, cache = _worker(work)
     records = []
-    for number in numbers:
-        record = evaluate_point(evaluator, number)
-        journal.append([record])
-        records.append(record)
+    with reusing(cache):
+        for number in numbers:
+            lookups, hits = (cache.lookups, cache.hits) if cache else (0, 0)
+            record = evaluate_point(evaluator, number)
+            if cache:
+                found = {"lookups": cache.lookups - lookups, "hits": cache.hits - hits}
+                record = replace(record, meta={**record.meta, **found})
+            journal.append([record])
+            records.append(record)
     return records
 
 

@@ -7,61 +7,109 @@ store as those of any other sweep; a point proposed twice is evaluated once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from pathlib import Path
 from typing import Any
 
 from archsim.errors import InputError
 from archsim.explore.axis import number_of
 from archsim.explore.evaluate import Evaluator
-from archsim.explore.runner import Outcome, evaluate_points, prepare_store
-from archsim.explore.store import DONE, Record, Store
+from archsim.explore.runner import DEATHS, Outcome, evaluate_points, prepare_store, work_of
+from archsim.explore.store import DONE, FAILED, Journal, Record, Store
 from archsim.explore.sweep import Sweep
 
 __all__ = ["search_sweep"]
 
 
 def search_sweep(
-    sweep: Sweep, store: Store, executor: Callable[[], Executor], *, in_flight: int,
+    sweep: Sweep, store: Store, executor: Callable[[], Executor], *, in_flight: int, cache: Path | None = None,
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Outcome:  # fmt: skip
     """Try ``sampler.points`` proposals in all, those of earlier runs counted; at most `in_flight` at a time.
 
     Proposals depend on the order in which results come back, so that only ``in_flight=1`` repeats a search exactly.
+    The points of a worker that dies run again, alone, as those of `run_sweep`, whose `executor` and `cache` these are.
     """
-    evaluator, study = Evaluator(sweep), _study(sweep, store)
-    known = store.records()
-    trials = sweep.spec.sampler.points or 0
-    outcome = Outcome(trials, reused=min(_finished(study), trials))
-    spec = sweep.spec.model_dump(mode="json")
-    pool = executor()
+    begin = time.perf_counter()
+    search = _Search(sweep, store)
+    work = work_of(sweep, store, cache)
     held: dict[Future[list[Record]], tuple[Any, int]] = {}
-    left = trials - outcome.reused
+    taken: list[tuple[Any, int]] = []  # between the search and the pool
+    pool = executor()
     try:
-        while left or held:
-            while left and len(held) < in_flight:
-                left -= 1
-                trial = study.ask()
-                number = sweep.space.number(_choices(sweep, trial))
-                record = known.get(evaluator.key(sweep.space.point(number)))
-                if record is not None:
-                    _tell(sweep, study, trial, record)
-                    outcome.counts[record.status] += 1
-                    continue
-                arguments = (spec, str(sweep.folder), str(store.folder), [number])
-                held[pool.submit(evaluate_points, *arguments)] = trial, number
-            finished, _ = wait(held, return_when=FIRST_COMPLETED) if held else (set(), set())
-            for future in finished:
-                trial, _ = held.pop(future)
-                (record,) = future.result()
-                known[record.key] = record
-                outcome.counts[record.status] += 1
-                outcome.busy_s += record.wall_s
-                _tell(sweep, study, trial, record)
-            on_progress(outcome)
+        while search or held:
+            try:
+                while len(held) < in_flight and (proposal := search.next(alone=not held)) is not None:
+                    taken = [proposal]
+                    held[pool.submit(evaluate_points, work, [proposal[1]])] = proposal
+                    taken = []
+                for future in wait(held, return_when=FIRST_COMPLETED).done if held else ():
+                    (record,) = future.result()
+                    search.heard(held.pop(future)[0], record)
+            except (BrokenExecutor, CancelledError):
+                pool.shutdown(wait=False, cancel_futures=True)
+                search.died([*held.values(), *taken])
+                held.clear()
+                taken = []
+                pool = executor()
+            on_progress(search.outcome)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    return outcome
+        search.journal.close()
+    search.outcome.wall_s = time.perf_counter() - begin
+    return search.outcome
+
+
+class _Search:
+    """The study with its proposals: those still to be made, and those whose worker died, which run alone."""
+
+    def __init__(self, sweep: Sweep, store: Store) -> None:
+        self.sweep, self.evaluator, self.study = sweep, Evaluator(sweep), _study(sweep, store)
+        self.known, self.journal = store.records(), Journal(store.journals)
+        trials = sweep.spec.sampler.points or 0
+        self.outcome = Outcome(trials, reused=min(_finished(self.study), trials))
+        self.left = trials - self.outcome.reused
+        self.suspects: list[tuple[Any, int]] = []
+        self.deaths: Counter[int] = Counter()
+
+    def __bool__(self) -> bool:
+        return bool(self.left or self.suspects)
+
+    def next(self, *, alone: bool) -> tuple[Any, int] | None:
+        """A trial and its point that need a worker; points with a record are told at once."""
+        if self.suspects:
+            return self.suspects.pop() if alone else None
+        while self.left:
+            self.left -= 1
+            trial = self.study.ask()
+            number = self.sweep.space.number(_choices(self.sweep, trial))
+            record = self.known.get(self.evaluator.key(self.sweep.space.point(number)))
+            if record is None:
+                return trial, number
+            self.outcome.counts[record.status] += 1
+            _tell(self.sweep, self.study, trial, record)
+        return None
+
+    def heard(self, trial: Any, record: Record) -> None:
+        """Keep and tell what a worker found."""
+        self.known[record.key] = record
+        self.outcome.add(record)
+        _tell(self.sweep, self.study, trial, record)
+
+    def died(self, proposals: Sequence[tuple[Any, int]]) -> None:
+        """Take proposals back from a dead worker; one that was with too many of them is recorded as failed."""
+        for trial, number in proposals:
+            self.deaths[number] += 1
+            if self.deaths[number] < DEATHS:
+                self.suspects.append((trial, number))
+                continue
+            point = self.sweep.space.point(number)
+            record = Record(self.evaluator.key(point), number, point, FAILED, why="the worker died every time")
+            self.journal.append([record])
+            self.heard(trial, record)
 
 
 def _study(sweep: Sweep, store: Store) -> Any:

@@ -7,12 +7,14 @@ alone on a fresh chip, everything cold, cut down to a bounded number of steps; w
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import lru_cache
 
 from archsim.kernels import CompiledInterpreter
 from archsim.mapping.lowering.product import ProductOperands, lower_product, step_count
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import MatmulShape, Tiling, score_tilings
+from archsim.reuse import recall
 
 __all__ = ["candidates", "choose_tiling", "simulated_s"]
 
@@ -43,7 +45,8 @@ def choose_tiling(target: Target, shape: MatmulShape) -> Tiling:
 
     Raises InputError, naming the buffer and the bytes, when not even the smallest tile fits.
     """
-    return candidates(target, shape)[0][0]
+    found = recall("tiling", f"{target.digest} {shape}", lambda: asdict(candidates(target, shape)[0][0]))
+    return Tiling(**found | {"parts": tuple(map(tuple, found["parts"]))})
 
 
 @lru_cache(maxsize=8)

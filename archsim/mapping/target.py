@@ -7,6 +7,8 @@ cores wait for each other), the routes between each core and the memory, and the
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -35,6 +37,11 @@ WIDER = {
 }  # fmt: skip
 #: latency of a busy memory over that of an idle one, for the scores of tilings only (the engine queues for real)
 LOADED = 3.0
+#: parts of a chip description that no simulated time depends on, or only through what is resolved from them
+_TIMELESS = {
+    "name", "title", "vendor", "year", "status", "estimated", "provenance", "peak", "physical", "clock_under_load",
+    "load_clocks", "scale_up", "scale_out",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +98,20 @@ class Target:
         """Resource ids of each group that utilisation is reported for; the barrier only delays."""
         names = [resource.group for resource in self.machine]
         return {name: np.flatnonzero([n == name for n in names]) for name in dict.fromkeys(names) if name != "barrier"}
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all that a simulated time depends on: of the chip, what has to do with names or money is left out.
+
+        Clocks that follow from power are in it as they come out.
+        """
+        chip = self.chip.model_dump(mode="json", exclude=_TIMELESS)
+        del chip["memory"]["capacity"]
+        for label in ("name", "title", "provenance", "energy"):
+            chip["memory"]["standard"].pop(label)
+        clocks = [self.sustained_clock(dtype) for dtype in self.chip.dtypes]
+        content = json.dumps([chip, clocks, self.matrix_clock, self.cores], sort_keys=True) + repr(self.machine)
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
     def launch_s(self, *, vector: bool) -> float:
         """The gap before a kernel, in seconds; ``vector``: it multiplies nothing."""

@@ -11,6 +11,7 @@ from archsim.results import Result, run_meta
 from archsim.simulation import outcome
 from archsim.simulation.blocks import BlockRun, run_block
 from archsim.simulation.job import Job, Options, candidates, prepare
+from archsim.simulation.step_reuse import step_runs
 from archsim.trace import Trace
 
 __all__ = ["Job", "Options", "candidates", "options_of", "prepare", "simulate"]
@@ -81,7 +82,9 @@ def simulate(
     meta = _meta(job, command)
     if fidelity == "roofline":
         return outcome.from_bounds(job, job.bounds, meta)
-    return outcome.from_runs(job, _run(job, progress or (lambda done, total, name: None)), meta, timeline=timeline)
+    hear = progress or (lambda done, total, name: None)
+    runs = _run(job, hear) if timeline else step_runs(job, lambda: _run(job, hear))
+    return outcome.from_runs(job, runs, meta, timeline=timeline)
 
 
 def options_of(phase: str, *, seq: int | None, ctx: int | None, **others: Any) -> Options:

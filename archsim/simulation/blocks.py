@@ -31,6 +31,7 @@ class KernelRun:
     """One kernel, averaged over the repetitions of its block (times in ps, bytes and busy times per repetition).
 
     busy_ps: by resource group, the mean over the group's resources. first: the record of the first repetition.
+    lowered: the program; None for a collective, and where the run was recalled.
     """
 
     kernel: Kernel

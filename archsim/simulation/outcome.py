@@ -133,7 +133,7 @@ def _row(block: KernelBlock, run: KernelRun) -> dict[str, object]:
 
 def _bound(run: KernelRun, share: Mapping[str, float]) -> str:
     """What keeps the kernel from being faster: its busiest resource, or else launch and start-up or plain latency."""
-    if run.lowered is None:
+    if run.kernel.kind == "collective":
         return "collective"
     name, busiest = max(share.items(), key=lambda item: item[1])
     if busiest < IDLE:

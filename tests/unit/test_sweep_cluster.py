@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +103,25 @@ def test_a_search_resumes_and_evaluates_no_point_twice(tmp_path: Path, kind: str
     assert 1 < len(open_sweep(tmp_path).records) <= 6
     again = search_sweep(Sweep.of(data), Store(tmp_path), executors.local(1), in_flight=1)
     assert (again.reused, sum(again.counts.values())) == (8, 0)
+
+
+def test_a_search_survives_dying_workers(tmp_path: Path) -> None:
+    """One message finds its worker dead, and one point kills whoever takes it."""
+    from archsim.explore.search import search_sweep
+
+    calls = itertools.count()
+
+    class Dying(Executor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            if next(calls) == 1 or 3 in args[-1]:
+                future.set_exception(BrokenExecutor("a worker died"))
+            else:
+                future.set_result(fn(*args, **kwargs))
+            return future
+
+    data = DATA | {"sampler": {"kind": "tpe", "points": 12}}
+    outcome = search_sweep(Sweep.of(data), Store(tmp_path), Dying, in_flight=3)
+    assert outcome.done == 12
+    failed = [record for record in open_sweep(tmp_path).records if record.status == "failed"]
+    assert [(record.number, record.why) for record in failed] == [(3, "the worker died every time")]
