@@ -7,9 +7,10 @@ receives, is serialised at these. Each resource class has one member per chip, s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod
+from math import lcm, prod
 from typing import Literal
 
 from archsim.errors import InputError
@@ -76,13 +77,14 @@ class Port:
 class Fabric:
     """The links of a system; made by :meth:`of`. ``dims`` go from the innermost outwards.
 
-    faults: (chip, network) -> share of the line rate that is left there.
+    faults: (chip, network) -> share of the line rate that is left there. folds: one chip may stand for all.
     """
 
     name: str
     chips: int
     dims: tuple[Dim, ...]
     faults: tuple[tuple[int, str, float], ...] = ()
+    folds: bool = True
 
     @classmethod
     def of(cls, system: SystemSpec, chip: ChipSpec) -> Fabric:
@@ -142,6 +144,24 @@ class Fabric:
             return bool(self.parts(group)) or group.size == 1
         except InputError:
             return False
+
+    def alone(self, groups: Iterable[Group]) -> Fabric:
+        """As many of the first chips as these groups fill, all of which are simulated; the rest does the same beside them.
+
+        No message of a group leaves the chips up to the end of its outermost part. Of a fabric with faults, the chips
+        are those of the slowest block: each has the faults of all that it stands for.
+        """
+        chips = lcm(*(max((p.stride * p.size for p in self.parts(g)), default=1) for g in groups))
+        left: dict[tuple[int, str], float] = {}
+        for chip, network, rate in self.faults:
+            left[chip % chips, network] = min(rate, left.get((chip % chips, network), 1.0))
+        faults = tuple((chip, network, rate) for (chip, network), rate in left.items())
+        return replace(self, chips=chips, faults=faults, folds=False)
+
+    @cached_property
+    def machine(self) -> Machine:
+        """The resources that are simulated."""
+        return self.folded if self.folds and not self.faults else self.unfolded
 
     @cached_property
     def ports(self) -> tuple[Port, ...]:

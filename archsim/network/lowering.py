@@ -14,7 +14,7 @@ from archsim.network.fabric import Part
 from archsim.network.schedule import Message, Move, Schedule
 from archsim.program import Program
 
-__all__ = ["foldable", "lower_schedule"]
+__all__ = ["foldable", "lower_schedule", "steps_of"]
 
 Ints = NDArray[np.int64]
 NOWHERE = -(2**40)
@@ -23,7 +23,8 @@ NOWHERE = -(2**40)
 def foldable(schedule: Schedule) -> bool:
     """Whether all chips are alike to the schedule."""
     parts = schedule.parts
-    return not schedule.fabric.faults and not any(
+    fabric = schedule.fabric
+    return fabric.folds and not fabric.faults and not any(
         message.senders
         or message.wrapped is not None
         or any(move.swap and parts[move.part].dim.kind == "ring" for move in message.moves)
@@ -52,6 +53,21 @@ def lower_schedule(schedule: Schedule, *, folded: bool) -> Program:
         offset=none.astype(np.int64), write=np.zeros(steps, np.bool_), priority=none, tag=none,
         pred_start=starts, preds=preds.astype(np.int32),
     )  # fmt: skip
+
+
+def steps_of(schedule: Schedule, chip: int, *, folded: bool) -> list[tuple[int, int, bool]]:
+    """What one chip sends and receives in the program of a schedule: (step, payload bytes, whether it receives)."""
+    walk = _Walk(schedule.parts, 1 if folded else schedule.fabric.chips)
+    found: list[tuple[int, int, bool]] = []
+    first = 0
+    for message in schedule.messages:
+        who = walk.senders(message.senders)
+        if message.payload:
+            sends, receives = who == chip, walk.to(message.moves)[who] == chip
+            for is_end, mine in ((False, sends), (True, receives)):
+                found += [(first + int(at), message.payload, is_end) for at in np.flatnonzero(mine)]
+        first += len(who)
+    return found
 
 
 class _Walk:

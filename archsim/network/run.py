@@ -79,9 +79,10 @@ def schedule_of(fabric: Fabric, request: Collective) -> Schedule:
     found: Schedule | None = None
     time_ps = 0
     options = _options(fabric, request)
-    for floor, _, schedule in options:
+    for floor, choice, schedule in options:
         if found is None or floor < time_ps:
-            mine = _time(schedule, folded=foldable(schedule))[0] if len(options) > 1 else floor
+            fewest = _fewest(schedule, request, choice)
+            mine = _time(fewest, folded=foldable(fewest))[0] if len(options) > 1 else floor
             found, time_ps = (schedule, mine) if found is None or mine < time_ps else (found, time_ps)
     assert found is not None, "there is always a candidate"
     return found
@@ -127,7 +128,9 @@ def floor_ps(schedule: Schedule) -> int:
 
 
 def _run(request: Collective, choice: Choice, schedule: Schedule, fold: bool | None) -> CollectiveRun:
-    fabric, alike = schedule.fabric, foldable(schedule)
+    alike = foldable(schedule)
+    schedule = schedule if fold is False else _fewest(schedule, request, choice)
+    fabric = schedule.fabric
     if fold and not alike:
         raise InputError(f"{request.kind} by {choice[0]}: the chips are not alike, so one cannot stand for all")
     folded = alike if fold is None else fold
@@ -145,6 +148,14 @@ def _run(request: Collective, choice: Choice, schedule: Schedule, fold: bool | N
         request, choice, folded, len(program), time_ps, int(busy.max(initial=0)),
         {fabric.ports[i].name: float(b.mean()) / elapsed for i, b in zip(links, busy, strict=True)},
     )  # fmt: skip
+
+
+def _fewest(schedule: Schedule, request: Collective, choice: Choice) -> Schedule:
+    """The same messages among as few chips as say all: where chips are not alike, those of one block of groups."""
+    fabric = schedule.fabric
+    if foldable(schedule) or fabric.faults or not schedule.messages:
+        return schedule
+    return build(fabric.alone([request.group]), request, choice)
 
 
 def _time(schedule: Schedule, *, folded: bool) -> tuple[int, Program | None, Run | None]:

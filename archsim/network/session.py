@@ -34,8 +34,9 @@ __all__ = ["FabricSession"]
 class FabricSession:
     """The links of a fabric inside a SimPy simulation.
 
-    folded: one chip stands for all, for requests whose chips are alike; otherwise every chip is there. engine:
-    "compiled", or "simpy", which is readable and slow.
+    folded: one chip stands for all, for requests whose chips are alike; otherwise every chip is there.
+    ``fabric.alone(groups)`` is a fabric of those chips only that these groups fill. engine: "compiled", or "simpy",
+    which is readable and slow.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class FabricSession:
     ) -> None:
         self.fabric = fabric
         self.env = env or Environment()
-        self.folded = folded and not fabric.faults
+        self.folded = folded and fabric.folds and not fabric.faults
         machine = fabric.folded if self.folded else fabric.unfolded
         engines = {"compiled": CompiledEngine, "simpy": SimpyInterpreter}
         if engine not in engines:

@@ -10,6 +10,7 @@ from archsim.hardware import ChipSpec, SystemSpec
 from archsim.results import Result, run_meta
 from archsim.simulation import outcome
 from archsim.simulation.blocks import BlockRun, run_block
+from archsim.simulation.collectives import spread
 from archsim.simulation.job import Job, Options, candidates, prepare
 from archsim.simulation.step_reuse import step_runs
 from archsim.trace import Trace
@@ -93,14 +94,15 @@ def options_of(phase: str, *, seq: int | None, ctx: int | None, **others: Any) -
 
 
 def _run(job: Job, progress: Callable[[int, int, str], None]) -> list[BlockRun]:
-    session = Session(job.target.machine, job.options.engine)
+    target, network = spread(job.target, job.network, [kernel for block in job.blocks for kernel in block.kernels])
+    session = Session(target.machine, job.options.engine)
     total = sum(block.repeat for block in job.blocks)
     done = 0
     runs = []
     for block in job.blocks:
         hear = lambda n, base=done, name=block.name: progress(base + n, total, name)  # noqa: E731
         exact = job.options.exact
-        runs.append(run_block(session, block, job.target, job.layout, job.network, exact=exact, on_repeat=hear))
+        runs.append(run_block(session, block, target, job.layout, network, exact=exact, on_repeat=hear))
         done += block.repeat
     return runs
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from archsim.mapping import Kernel, Target
 from archsim.network import Collective, Fabric, Group, foldable, run_collective, schedule_of
 from archsim.network.on_chip import beside, on_machine
 from archsim.network.request import Kind
-from archsim.program import Program
+from archsim.program import Machine, Program
 
-__all__ = ["Exchange", "attach", "lower_collective", "narrowed", "overlapping"]
+__all__ = ["Exchange", "attach", "lower_collective", "narrowed", "overlapping", "spread"]
+
+#: messages of a collective above which it takes part as a duration: more than a second of simulation a layer
+MOST_MESSAGES = 400_000
 
 #: experts receive and return tokens by kernels of their own where the fabric has them
 KINDS: dict[str, Kind] = {
@@ -22,7 +25,7 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True, eq=False)
 class Exchange:
-    """A collective as the engine plays it: a program of messages, or (a faulty fabric) a duration; and its launch."""
+    """A collective as the engine plays it: a program of messages, or (too many of them) a duration; and its launch."""
 
     launch_ps: int
     program: Program | None
@@ -34,16 +37,39 @@ def attach(target: Target, fabric: Fabric) -> Target:
     return replace(target, machine=beside(target.machine, fabric.folded))
 
 
+def spread(target: Target, fabric: Fabric | None, kernels: Iterable[Kernel]) -> tuple[Target, Fabric | None]:
+    """The chip beside as much of its fabric as its collectives need: one chip for all, or a block of groups."""
+    wanted = {_request(kernel) for kernel in kernels if kernel.kind == "collective"}
+    if fabric is None or not any(_uneven(fabric, request) for request in wanted):
+        return target, fabric
+    block = fabric.alone([request.group for request in wanted])
+    if any(len(schedule_of(block, request).messages) * block.chips > MOST_MESSAGES for request in wanted):
+        return target, fabric
+    own = target.machine.resources[: len(target.machine) - len(fabric.folded)]
+    return replace(target, machine=beside(Machine(own), block.machine)), block
+
+
 def lower_collective(kernel: Kernel, target: Target, fabric: Fabric) -> Exchange:
     """The messages of a collective kernel, by the fastest algorithm that inference engines have."""
-    task = kernel.tasks[0]
-    nbytes, group = task.dims["bytes"], Group(task.dims["ranks"], task.dims["stride"])
-    request = Collective(KINDS[task.kind], max(nbytes, 1), group, "fastest")
+    request = _request(kernel)
     schedule = schedule_of(fabric, request)
-    if not schedule.messages or not foldable(schedule):  # chips differ, none stands for all: all, on an idle fabric
+    if not schedule.messages or (fabric.folds and not foldable(schedule)):
         return Exchange(0, None, run_collective(fabric, request).time_ps)
     memory = next(i for i, resource in enumerate(target.machine) if resource.group == "memory")
-    return Exchange(round(schedule.launch_s * 1e12), on_machine(schedule, target.machine, memory, nbytes), None)
+    program = on_machine(schedule, target.machine, memory, request.nbytes)
+    return Exchange(round(schedule.launch_s * 1e12), program, None)
+
+
+def _request(kernel: Kernel) -> Collective:
+    task = kernel.tasks[0]
+    group = Group(task.dims["ranks"], task.dims["stride"])
+    return Collective(KINDS[task.kind], max(task.dims["bytes"], 1), group, "fastest")
+
+
+def _uneven(fabric: Fabric, request: Collective) -> bool:
+    """Whether no one chip stands for all of a collective."""
+    schedule = schedule_of(fabric, request)
+    return bool(schedule.messages) and not foldable(schedule)
 
 
 def overlapping(kernels: Sequence[Kernel], waits: Sequence[tuple[int, ...]], seconds: Sequence[float]) -> set[int]:

@@ -10,12 +10,12 @@ import archsim
 from archsim.engine import Launch, Session
 from archsim.hardware import load_chip, load_system
 from archsim.mapping import bound_kernels, make_target
-from archsim.network import Collective, Fabric, Group, schedule_of
+from archsim.network import Collective, Fabric, Group, run_collective, schedule_of
 from archsim.network.on_chip import beside, on_machine
 from archsim.program import ProgramBuilder
 from archsim.simulation import Options, prepare
 from archsim.simulation.blocks import _dependencies
-from archsim.simulation.collectives import narrowed, overlapping
+from archsim.simulation.collectives import lower_collective, narrowed, overlapping, spread
 
 pytestmark = pytest.mark.theory
 
@@ -68,13 +68,38 @@ def test_an_engine_takes_no_cores() -> None:
 
 
 def test_a_part_of_a_ring_is_simulated_with_all_its_chips() -> None:
-    system = replace_chips("tpu-v4-x64")
-    step = archsim.simulate("tpu-v4", "llama-3.1-8b", phase="decode", batch=32, ctx=64, system=system, tp=2)
-    assert step.time_s > 0
+    """The two chips of a group are there with their links; their messages meet the traffic of the chip's memory."""
+    system = load_system("tpu-v4-x64", {"chips": 16, "chips_per_node": 16, "dims": [4, 4]})
+    options = Options(phase="decode", batch=32, ctx=64, tp=2)
+    job = prepare("tpu-v4", "llama-3.1-8b", options, system)
+    target, block = spread(job.target, job.network, [kernel for each in job.blocks for kernel in each.kernels])
+    assert block is not None
+    assert (block.chips, block.folds) == (2, False)
+    kernel = next(k for each in job.blocks for k in each.kernels if k.kind == "collective")
+    exchange = lower_collective(kernel, target, block)
+    assert exchange.program is not None
+    assert exchange.program.nbytes[exchange.program.region >= 0].sum() == 2 * kernel.tasks[0].dims["bytes"]
+    alone = run_collective(block, Collective("all_reduce", kernel.tasks[0].dims["bytes"], Group(2), "fastest")).time_ps
+    launch = Launch("all_reduce", "communication", (), exchange.launch_ps, program=exchange.program, bases=[0])
+    (record,) = Session(target.machine).run([launch])
+    assert alone <= record.end_ps < 1.5 * alone
 
 
-def replace_chips(name: str) -> archsim.SystemSpec:
-    return load_system(name, {"chips": 16, "chips_per_node": 16, "dims": [4, 4]})
+def test_a_block_of_groups_takes_the_time_of_the_whole_system() -> None:
+    whole = Fabric.of(load_system("tpu-v4-x64"), load_chip("tpu-v4"))
+    for group in (Group(2), Group(2, stride=2), Group(8), Group(4, stride=4)):
+        request = Collective("all_reduce", 2**20, group, "ring")
+        block = whole.alone([group])
+        assert block.chips < 64
+        assert run_collective(block, request).time_ps == run_collective(whole, request, fold=False).time_ps
+
+
+def test_a_block_has_the_faults_of_all_that_it_stands_for() -> None:
+    system = load_system("hgx-h800", {"faults": [{"chip": 5, "network": "scale_up", "rate": 0.25}]})
+    fabric = Fabric.of(system, load_chip("h800"))
+    request = Collective("all_gather", 2**26, Group(4))
+    assert fabric.alone([Group(4)]).faults == ((1, "scale_up", 0.25),)
+    assert run_collective(fabric.alone([Group(4)]), request).time_ps == run_collective(fabric, request).time_ps
 
 
 def test_the_job_of_one_chip_has_no_fabric() -> None:
