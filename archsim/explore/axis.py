@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from archsim.errors import InputError, did_you_mean
@@ -154,7 +155,12 @@ def number_of(value: Value) -> float | None:
     """
     if isinstance(value, (bool, int, float)):
         return float(value)
+    return _number_in(value)
+
+
+@lru_cache(maxsize=4096)  # the values of an axis come back at every point
+def _number_in(text: str) -> float | None:
     try:
-        return parse_any(value)[0]
+        return parse_any(text)[0]
     except UnitError:
         return None

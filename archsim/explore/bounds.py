@@ -19,7 +19,6 @@ from archsim.errors import InputError
 from archsim.explore.axis import number_of
 from archsim.explore.evaluate import Evaluator, Metrics, split, workload_arguments
 from archsim.explore.space import Point
-from archsim.hardware import ChipSpec
 from archsim.mapping import Rates, bound_kernels
 from archsim.simulation import Job, candidates, options_of
 
@@ -36,6 +35,8 @@ _IRRELEVANT = (
     "noc.", "core.scratchpad.", "core.accumulator.", "core.port.", "launch.latency", "cache.", "memory.latency",
     "memory.stacks", "clock_under_load", "physical.",
 )  # fmt: skip
+#: points whose arrays are worked on together, so that they stay in the processor's cache
+AT_ONCE = 4096
 #: metrics of a step that follow from its time, and the power of the time
 _OF_TIME = {"tokens_per_s": -1, "tokens_per_s_per_chip": -1, "flop_per_s": -1, "step_time": 1, "tpot": 1, "ttft": 1}
 
@@ -60,9 +61,11 @@ def bound_points(evaluator: Evaluator, points: Sequence[Point]) -> Bounds:
         shape = tuple((path, value) for path, value in point.items() if not _is_rate(path))
         groups.setdefault(shape, []).append(index)
     columns: dict[str, Floats] = {}
-    for members in groups.values():
-        for key, values in _bound_group(evaluator, [points[i] for i in members]).items():
-            columns.setdefault(key, np.full(len(points), np.nan))[members] = values
+    for group in groups.values():
+        for start in range(0, len(group), AT_ONCE):
+            members = group[start : start + AT_ONCE]
+            for key, values in _bound_group(evaluator, [points[i] for i in members]).items():
+                columns.setdefault(key, np.full(len(points), np.nan))[members] = values
     for index, metrics in enumerate(_chip_metrics(evaluator, points)):
         for key, value in metrics.items():
             columns.setdefault(key, np.full(len(points), np.nan))[index] = value
@@ -71,8 +74,7 @@ def bound_points(evaluator: Evaluator, points: Sequence[Point]) -> Bounds:
         if objective.key in columns:
             values = objective.sign * columns[objective.key]
             objectives[:, column] = np.where(np.isnan(values), np.inf, values)
-    broken = [_broken(evaluator, columns, i) for i in range(len(points))]
-    return Bounds(objectives, tuple(broken), _score(objectives))
+    return Bounds(objectives, _broken(evaluator, columns, len(points)), _score(objectives))
 
 
 def _chip_metrics(evaluator: Evaluator, points: Sequence[Point]) -> list[Metrics]:
@@ -100,7 +102,7 @@ def _bound_group(evaluator: Evaluator, points: Sequence[Point]) -> dict[str, Flo
     columns: dict[str, Floats] = {}
     try:
         chip, system = evaluator.chip(first), evaluator.system(first)
-        scales = _Scales(chip, points)
+        scales = _Scales(points)
         for label, workload in sweep.workloads:
             options = options_of(**workload_arguments(workload, split(first)[2]))
             jobs = candidates(chip, evaluator.traces[label], options, system)
@@ -143,8 +145,9 @@ def _step_time(job: Job, rates: Rates) -> Floats:
 class _Scales:
     """Rates of many chips, as multiples of those of one."""
 
-    def __init__(self, chip: ChipSpec, points: Sequence[Point]) -> None:
-        self.chip, self.points = chip, points
+    def __init__(self, points: Sequence[Point]) -> None:
+        self.points = points
+        self._columns: dict[str, Floats] = {}
 
     def rates(self, job: Job) -> Rates:
         """Arrays of shape (points, 1)."""
@@ -166,22 +169,26 @@ class _Scales:
         scale = np.ones((len(self.points), 1))
         for path in paths:
             if path in self.points[0]:
-                values = np.array([number_of(point[path]) for point in self.points], dtype=np.float64)[:, None]
-                scale = scale * values / values[0]
+                if path not in self._columns:
+                    values = np.array([number_of(point[path]) for point in self.points], dtype=np.float64)[:, None]
+                    self._columns[path] = values / values[0]
+                scale = scale * self._columns[path]
         return scale
 
 
-def _broken(evaluator: Evaluator, columns: Mapping[str, Floats], row: int) -> str:
-    """The constraints that the bound of a point breaks, where the bound is on the safe side of them."""
+def _broken(evaluator: Evaluator, columns: Mapping[str, Floats], count: int) -> tuple[str, ...]:
+    """The constraints that the bound of each point breaks, where the bound is on the safe side of them."""
     sweep = evaluator.sweep
-    known: Metrics = {key: float(values[row]) for key, values in columns.items() if not np.isnan(values[row])}
-    broken = []
+    broken = [""] * count
     for limit in sweep.constraints:
         metric = limit.metric
-        safe = metric.of == "chip" or limit.comparison in (("<=", "<") if metric.better == "low" else (">=", ">"))
-        if safe and limit.broken_by(known, sweep.labels):
-            broken.append(limit.text)
-    return "; ".join(broken)
+        if metric.of != "chip" and limit.comparison not in (("<=", "<") if metric.better == "low" else (">=", ">")):
+            continue
+        values = [columns[key] for key in limit.keys(sweep.labels) if key in columns]
+        fails = np.logical_or.reduce([~(limit.holds(each) | np.isnan(each)) for each in values]) if values else []
+        for row in np.flatnonzero(fails):
+            broken[row] = f"{broken[row]}; {limit.text}" if broken[row] else limit.text
+    return tuple(broken)
 
 
 def _score(objectives: Floats) -> Floats:

@@ -6,9 +6,11 @@ import importlib
 import multiprocessing
 import os
 import signal
+import socket
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 from archsim.errors import InputError
 
@@ -39,8 +41,16 @@ def dask(address: str) -> tuple[Callable[[], Executor], int]:
     except ImportError:
         raise InputError("--executor dask needs Dask: pip install 'archsim[explore]'") from None
     try:
+        _knock(address)
         client = distributed.Client(address, timeout="10s")
     except (OSError, ValueError) as error:
         raise InputError(f"--address {address}: no Dask scheduler answers there ({error})") from None
     threads: int = sum(client.nthreads().values())
     return lambda: client.get_executor(pure=False, retries=2), threads
+
+
+def _knock(address: str) -> None:
+    """OSError at once where nothing listens at a TCP address; Dask itself would go on trying."""
+    place = urlsplit(address)
+    if place.scheme in ("tcp", "tls") and place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), timeout=10).close()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from archsim.errors import InputError
 from archsim.explore.metrics import Metric, find_metric
@@ -13,6 +15,7 @@ from archsim.units import UnitError, parse
 __all__ = ["Constraint", "Objective", "parse_constraint", "parse_objective"]
 
 _CONSTRAINT = re.compile(r"\s*([\w.\-]+)\s*(<=|>=|<|>)\s*(\S.*?)\s*")
+_COMPARE = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 _OBJECTIVE = re.compile(r"\s*(maximi[sz]e|minimi[sz]e)\s+([\w.\-]+)\s*")
 
 
@@ -28,21 +31,17 @@ class Constraint:
 
     def broken_by(self, metrics: Mapping[str, float], labels: Iterable[str]) -> bool:
         """True where a value that is known breaks the limit; a metric that a point lacks breaks nothing."""
-        return any(not self._holds(value) for value in self._values(metrics, labels))
+        return any(not self.holds(metrics[key]) for key in self.keys(labels) if key in metrics)
 
-    def _values(self, metrics: Mapping[str, float], labels: Iterable[str]) -> list[float]:
+    def keys(self, labels: Iterable[str]) -> list[str]:
+        """The metrics that the limit is on."""
         if self.metric.of == "chip":
-            keys = [self.metric.name]
-        else:
-            keys = [f"{label}.{self.metric.name}" for label in ([self.label] if self.label else labels)]
-        return [metrics[key] for key in keys if key in metrics]
+            return [self.metric.name]
+        return [f"{label}.{self.metric.name}" for label in ([self.label] if self.label else labels)]
 
-    def _holds(self, value: float) -> bool:
-        if self.comparison == "<=":
-            return value <= self.limit
-        if self.comparison == ">=":
-            return value >= self.limit
-        return value < self.limit if self.comparison == "<" else value > self.limit
+    def holds(self, value: Any) -> Any:
+        """Whether a value keeps the limit; an array for an array."""
+        return _COMPARE[self.comparison](value, self.limit)
 
 
 @dataclass(frozen=True)
