@@ -74,7 +74,7 @@ def bound_points(evaluator: Evaluator, points: Sequence[Point]) -> Bounds:
         if objective.key in columns:
             values = objective.sign * columns[objective.key]
             objectives[:, column] = np.where(np.isnan(values), np.inf, values)
-    return Bounds(objectives, _broken(evaluator, columns, len(points)), _score(objectives))
+    return Bounds(objectives, _broken(evaluator, columns, len(points)), _score(objectives, columns))
 
 
 def _chip_metrics(evaluator: Evaluator, points: Sequence[Point]) -> list[Metrics]:
@@ -191,8 +191,13 @@ def _broken(evaluator: Evaluator, columns: Mapping[str, Floats], count: int) -> 
     return tuple(broken)
 
 
-def _score(objectives: Floats) -> Floats:
-    """The mean over objectives of each point's rank, so that the most promising come first."""
-    ranks = np.argsort(np.argsort(objectives, axis=0, kind="stable"), axis=0, kind="stable")
+def _score(objectives: Floats, columns: Mapping[str, Floats]) -> Floats:
+    """The mean over objectives of each point's rank, so that the most promising come first.
+
+    What has no bound, energy and money, goes by the tokens per second.
+    """
+    speed = np.nan_to_num(columns.get("tokens_per_s", np.zeros(len(objectives))))[:, None]
+    known = np.where(np.isfinite(objectives), objectives, speed)
+    ranks = np.argsort(np.argsort(known, axis=0, kind="stable"), axis=0, kind="stable")
     score: Floats = ranks.mean(axis=1)
     return score

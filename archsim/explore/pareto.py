@@ -15,21 +15,17 @@ def front(values: Floats) -> Bools:
     """Mark the rows of `values` (points x objectives) that no other row dominates.
 
     Row a dominates row b if it is nowhere smaller and somewhere larger; equal rows do not dominate each other.
-    O(points x front) time and O(points) memory: the rows are swept in falling order of their sum, so that a row can
-    only be dominated by one before it.
+    O(points x front) time and O(points) memory: the rows are swept in falling order of their sum, so that the first
+    of those left can only be dominated by one that is gone; it takes with it all that it dominates.
 
     >>> front(np.array([[1.0, 3.0], [2.0, 2.0], [1.0, 2.0], [3.0, 1.0]])).tolist()
     [True, True, False, True]
     """
-    order = np.argsort(-_scaled(values).sum(axis=1), kind="stable")
-    kept: list[int] = []
-    best = np.empty((0, values.shape[1]))
-    for index in order.tolist():
-        if not dominated(values[index : index + 1], best)[0]:
-            kept.append(index)
-            best = np.vstack([best, values[index]])
+    left = np.argsort(-_scaled(values).sum(axis=1), kind="stable")
     marks = np.zeros(len(values), dtype=np.bool_)
-    marks[kept] = True
+    while len(left):
+        marks[left[0]] = True
+        left = left[1:][~dominated(values[left[1:]], values[left[:1]])]
     return marks
 
 
@@ -45,8 +41,12 @@ def dominated(values: Floats, best: Floats, margin: float = 0.0) -> Bools:
         return np.zeros(len(values), dtype=np.bool_)
     shrunk = np.where(np.isfinite(values), values - margin * np.abs(np.nan_to_num(values)), values)
     marks = np.zeros(len(values), dtype=np.bool_)
-    for row in best:
-        marks |= (row >= shrunk).all(axis=1) & (row > shrunk).any(axis=1)
+    if len(values) < len(best):
+        for index, row in enumerate(shrunk):
+            marks[index] = ((best >= row).all(axis=1) & (best > row).any(axis=1)).any()
+    else:
+        for row in best:
+            marks |= (row >= shrunk).all(axis=1) & (row > shrunk).any(axis=1)
     return marks
 
 

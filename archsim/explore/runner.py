@@ -19,7 +19,7 @@ from archsim.errors import InputError
 from archsim.explore.axis import Value
 from archsim.explore.bounds import Bounds, bound_points
 from archsim.explore.evaluate import Evaluator
-from archsim.explore.pareto import dominated, front
+from archsim.explore.pareto import dominated
 from archsim.explore.store import DONE, FAILED, INFEASIBLE, PRUNED, Journal, Record, Store
 from archsim.explore.sweep import Sweep
 from archsim.reuse import ResultCache, reusing
@@ -30,6 +30,7 @@ __all__ = ["Outcome", "count_records", "evaluate_points", "is_complete", "prepar
 CHUNK_S = 0.5
 #: times that a point may be in the hands of a worker that dies before it is recorded as failed
 DEATHS = 3
+DOMINATED = "even its bound is dominated"
 
 Floats = NDArray[np.float64]
 
@@ -138,7 +139,8 @@ def run_sweep(
     work = work_of(sweep, store, cache)
 
     def submit(pool: Executor, chunk: list[int]) -> Future[list[Record]]:
-        return pool.submit(evaluate_points, work, [numbers[i] for i in chunk])
+        rivals = race.rivals([rows[i] for i in chunk])
+        return pool.submit(evaluate_points, work, rivals, margin, [numbers[i] for i in chunk])
 
     try:
         while queue:
@@ -217,8 +219,14 @@ class _Race:
         if any(limit.broken_by(record.metrics, self.sweep.labels) for limit in self.sweep.constraints):
             return  # a point that may not be built beats nothing
         row = np.array([[o.sign * record.metrics[o.key] for o in self.sweep.objectives]])
-        rows = np.vstack([self.best, row])
-        self.best = rows[front(rows)]
+        if not dominated(row, self.best)[0]:
+            self.best = np.vstack([self.best[~dominated(self.best, row)], row])
+
+    def rivals(self, rows: Sequence[int]) -> list[list[float]]:
+        """The best so far, which a worker holds a point's own roofline against where no array bounds an objective."""
+        if self.bounds is None or np.isfinite(self.bounds.objectives[rows]).all():
+            return []
+        return [list(map(float, row)) for row in self.best]
 
     def why_not(self, row: int) -> tuple[str, str] | None:
         """The status and the reason for which a missing point need not be tried, None where it must."""
@@ -228,7 +236,7 @@ class _Race:
         if broken:
             return INFEASIBLE, broken
         if dominated(self.bounds.objectives[row : row + 1], self.best, self.margin)[0]:
-            return PRUNED, "even its bound is dominated"
+            return PRUNED, DOMINATED
         return None
 
 
@@ -281,14 +289,18 @@ def _worker(work: str) -> tuple[Evaluator, Journal, ResultCache | None]:
     return Evaluator(sweep), Journal(Store(told["store"]).journals), cache
 
 
-def evaluate_points(work: str, numbers: list[int]) -> list[Record]:
-    """Evaluate points and append their records to this process's journal; runs in a worker. work: of `work_of`."""
+def evaluate_points(work: str, rivals: list[list[float]], margin: float, numbers: list[int]) -> list[Record]:
+    """Evaluate points and append their records to this process's journal; runs in a worker.
+
+    work: of `work_of`. rivals: objective values that others reached; a point whose own roofline they dominate, by
+    `margin`, is not simulated.
+    """
     evaluator, journal, cache = _worker(work)
     records = []
     with reusing(cache):
         for number in numbers:
             lookups, hits = (cache.lookups, cache.hits) if cache else (0, 0)
-            record = evaluate_point(evaluator, number)
+            record = evaluate_point(evaluator, number, rivals, margin)
             if cache:
                 found = {"lookups": cache.lookups - lookups, "hits": cache.hits - hits}
                 record = replace(record, meta={**record.meta, **found})
@@ -297,12 +309,19 @@ def evaluate_points(work: str, numbers: list[int]) -> list[Record]:
     return records
 
 
-def evaluate_point(evaluator: Evaluator, number: int) -> Record:
+def evaluate_point(
+    evaluator: Evaluator, number: int, rivals: Sequence[Sequence[float]] = (), margin: float = 0.0
+) -> Record:
     """Evaluate one point. An error is recorded and never stops the sweep."""
     point = evaluator.sweep.space.point(number)
     key, begin = evaluator.key(point), time.perf_counter()
     meta: dict[str, Value] = {"archsim": __version__, "model_version": MODEL_VERSION, "created": round(time.time(), 3)}
     try:
+        if rivals and evaluator.sweep.spec.fidelity != "roofline":
+            bound = evaluator.run(point, fidelity="roofline")
+            values = [[o.sign * bound.get(o.key, o.sign * np.inf) for o in evaluator.sweep.objectives]]
+            if dominated(np.array(values), np.array(rivals), margin)[0]:
+                return Record(key, number, point, PRUNED, why=DOMINATED, wall_s=time.perf_counter() - begin, meta=meta)
         metrics = evaluator.run(point)
     except InputError as error:
         return Record(key, number, point, FAILED, why=str(error), wall_s=time.perf_counter() - begin, meta=meta)

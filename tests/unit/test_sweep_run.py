@@ -111,6 +111,20 @@ def test_pruning_finds_the_same_front(tmp_path: Path) -> None:
     assert fronts[0] == fronts[1]
 
 
+def test_a_point_whose_own_roofline_is_dominated_is_not_simulated(tmp_path: Path) -> None:
+    """Energy and money have no array bound, so a worker holds the roofline of a point against what others reached."""
+    data = {
+        "chip": "edge-npu",
+        "axes": {"core.vector.lanes": [64, 256], "memory.bandwidth": ["68 GB/s", "136 GB/s"]},
+        "workloads": [{"workload": "deepseek-r1-distill-qwen-1.5b", "phase": "decode", "ctx": 64}],
+        "objectives": ["minimize joules_per_token", "minimize usd_per_mtoken"],
+    }
+    whole, pruned = run(data, tmp_path / "whole", prune=False), run(data, tmp_path / "pruned")
+    assert (whole.counts["done"], pruned.counts["pruned"]) == (4, 2)
+    fronts = [[record.params for record in open_sweep(tmp_path / name).front] for name in ("whole", "pruned")]
+    assert fronts[0] == fronts[1]
+
+
 def test_constraints_sort_points_out_before_they_are_simulated(tmp_path: Path) -> None:
     data = DATA | {"constraints": ["decode.tpot <= 4 ms", "peak_flops < 3000 TFLOP/s"]}
     outcome = run(data, tmp_path)
@@ -219,13 +233,13 @@ def test_the_command_line_shows_exports_and_draws(tmp_path: Path) -> None:
 def test_what_was_recorded_survives_a_kill(tmp_path: Path, victim: str) -> None:
     """A real run is shot at in its middle; what it had recorded counts, and the next run does the rest, once each."""
     file, folder = tmp_path / "sweep.yaml", tmp_path / "out"
-    axes = "".join(f"  {path}: {json.dumps(values)}\n" for path, values in DATA["axes"].items())
     file.write_text(
-        "chip: custom-npu\nfidelity: tile\nobjectives: [tokens_per_s]\n"
-        "workloads: [{workload: llama-3.1-8b, phase: decode, batch: 1, ctx: 64}]\naxes:\n" + axes
+        "chip: tpu-v3-core\nfidelity: tile\nobjectives: [tokens_per_s]\n"
+        "workloads: [{workload: deepseek-r1-distill-qwen-1.5b, phase: decode}]\n"
+        "axes: {run.ctx: [64, 65, 66, 67, 68, 69]}\n"
     )
     command = [sys.executable, "-m", "archsim", "sweep", "run", str(file), "--out", str(folder), "--no-prune"]
-    command += ["--workers", "1", "--limit", "6"]
+    command += ["--workers", "1", "--no-reuse"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     try:
         _wait(lambda: len(Store(folder).records()) >= 1 if folder.exists() else False, process)
