@@ -29,7 +29,7 @@ from archsim.hardware.loading import (
     load_technology,
 )
 from archsim.hardware.memory import MemorySpec, MemoryStandard, Timings
-from archsim.hardware.noc import CacheSpec, Crossbar, Mesh, NocSpec
+from archsim.hardware.noc import CacheSpec, Clusters, Crossbar, DiesSpec, Graph, Mesh, NocSpec, Ring, Routed
 from archsim.hardware.parts import PartsSpec
 from archsim.hardware.physical import LayoutSpec, PhysicalSpec
 from archsim.hardware.rules import ExportRules
@@ -42,10 +42,13 @@ __all__ = [
     "Check",
     "ChipFamily",
     "ChipSpec",
+    "Clusters",
     "CoreSpec",
     "Crossbar",
+    "DiesSpec",
     "Dtype",
     "ExportRules",
+    "Graph",
     "LaunchSpec",
     "LayoutSpec",
     "LinkSpec",
@@ -59,6 +62,8 @@ __all__ = [
     "PhysicalSpec",
     "Port",
     "Provenance",
+    "Ring",
+    "Routed",
     "SystemFamily",
     "SystemSpec",
     "SystolicArray",

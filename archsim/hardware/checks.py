@@ -30,7 +30,7 @@ class Check:
 
 def check_chip(chip: ChipSpec) -> tuple[Check, ...]:
     """Compare quoted numbers with what the parts add up to."""
-    return (*_clock(chip), *_peaks(chip), _memory(chip), *_mesh(chip), *_ports(chip))
+    return (*_clock(chip), *_peaks(chip), _memory(chip), *_network(chip), *_ports(chip))
 
 
 def _clock(chip: ChipSpec) -> list[Check]:
@@ -77,16 +77,51 @@ def _memory(chip: ChipSpec) -> Check:
     return Check("memory.bandwidth", text, memory.data_rate <= standard.data_rate * (1 + DATA_RATE_TOLERANCE))
 
 
-def _mesh(chip: ChipSpec) -> list[Check]:
-    if chip.noc.kind != "mesh":
+def _network(chip: ChipSpec) -> list[Check]:
+    """That cores and memory ports have a router each, and what is shared out comes out even."""
+    noc, found = chip.noc, []
+    if noc.kind in ("mesh", "torus"):
+        routers, held = noc.rows * noc.cols, noc.rows * noc.cols * noc.concentration
+        on = f" of {noc.concentration} cores" if noc.concentration > 1 else ""
+        text = f"{noc.rows} x {noc.cols} = {routers} routers{on} for {chip.cores} cores"
+        found.append(Check("noc.rows", text, held == chip.cores))
+    elif noc.kind == "ring":
+        routers = chip.cores
+    elif noc.kind == "clusters":
+        routers = noc.clusters + 1
+        text = f"{chip.cores} cores in {noc.clusters} clusters"
+        found.append(Check("noc.clusters", text, chip.cores % noc.clusters == 0))
+    elif noc.kind == "graph":
+        routers = noc.routers
+        text = f"{len(noc.core_routers)} routers listed for {chip.cores} cores"
+        found.append(Check("noc.core_routers", text, len(noc.core_routers) == chip.cores))
+        ends = [*noc.core_routers, *(end for link in noc.links for end in link)]
+        text = f"routers 0 to {routers - 1}, the highest that is named is {max(ends)}"
+        found.append(Check("noc.links", text, max(ends) < routers))
+    if noc.kind != "crossbar" and (noc.memory_routers or noc.kind == "graph"):
+        text = f"{len(noc.memory_routers)} routers listed for {noc.memory_ports} memory ports"
+        found.append(Check("noc.memory_routers", text, len(noc.memory_routers) == noc.memory_ports))
+        highest = max(noc.memory_routers, default=0)
+        text = f"routers 0 to {routers - 1}, the highest that is named is {highest}"
+        found.append(Check("noc.memory_routers", text, highest < routers))
+    return found + _dies(chip)
+
+
+def _dies(chip: ChipSpec) -> list[Check]:
+    noc, dies = chip.noc, chip.dies
+    if dies is None:
         return []
-    routers = chip.noc.rows * chip.noc.cols
+    columns = dies.columns or dies.count
+    cut = noc.cols if noc.kind in ("mesh", "torus") else chip.cores
+    what = "columns" if noc.kind in ("mesh", "torus") else "cores"
     return [
+        Check("dies.count", f"{cut} {what} on {dies.count} dies", cut % dies.count == 0),
+        Check("dies.columns", f"{dies.count} dies in rows of {columns}", dies.count % columns == 0),
         Check(
-            "noc.rows",
-            f"{chip.noc.rows} x {chip.noc.cols} = {routers} routers for {chip.cores} cores",
-            routers == chip.cores,
-        )
+            "dies",
+            f"on a {noc.kind}; dies divide a crossbar, a mesh or a torus",
+            noc.kind in ("crossbar", "mesh", "torus"),
+        ),
     ]
 
 

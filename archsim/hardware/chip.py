@@ -15,7 +15,7 @@ from archsim.hardware.checks import Check, check_chip
 from archsim.hardware.core import CoreSpec
 from archsim.hardware.link import LinkSpec
 from archsim.hardware.memory import MemorySpec
-from archsim.hardware.noc import CacheSpec, NocSpec
+from archsim.hardware.noc import CacheSpec, DiesSpec, NocSpec
 from archsim.hardware.physical import PhysicalSpec
 from archsim.hardware.spec import Count, Dtype, Provenance, ProvenanceMap, Spec, source_for
 from archsim.units import AS_TEXT, ComputeRate, Frequency, Time
@@ -62,6 +62,8 @@ class ChipSpec(Spec):
     cores: Count
     core: CoreSpec
     noc: NocSpec
+    dies: DiesSpec | None = None
+    """Dies that share the cores and the memory; none: one die, or links between them that never bind."""
     cache: CacheSpec | None = None
     memory: MemorySpec
     launch: LaunchSpec

@@ -111,7 +111,7 @@ def _models(model: type[Spec], path: Path_) -> list[type[Spec]]:
 
 
 def _kinds(model: type[Spec], path: Path_) -> list[str]:
-    return [typing.get_args(spec.model_fields["kind"].annotation)[0] for spec in _models(model, path)]
+    return [kind for spec in _models(model, path) for kind in typing.get_args(spec.model_fields["kind"].annotation)]
 
 
 def _fields(model: type[Spec], path: Path_, data: dict[str, Any]) -> list[str]:

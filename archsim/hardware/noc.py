@@ -9,7 +9,9 @@ from pydantic import Field
 from archsim.hardware.spec import Count, Rate, Spec
 from archsim.units import Bandwidth, Size, Time
 
-__all__ = ["CacheSpec", "Crossbar", "Mesh", "NocSpec"]
+__all__ = ["CacheSpec", "Clusters", "Crossbar", "DiesSpec", "Graph", "Mesh", "NocSpec", "Ring", "Routed"]
+
+Index = Annotated[int, Field(strict=True, ge=0)]
 
 
 class Crossbar(Spec):
@@ -24,21 +26,78 @@ class Crossbar(Spec):
     """Neighbouring cores that one fetch can be delivered to (thread-block clusters of Hopper and later)."""
 
 
-class Mesh(Spec):
-    """A rows x cols grid with one core per router and dimension-ordered routing."""
+class Routed(Spec):
+    """Routers and links that transfers contend for."""
 
-    kind: Literal["mesh"]
-    rows: Count
-    cols: Count
     link_bytes_per_cycle: Rate
     """One link, one direction."""
     hop_latency: Time
     """One router and one link."""
     memory_ports: Count
-    """Memory ports, spread evenly over the west and east edges."""
+    """Ports on the memory side."""
+    memory_routers: tuple[Index, ...] = ()
+    """The router of each memory port; by default as the kind of network says."""
+    multicast: Count = 1
+    """Neighbouring cores that one fetch is passed along to, each from the router of the one before."""
 
 
-NocSpec = Annotated[Crossbar | Mesh, Field(discriminator="kind")]
+class Mesh(Routed):
+    """A rows x cols grid; memory ports spread evenly over the west and east edges. A torus joins opposite edges."""
+
+    kind: Literal["mesh", "torus"]
+    rows: Count
+    cols: Count
+    concentration: Count = 1
+    """Consecutive cores on one router."""
+    reads: Literal["xy", "yx"] = "xy"
+    """Order of dimensions for data on their way to a core: along the row first."""
+    writes: Literal["xy", "yx"] = "yx"
+    """The same for what a core writes, so that both meet the busy edge columns as little as they can."""
+
+
+class Ring(Routed):
+    """A router for every core, in a circle; memory ports spread evenly."""
+
+    kind: Literal["ring"]
+
+
+class Clusters(Routed):
+    """Clusters of cores behind a port each of a crossbar that the memory ports sit on, as in GPUs."""
+
+    kind: Literal["clusters"]
+    clusters: Count
+
+
+class Graph(Routed):
+    """Any network: which routers are joined, both ways, and what sits on them; shortest ways."""
+
+    kind: Literal["graph"]
+    routers: Count
+    links: tuple[tuple[Index, Index], ...]
+    core_routers: tuple[Index, ...]
+    """The router of each core."""
+
+
+NocSpec = Annotated[Crossbar | Mesh | Ring | Clusters | Graph, Field(discriminator="kind")]
+
+
+class DiesSpec(Spec):
+    """The dies of a package: each has an equal share of the cores and of the memory ports.
+
+    Behind a crossbar dies are joined to their neighbours in a grid; the columns of a mesh are cut into dies.
+    """
+
+    count: Annotated[int, Field(strict=True, ge=2)]
+    columns: Count | None = None
+    """Dies in a row of the package; by default all."""
+    bandwidth: Bandwidth
+    """Between two neighbouring dies, one direction."""
+    latency: Time
+    """From one die to the next."""
+    interleave: Size = 4096
+    """Consecutive addresses on one die; 0: every die works on its own memory, and nothing crosses."""
+    interface: str = ""
+    """Name of the interface in the parts file, for the energy of a bit."""
 
 
 class CacheSpec(Spec):

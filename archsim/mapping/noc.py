@@ -1,11 +1,12 @@
-"""The on-chip network as links between core ports and memory ports, with a route for every pair.
+"""The on-chip network as links between cores and memory, with a route for every pair.
 
-Crossbar: the fabric inside is non-blocking; transfers contend at the cores' own ports and in the memory, and
-each crossing costs one hop latency. Mesh: cores sit row by row on a grid of routers, one each; memory ports sit
-on the west and east edges. Data for a core travels along its row first and writes leave along the column first,
-so that both meet the busy edge columns as little as they can. Every directed link between neighbouring routers
-is a resource that transfers contend for. A read's request costs nothing on a mesh. Not modelled yet: virtual
-channels, flits and credits, multicast on a mesh (behind a crossbar, lowering lets neighbouring cores share a fetch).
+Crossbar: the fabric inside is non-blocking; transfers contend at the cores' own ports and in the memory, and each
+crossing costs one hop latency. Every other network has routers (`archsim.noc`), and every directed link between two of
+them is a resource that transfers contend for, each booked as one packet. A read's request costs nothing there. Virtual
+channels and credits are left to `archsim noc bench`.
+
+Dies: behind a crossbar, a transfer to memory of another die passes the links between the dies on its way; of a mesh,
+the links over the edge of a die share the bandwidth between the two.
 """
 
 from __future__ import annotations
@@ -13,52 +14,139 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from archsim.hardware import ChipSpec
+from archsim.hardware import ChipSpec, Clusters, Crossbar, DiesSpec, Graph, Mesh, Ring, Routed
+from archsim.noc import ROUTINGS, hierarchical, join, mesh, ring, torus
+from archsim.noc import Network as Wires
 from archsim.program import Link, attoseconds_per_byte
 
 __all__ = ["Network", "lay_out"]
 
-Position = tuple[int, int]  # (row, column) of a router
-#: bytes of consecutive addresses behind one memory port of a mesh; transfers are not split over ports
+#: bytes of consecutive addresses behind one memory port of a network; transfers are not split over ports
 STRIPE_BYTES = 4096
+
+Way = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Network:
-    """``to_core[core][port]`` and ``from_core[core][port]`` list the resource ids of the links on the way."""
+    """``to_core[core][port]`` and ``from_core[core][port]`` list the resource ids of the links on the way.
+
+    A port is a memory port, or all of a die's. ``along[core]`` are the links from the core before, which passes on what
+    both want.
+    """
 
     links: tuple[Link, ...]
-    ports: int
     stripe_bytes: int
-    to_core: tuple[tuple[tuple[int, ...], ...], ...]
-    from_core: tuple[tuple[tuple[int, ...], ...], ...]
+    to_core: tuple[tuple[Way, ...], ...]
+    from_core: tuple[tuple[Way, ...], ...]
+    along: tuple[Way, ...]
+
+    @property
+    def ports(self) -> int:
+        """Ways into the memory."""
+        return len(self.to_core[0])
 
 
 def lay_out(chip: ChipSpec, first_resource: int) -> Network:
     """The links of ``chip``'s network, numbered from ``first_resource``, and its routes."""
+    noc, dies = chip.noc, chip.dies
+    if not isinstance(noc, Crossbar):
+        return _routed(chip, noc, first_resource)
+    if dies is not None and dies.interleave:
+        return _dies(chip.cores, dies, first_resource)
+    nothing: Way = ()  # the switch is as wide as its ports, so it never binds
+    routes = ((nothing,),) * chip.cores
+    return Network((), STRIPE_BYTES, routes, routes, (nothing,) * chip.cores)
+
+
+def _dies(cores: int, dies: DiesSpec, first: int) -> Network:
+    """Crossbars on dies in a grid; a core's die is the one that its number falls on."""
+    columns = dies.columns or dies.count
+    walk = _Walk(mesh(columns, dies.count // columns), first)
+    rate, latency_ps = attoseconds_per_byte(dies.bandwidth), round(dies.latency * 1e12)
+    links = tuple(Link(f"die {a}>{b}", "die", rate, latency_ps) for a, b in walk.ends)
+    home = [core * dies.count // cores for core in range(cores)]
+    ports = range(dies.count)
+    return Network(
+        links, int(dies.interleave),
+        tuple(tuple(walk.way("xy", port, die) for port in ports) for die in home),
+        tuple(tuple(walk.way("xy", die, port) for port in ports) for die in home),
+        ((),) * cores,
+    )  # fmt: skip
+
+
+def _routed(chip: ChipSpec, noc: Routed, first: int) -> Network:
+    """Links and routes of a network of routers."""
+    wires, home, ports = _wires(chip)
+    walk, ports = _Walk(wires, first), list(noc.memory_routers) or ports
+    reads, writes = (noc.reads, noc.writes) if isinstance(noc, Mesh) else ("shortest", "shortest")
+    rate, hop_ps = attoseconds_per_byte(noc.link_bytes_per_cycle * chip.clock), round(noc.hop_latency * 1e12)
+    links = []
+    for a, b in walk.ends:
+        name = f"noc {_place(noc, a)}>{_place(noc, b)}"
+        if chip.dies is not None and isinstance(noc, Mesh) and _die(chip.dies, noc, a) != _die(chip.dies, noc, b):
+            share = attoseconds_per_byte(chip.dies.bandwidth / noc.rows)
+            links.append(Link(name, "die", share, hop_ps + round(chip.dies.latency * 1e12)))
+        else:
+            links.append(Link(name, "noc", rate, hop_ps))
+    return Network(
+        tuple(links), STRIPE_BYTES,
+        tuple(tuple(walk.way(reads, port, router) for port in ports) for router in home),
+        tuple(tuple(walk.way(writes, router, port) for port in ports) for router in home),
+        tuple(walk.way(reads, before, router) for before, router in pairwise([home[0], *home])),
+    )  # fmt: skip
+
+
+class _Walk:
+    """The ways through a network, as resource ids of the links on them."""
+
+    def __init__(self, wires: Wires, first: int) -> None:
+        self.wires, self.first = wires, first
+        self.ends = list(zip(wires.link_from.tolist(), wires.link_to.tolist(), strict=True))
+        self._ways = {"shortest": ROUTINGS["shortest"](wires)}
+        if wires.shape:
+            self._ways |= {name: ROUTINGS[name](wires) for name in ("xy", "yx")}
+        self._known: dict[tuple[str, int, int], Way] = {}
+
+    def way(self, routing: str, start: int, end: int) -> Way:
+        """The links from one router to another; of two ways round a ring that are as short, the first."""
+        key = (routing, start, end)
+        if key not in self._known:
+            self._known[key] = tuple(self.first + link for link, _ in self._ways[routing](start, end)[0])
+        return self._known[key]
+
+
+def _wires(chip: ChipSpec) -> tuple[Wires, list[int], list[int]]:
+    """The network, the router of each core, and where its memory ports are by default."""
     noc = chip.noc
-    if noc.kind == "crossbar":
-        # one switch traversal towards the cores; its bandwidth is that of the ports, so the link itself never binds
-        return Network((), 1, STRIPE_BYTES, (((),),) * chip.cores, (((),),) * chip.cores)
-    routers = [(row, col) for row in range(noc.rows) for col in range(noc.cols)]
-    rate = attoseconds_per_byte(noc.link_bytes_per_cycle * chip.clock)
-    hop_ps = round(noc.hop_latency * 1e12)
-    number: dict[tuple[Position, Position], int] = {}
-    links: list[Link] = []
-    for row, col in routers:
-        for near in ((row, col + 1), (row + 1, col)):
-            if near in set(routers):
-                for a, b in (((row, col), near), (near, (row, col))):
-                    number[a, b] = first_resource + len(links)
-                    links.append(Link(f"noc {a[0]},{a[1]}>{b[0]},{b[1]}", "noc", rate, hop_ps))
-    ports = _edge_ports(noc.memory_ports, noc.rows, noc.cols)
-    to_core = tuple(tuple(_links(number, _walk(port, core, row_first=True)) for port in ports) for core in routers)
-    from_core = tuple(tuple(_links(number, _walk(core, port, row_first=False)) for port in ports) for core in routers)
-    return Network(tuple(links), len(ports), STRIPE_BYTES, to_core, from_core)
+    if isinstance(noc, Mesh):
+        grid = (mesh if noc.kind == "mesh" else torus)(noc.cols, noc.rows)
+        ports = [row * noc.cols + col for row, col in _edge_ports(noc.memory_ports, noc.rows, noc.cols)]
+        return grid, [core // noc.concentration for core in range(chip.cores)], ports
+    if isinstance(noc, Ring):
+        ports = [i * chip.cores // noc.memory_ports for i in range(noc.memory_ports)]
+        return ring(chip.cores), list(range(chip.cores)), ports
+    if isinstance(noc, Clusters):
+        wires = hierarchical(noc.clusters, chip.cores // noc.clusters, noc.memory_ports)
+        return wires, wires.node_router[: chip.cores].tolist(), [0] * noc.memory_ports
+    assert isinstance(noc, Graph), "a crossbar has no routers"
+    pairs = [(a, b, 1) for x, y in noc.links for a, b in ((x, y), (y, x))]
+    homes = list(noc.core_routers)
+    return join(f"of {chip.name}", noc.routers, pairs, homes), homes, list(noc.memory_routers)
 
 
-def _edge_ports(count: int, rows: int, cols: int) -> list[Position]:
-    """``count`` memory ports spread evenly over the west edge, then the east edge.
+def _place(noc: Routed, router: int) -> str:
+    """How a router is called: row and column in a grid, else its number."""
+    return f"{router // noc.cols},{router % noc.cols}" if isinstance(noc, Mesh) else str(router)
+
+
+def _die(dies: DiesSpec, noc: Mesh, router: int) -> int:
+    """The die of a router: the columns are cut into as many equal parts."""
+    return router % noc.cols * dies.count // noc.cols
+
+
+def _edge_ports(count: int, rows: int, cols: int) -> list[tuple[int, int]]:
+    """``count`` memory ports spread evenly over the west edge, then the east edge, as (row, column).
 
     >>> _edge_ports(4, 4, 8)
     [(0, 0), (2, 0), (0, 7), (2, 7)]
@@ -66,22 +154,3 @@ def _edge_ports(count: int, rows: int, cols: int) -> list[Position]:
     west = -(-count // 2)
     east = count - west
     return [(i * rows // west, 0) for i in range(west)] + [(i * rows // east, cols - 1) for i in range(east)]
-
-
-def _walk(start: Position, end: Position, *, row_first: bool) -> list[Position]:
-    """Routers from ``start`` to ``end``, both included: along the row then the column, or the other way round.
-
-    >>> _walk((0, 0), (1, 2), row_first=True)
-    [(0, 0), (0, 1), (0, 2), (1, 2)]
-    """
-    path = [start]
-    for axis in (1, 0) if row_first else (0, 1):
-        while path[-1][axis] != end[axis]:
-            here = list(path[-1])
-            here[axis] += 1 if end[axis] > here[axis] else -1
-            path.append((here[0], here[1]))
-    return path
-
-
-def _links(number: dict[tuple[Position, Position], int], path: list[Position]) -> tuple[int, ...]:
-    return tuple(number[pair] for pair in pairwise(path))

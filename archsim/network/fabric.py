@@ -146,7 +146,7 @@ class Fabric:
             return False
 
     def alone(self, groups: Iterable[Group]) -> Fabric:
-        """As many of the first chips as these groups fill, all of which are simulated; the rest does the same beside them.
+        """As many of the first chips as these groups fill, all of them simulated; the rest does the same beside them.
 
         No message of a group leaves the chips up to the end of its outermost part. Of a fabric with faults, the chips
         are those of the slowest block: each has the faults of all that it stands for.

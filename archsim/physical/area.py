@@ -142,9 +142,17 @@ def _cores(made: Silicon) -> tuple[Block, ...]:
 def _core_ends(made: Silicon) -> float:
     """Bytes per cycle that enter the network from the cores, over the length that they travel (1: the die's edge)."""
     noc, port = made.chip.noc, made.chip.core.port
-    if noc.kind == "mesh":
+    if noc.kind in ("mesh", "torus"):
         links = noc.rows * (noc.cols - 1) / noc.cols + noc.cols * (noc.rows - 1) / noc.rows
-        return 2 * links * noc.link_bytes_per_cycle * made.cores / made.chip.cores
+        twice = 2 if noc.kind == "torus" else 1  # folded: every link is two tiles long
+        return 2 * twice * links * noc.link_bytes_per_cycle * made.cores / made.chip.cores
+    if noc.kind == "ring":  # a circle of cores on a square die
+        return 2 * 4 * noc.link_bytes_per_cycle * made.cores / made.chip.cores
+    if noc.kind == "clusters":
+        return 2 * noc.clusters * noc.link_bytes_per_cycle * made.cores / made.chip.cores
+    if noc.kind == "graph":  # links as long as the pitch of its routers
+        ends = 2 * len(noc.links) / sqrt(noc.routers) * noc.link_bytes_per_cycle
+        return ends * made.cores / made.chip.cores
     return made.cores * (port.read_bytes_per_cycle + port.write_bytes_per_cycle)
 
 

@@ -7,9 +7,10 @@
 /timeline    lane, name, start_ps, dur_ps
 /units       name, busy
 /memory      label, bytes
+/links       name, busy
 /physical    JSON: Result.physical
 
-Version 2 added the energies of the operators and /physical; files of version 1 are read without them.
+Version 2 added the energies of the operators and /physical, version 3 /links; older files are read without them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_result", "save_result"]
 
-VERSION = 2
+VERSION = 3
 MAX_BYTES = 256 << 20  # of a file
 MAX_ROWS = 1 << 22  # of a table
 MAX_TEXT = 8 << 20  # characters of the meta and of all strings together
@@ -41,6 +42,7 @@ TABLES: dict[str, dict[str, type]] = {
     "timeline": {"lane": str, "name": str, "start_ps": int, "dur_ps": int},
     "units": {"name": str, "busy": float},
     "memory": {"label": str, "bytes": int},
+    "links": {"name": str, "busy": float},
 }
 DTYPES: dict[type, Any] = {str: np.uint32, int: np.int64, float: np.float64}
 
@@ -54,6 +56,7 @@ def save_result(result: Result, path: Path) -> None:
         "timeline": _transposed(TABLES["timeline"], result.timeline),
         "units": _transposed(TABLES["units"], result.units.items()),
         "memory": _transposed(TABLES["memory"], result.memory),
+        "links": _transposed(TABLES["links"], result.links.items()),
     }
 
     def fill(file: h5py.File) -> None:
@@ -77,7 +80,8 @@ def save_result(result: Result, path: Path) -> None:
 def load_result(path: str | Path) -> Result:
     """Read a result; anything but a whole, valid one raises InputError naming the file and the fault."""
     with open_h5(Path(path), "result", VERSION, MAX_BYTES) as file:
-        old = int(file.attrs["version"]) < VERSION
+        version = int(file.attrs["version"])
+        old = version < 2
         meta = _json(file, "meta")
         if not isinstance(meta, dict):
             raise ValueError("meta is not a JSON object")
@@ -92,6 +96,7 @@ def load_result(path: str | Path) -> Result:
                 if not (old and column in ENERGIES)
             }
             for table, columns in TABLES.items()
+            if table != "links" or version >= 3
         }
         if old:
             tables["ops"] |= {column: np.zeros(len(tables["ops"]["name"]), np.int64) for column in ENERGIES}
@@ -104,6 +109,7 @@ def load_result(path: str | Path) -> Result:
             memory=tuple(_rows(tables["memory"])),
             memory_capacity=int(file.attrs["memory_capacity"]),
             timeline=tuple(map(Slice._make, _rows(tables["timeline"]))),
+            links=dict(_rows(tables["links"])) if "links" in tables else {},
             physical=physical,
         )
 

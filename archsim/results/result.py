@@ -6,7 +6,8 @@ work at the same time. Views of it are in `archsim.report`, its file in `archsim
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +42,8 @@ class Result:
     memory: tuple[tuple[str, int], ...]
     memory_capacity: int
     timeline: tuple[Slice, ...] = ()
+    links: Mapping[str, float] = field(default_factory=dict)
+    """Share of the step that each link of the on-chip network, or between dies, is busy; empty behind a crossbar."""
     physical: dict[str, Any] | None = None
     """What the chip is and costs (keys of `archsim.simulation.cost.PHYSICAL`); None where no technology is stated."""
 
@@ -51,6 +54,9 @@ class Result:
         for group, busy in self.units.items():
             if not 0 <= busy <= FULL:
                 raise ValueError(f"unit {group} is busy for {busy} of the time")
+        for link, busy in self.links.items():
+            if not 0 <= busy <= FULL:
+                raise ValueError(f"link {link} is busy for {busy} of the time")
         for key, value in (self.physical or {}).items():
             if isinstance(value, float) and not isfinite(value):
                 raise ValueError(f"physical['{key}'] is {value}")
@@ -95,6 +101,11 @@ class Result:
     def joules_per_token(self) -> float | None:
         """Joules of all chips over the tokens of the step."""
         return None if self.energy_j is None else self.energy_j * int(self.meta["chips"]) / self.tokens
+
+    @property
+    def busiest_link(self) -> tuple[str, float] | None:
+        """The busiest link of the on-chip network and how much of the step it is busy: no step can be shorter."""
+        return max(self.links.items(), key=lambda item: (item[1], item[0]), default=None)
 
     @property
     def memory_used(self) -> int:

@@ -47,6 +47,12 @@ def summarise(result: Result) -> dict[str, Any]:
         "bound_share": bound_share,
         "kind_share": _shares(result.time_by("kind")),
         "busy": dict(result.units),
+        "busiest_link": result.busiest_link
+        and {
+            "name": result.busiest_link[0],
+            "busy": result.busiest_link[1],
+            "bound_s": result.busiest_link[1] * time_s,
+        },
         "memory_bytes": dict(result.memory),
         "memory_used_bytes": result.memory_used,
         "memory_capacity_bytes": result.memory_capacity,
@@ -58,7 +64,7 @@ def to_dict(result: Result) -> dict[str, Any]:
     """The summary, with the whole meta and a row per operator: what `archsim run --json` prints."""
     columns = {name: column.tolist() for name, column in result.op_table.columns().items()}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return {**summarise(result), "meta": result.meta, "ops": rows}
+    return {**summarise(result), "meta": result.meta, "links": dict(result.links), "ops": rows}
 
 
 def _shares(times: dict[str, int]) -> dict[str, float]:

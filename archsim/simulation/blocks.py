@@ -8,7 +8,7 @@ the rest is carried forward at their mean. ``exact`` runs every one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,8 @@ class KernelRun:
     """One kernel, averaged over the repetitions of its block (times in ps, bytes and busy times per repetition).
 
     busy_ps: by resource group, the mean over the group's resources. first: the record of the first repetition.
-    lowered: the program; None for a collective, and where the run was recalled.
+    lowered: the program; None for a collective, and where the run was recalled. link_ps: busy time of every link of the
+    on-chip network, and between dies, by its name.
     """
 
     kernel: Kernel
@@ -45,6 +46,7 @@ class KernelRun:
     requested_bytes: float
     written_bytes: float
     activates: float
+    link_ps: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +160,7 @@ def _average(
     time_ps = float(np.dot(weights, [r.end_ps - r.ready_ps for r in records]))
     dram_bytes = requested = written = activates = 0.0
     busy: dict[str, float] = {}
+    links: dict[str, float] = {}
     runs = [record.run for record in records if record.run is not None]
     if lowered is not None:
         weights = weights * lowered.scale
@@ -172,14 +175,17 @@ def _average(
             if group in ("fabric", "transport"):
                 continue
             busy[group] = float(mean[members].mean())
+            if group in ("noc", "die"):
+                links |= {target.machine[i].name: float(mean[i]) for i in members.tolist()}
         busy["cache"] = float(np.dot(weights, [r.counters.cache_busy_ps for r in runs]))
     else:
         busy["fabric"] = float(np.dot(weights, [_links_busy(record, target) for record in records]))
     launch_ps = records[0].start_ps - records[0].ready_ps
     startup_ps = 0 if lowered is None else ps(target.chip.launch.startup)
     return KernelRun(
-        kernel, lowered, records[0], time_ps, launch_ps, startup_ps, dram_bytes, busy, requested, written, activates
-    )
+        kernel, lowered, records[0], time_ps, launch_ps, startup_ps, dram_bytes, busy, requested, written, activates,
+        links,
+    )  # fmt: skip
 
 
 def _links_busy(record: LaunchRecord, target: Target) -> int:

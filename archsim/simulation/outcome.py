@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from archsim.mapping import Bounds, Kernel, KernelBlock, Target
@@ -16,6 +17,10 @@ __all__ = ["from_bounds", "from_runs"]
 
 #: tile steps of one core that a timeline shows at most for each kernel
 TIMELINE_STEPS = 2000
+#: times its busiest link above which a kernel that the network limits is warned of
+CROWDED = 1.2
+#: share of the step below which such kernels are not worth a warning
+MATTERS = 0.05
 #: a kernel none of whose resources is busy for this share of its time waits for latencies
 IDLE = 0.35
 
@@ -34,7 +39,39 @@ def from_runs(job: Job, runs: Sequence[BlockRun], meta: dict[str, object], *, ti
                 busy[group] = busy.get(group, 0.0) + ps * run.block.repeat
     units = {group: min(ps / total, 1.0) for group, ps in busy.items()}
     slices = tuple(_slices(runs, tiles=timeline))
-    return _result(job, meta, total, rows, units, slices, measure)
+    meta = meta | {"notes": [*job.notes(), *_crowded(runs, total)]}
+    return replace(_result(job, meta, total, rows, units, slices, measure), links=_links(runs, total))
+
+
+def _links(runs: Sequence[BlockRun], total: int) -> dict[str, float]:
+    """Share of the step that each link of the on-chip network is busy."""
+    links: dict[str, float] = {}
+    for run in runs:
+        for kernel in run.kernels:
+            for name, ps in kernel.link_ps.items():
+                links[name] = links.get(name, 0.0) + ps * run.block.repeat
+    return {name: min(ps / total, 1.0) for name, ps in links.items()}
+
+
+def _crowded(runs: Sequence[BlockRun], total: int) -> list[str]:
+    """What kernels the on-chip network limits and take much longer than its busiest link, if they matter."""
+    found: dict[str, tuple[float, float]] = {}
+    for run in runs:
+        for kernel in run.kernels:
+            busiest = max(kernel.link_ps.values(), default=0.0)
+            if busiest > IDLE * kernel.time_ps and busiest >= max(kernel.busy_ps.values(), default=0.0):
+                ratio, spent = kernel.time_ps / busiest, kernel.time_ps * run.block.repeat
+                if ratio > CROWDED:
+                    found[kernel.kernel.name] = (spent + found.get(kernel.kernel.name, (0.0, 0.0))[0], ratio)
+    share = sum(spent for spent, _ in found.values()) / total
+    if share < MATTERS:
+        return []
+    longest = max(found, key=lambda name: found[name][0])
+    others = f" and {len(found) - 1} more operators" if len(found) > 1 else ""
+    return [
+        f"the on-chip network limits {longest}{others}, {share:.0%} of the step: it takes {found[longest][1]:.2f} "
+        "times what the busiest link needs, since transfers wait for each other"
+    ]
 
 
 def from_bounds(job: Job, bounds: Sequence[Bounds], meta: dict[str, object]) -> Result:
@@ -135,7 +172,8 @@ def _bound(run: KernelRun, share: Mapping[str, float]) -> str:
     """What keeps the kernel from being faster: its busiest resource, or else launch and start-up or plain latency."""
     if run.kernel.kind == "collective":
         return "collective"
-    name, busiest = max(share.items(), key=lambda item: item[1])
+    link = max(run.link_ps.values(), default=0.0) / max(run.time_ps, 1.0)  # one full link holds all up
+    name, busiest = max([*share.items(), ("noc", link)], key=lambda item: item[1])
     if busiest < IDLE:
         return "launch" if run.launch_ps + run.startup_ps > run.time_ps / 2 else "latency"
     return {"matrix": "compute", "vector": "vector", "memory": "memory"}.get(name, "noc")

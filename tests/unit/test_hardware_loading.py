@@ -109,7 +109,11 @@ def test_a_file_loads_as_si(write) -> None:
             "chip.yaml:7:12: core.matrix.kind: 'systollic' is not one of 'systolic', 'tensor_core' "
             "(did you mean 'systolic'?)",
         ),
-        ("kind: mesh, ", "", "chip.yaml:12:1: noc.kind: missing key, one of 'crossbar', 'mesh'"),
+        (
+            "kind: mesh, ",
+            "",
+            "chip.yaml:12:1: noc.kind: missing key, one of 'crossbar', 'mesh', 'torus', 'ring', 'clusters', 'graph'",
+        ),
         (
             "topology: ring",
             "topology: rings",

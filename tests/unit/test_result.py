@@ -24,7 +24,7 @@ SUMMARY_KEYS = [
     *("fidelity", "engine", "exact", "time_s", "ttft_s", "tpot_s", "tokens", "tokens_per_s", "tokens_per_s_per_chip"),
     *("flops", "flop_per_s", "bytes", "dram_bytes", "dram_bytes_per_s", "launch_s"),
     *("energy_j", "energy_by_unit_j", "power_w", "joules_per_token", "physical", "bound_by", "bound_share"),
-    *("kind_share", "busy", "memory_bytes", "memory_used_bytes", "memory_capacity_bytes", "notes"),
+    *("kind_share", "busy", "busiest_link", "memory_bytes", "memory_used_bytes", "memory_capacity_bytes", "notes"),
 ]
 
 
@@ -67,7 +67,7 @@ def test_totals_do_not_overflow():
 
 def test_json_is_a_summary_with_meta_and_operators():
     document = json.loads(json.dumps(llama_decode().to_dict(), allow_nan=False))
-    assert list(document) == [*SUMMARY_KEYS, "meta", "ops"]
+    assert list(document) == [*SUMMARY_KEYS, "meta", "links", "ops"]
     assert document["ops"][2]["name"] == "self_attn.qkv_proj"
     assert document["ops"][2]["time_ps"] == 17_400_000
 
