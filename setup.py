@@ -147,7 +147,7 @@ setup(
     ],
     package_dir={"": "."},  # an editable install is then one line in a .pth file
     packages=find_packages(include=["archsim", "archsim.*"]),
-    package_data={"archsim": ["py.typed", "report/*.css", "validation/data/*"]},
+    package_data={"archsim": ["py.typed", "report/*.css", "validation/data/*", "validation/data/models/*"]},
     exclude_package_data={"archsim": ["*.pyx", "*.pxd", "*.c"]},
     include_package_data=False,
     ext_modules=kernel_extensions(),

@@ -11,16 +11,26 @@ from pathlib import Path
 from archsim.trace import capture
 from archsim.trace.trace import PHASES
 
+HERE = Path(__file__).resolve().parent
+#: models that only the validation suites need, and only in training
+VALIDATION = HERE.parent / "archsim" / "validation" / "data" / "models"
+
 
 def main() -> None:
-    """Export every model of `configs/` in every phase, beside this file."""
-    here = Path(__file__).resolve().parent
-    for config in sorted((here / "configs").glob("*.json")):
+    """Export every model of `configs/` in every phase, beside this file, and those of the validation data."""
+    for config in sorted((HERE / "configs").glob("*.json")):
         for phase in PHASES:
-            trace = capture(json.loads(config.read_text()), phase=phase, name=config.stem)
-            out = here / f"{config.stem}.{phase}.h5"
-            trace.save(out)
-            print(f"{out.name}: {out.stat().st_size:,} bytes, {trace.content_hash[:12]}")
+            export(config, phase, HERE)
+    for config in sorted(VALIDATION.glob("*.json")):
+        export(config, "train", VALIDATION)
+
+
+def export(config: Path, phase: str, folder: Path) -> None:
+    """Make one trace."""
+    trace = capture(json.loads(config.read_text()), phase=phase, name=config.stem)
+    out = folder / f"{config.stem}.{phase}.h5"
+    trace.save(out)
+    print(f"{out.name}: {out.stat().st_size:,} bytes, {trace.content_hash[:12]}")
 
 
 if __name__ == "__main__":

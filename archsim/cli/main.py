@@ -20,6 +20,7 @@ __all__ = ["cli", "main"]
 # name: (module, attribute, one line for `archsim --help`, which thus imports none of them)
 COMMANDS = {
     "run": ("archsim.cli.run", "run", "Simulate a workload on a chip or a system of chips."),
+    "train": ("archsim.cli.train", "train", "Simulate a training step on a system of chips."),
     "report": ("archsim.cli.report", "report", "Show a stored result again, or as a page or a timeline."),
     "compare": ("archsim.cli.compare", "compare", "Compare two stored results."),
     "chip": ("archsim.cli.chip", "chip", "List, show and check chip descriptions."),

@@ -37,8 +37,8 @@ KERNELS = {
     "matmul": "product", "grouped_matmul": "grouped", "grouped_matmul_wgrad": "grouped", "attention": "attention",
     "attention_backward": "attention",
 }  # fmt: skip
-#: gathers and scatters are kernels of their own: their neighbours work on other rows
-ALONE = {"embedding", "moe_dispatch", "moe_combine", "sample"}
+#: gathers and scatters are kernels of their own: their neighbours work on other rows; so is what works along both axes
+ALONE = {"embedding", "moe_dispatch", "moe_combine", "sample", "amax", "quantise_twice"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _kernels(tasks: Sequence[Task], readers: Counter[int]) -> list[Kernel]:
 
 
 def _chains(task: Task) -> bool:
-    return task.kind in VECTOR_KINDS and task.kind not in ALONE
+    return task.kind in VECTOR_KINDS and task.kind not in ALONE and task.attrs.get("fn") not in ALONE
 
 
 def _kernel(group: list[Task], readers: Counter[int]) -> Kernel:

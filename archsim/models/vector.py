@@ -118,6 +118,8 @@ COSTS: dict[str, VectorCost] = {
     "narrow": VectorCost(2.0, 0.0),  # convert, permute
     "argmax": VectorCost(1.0, 0.0),
     "quantise": VectorCost(3.0, 0.0),  # absolute maximum, scale, convert
+    "quantise_twice": VectorCost(4.0, 0.0),  # one more conversion, and a transposition in the scratchpad
+    "amax": VectorCost(1.0, 0.0),
     "promote": VectorCost(1.0, 0.0),  # one fused multiply-add of a partial sum, its scale, and the sum so far
     "unpack": VectorCost(1.0, 0.0),  # int8 or int4 to 2-byte floats, two an instruction: permute or subtract, and scale
     "dequantise": VectorCost(2.0, 0.0),  # convert, scale

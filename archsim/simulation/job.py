@@ -36,7 +36,7 @@ from archsim.trace.quantise import PLANS
 from archsim.trace.routing import describe_routing
 from archsim.trace.trace import PHASES
 
-__all__ = ["Job", "Options", "candidates", "prepare"]
+__all__ = ["Job", "Options", "candidates", "links_of", "prepare"]
 
 #: default prompt of a prefill and default cached tokens of a decode step
 SEQ, CTX = 2048, 4096
@@ -212,7 +212,7 @@ def candidates(
         )
     else:
         plans = [make_plan(chips=chips, heads=heads, experts=experts, batch=batch, tp=options.tp, ep=options.ep)]
-    fabric, target = _fabric(spec, where), make_target(spec, options.power_cap)
+    fabric, target = links_of(spec, where), make_target(spec, options.power_cap)
     network = Network.of(where, spec) if where is not None and where.chips > 1 else None
     if network is not None:
         target = attach(target, network)
@@ -263,7 +263,7 @@ def _routing(trace: Trace) -> str:
     return next((str(op.attrs["routing"]) for op in ops if op.kind == "grouped_matmul"), "uniform")
 
 
-def _fabric(chip: ChipSpec, system: SystemSpec | None) -> Fabric | None:
+def links_of(chip: ChipSpec, system: SystemSpec | None) -> Fabric | None:
     if system is None or system.chips == 1:
         return None
     inside, outside = system.links(chip)

@@ -24,8 +24,9 @@ Backward, where it is no operator that the forward pass has too: ``attention_bac
 d_v)`` (the scores again, then the gradients of scores, values, queries and keys: FlashAttention-2, arXiv:2307.08691,
 section 3.1), ``grouped_matmul_wgrad 2 rows n k`` (the gradient of the experts' weights). An element of ``X_backward``:
 rms 11, layer 14, softmax 4 (each with the sum over its row and the gradient of its weight), silu 7, silu_mul 10,
-gelu 18, mul 2, router 6 (sigmoid, softmax), cross_entropy 7; sum_rows and scatter_add 1, dot 2. ``adamw`` 15: moments
-7, their correction 2, root and sum 2, division 1, weight decay 1, step 2 (Loshchilov and Hutter, arXiv:1711.05101).
+gelu 18, mul 2, router 6 (sigmoid, softmax), cross_entropy 7; sum_rows, scatter_add and amax 1, dot 2, quantise_twice
+4. ``adamw`` 15: moments 7, their correction 2, root and sum 2, division 1, weight decay 1, step 2 (Loshchilov and
+Hutter, arXiv:1711.05101).
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ _NORM_FLOPS = {"rms": 4, "layer": 7, "softmax": 5, "rms_backward": 11, "layer_ba
 _ROUTER_FLOPS = {"sigmoid": 5, "softmax": 6, "sigmoid_backward": 6, "softmax_backward": 6}
 _ELEMENTWISE_FLOPS = {
     "add": 1, "mul": 1, "silu": 4, "silu_mul": 5, "gelu": 9, "cast": 0, "copy": 0, "concat": 0, "quantise": 3,
+    "quantise_twice": 4, "amax": 1,
     "dequantise": 1, "cross_entropy": 5, "cross_entropy_backward": 7, "mul_backward": 2, "silu_backward": 7,
     "silu_mul_backward": 10, "gelu_backward": 18, "concat_backward": 0, "sum_rows": 1, "scatter_add": 1, "dot": 2,
     "adamw": 15,

@@ -9,7 +9,7 @@ from archsim.errors import InputError, did_you_mean
 from archsim.trace.expr import Expr
 from archsim.trace.trace import BlockSpec, OpSpec, TensorSpec, Trace
 
-__all__ = ["PLANS", "QUANTS", "Plan", "quantised"]
+__all__ = ["PLANS", "QUANTS", "Overlay", "Plan", "quantised"]
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ def quantised(trace: Trace, quant: str) -> Trace:
         )
     if quant == "none":
         return trace
-    overlay = _Overlay(trace, PLANS[quant])
+    overlay = Overlay(trace, PLANS[quant])
     blocks = tuple(overlay.block(block) for block in trace.blocks)
     if overlay.tensors == list(trace.tensors):
         raise InputError(f"{trace.name} has no linear layers that {quant} could quantise")
     return replace(trace, tensors=tuple(overlay.tensors), blocks=blocks)
 
 
-class _Overlay:
+class Overlay:
     """Walks through a trace, block by block, and collects the tensors of the new one."""
 
     def __init__(self, trace: Trace, plan: Plan) -> None:
@@ -79,9 +79,10 @@ class _Overlay:
         self.tensors = list(trace.tensors)
         self.ops: list[OpSpec] = []
         self.narrow: dict[tuple[int, bool], int] = {}  # (activation, for the cache) -> its quantised copy
+        self.made: dict[tuple[int, bool], int] = {}  # the same, also of activations that were written anew
 
     def block(self, block: BlockSpec) -> BlockSpec:
-        self.ops, self.narrow = [], {}
+        self.ops, self.narrow, self.made = [], {}, {}
         linear = [op for op in block.ops if _is_linear(self.trace, block, op)]
         for op in block.ops:
             if any(op is each for each in linear):
@@ -146,7 +147,7 @@ class _Overlay:
             else:
                 assert self.plan.activations is not None, "weight-only plans quantise no activation"
                 narrow = _stored(narrow, self.plan.weights, self.plan.activations, self.plan.scales)
-            self.narrow[x, cache] = len(self.tensors)
+            self.narrow[x, cache] = self.made[x, cache] = len(self.tensors)
             self.tensors.append(narrow)
             name = f"{reader.name}.quantise" + (f"_{reader.inputs.index(x)}" if cache else "")
             dims = {"rows": rows, "cols": cols}
@@ -161,11 +162,12 @@ _KEPT = ("lm_head", "eh_proj")
 
 def _is_linear(trace: Trace, block: BlockSpec, op: OpSpec) -> bool:
     linear = op.kind == "grouped_matmul" or (op.kind == "matmul" and str(op.dims["b"]) == "1")
-    outside = block.name in ("prologue", "epilogue") or op.name.endswith(_KEPT)
+    name = str(op.attrs.get("of", op.name))  # a backward operator is treated as its forward operator
+    outside = block.name.partition(".")[0] in ("prologue", "epilogue") or name.endswith(_KEPT)
     if not linear or outside or trace.tensors[op.inputs[1]].role != "weight":
         return False
-    routed = {i for other in block.ops if other.kind == "router" for i in other.inputs}
-    return not routed & set(op.outputs)
+    routed = {i for other in block.ops if other.kind == "router" for i in other.inputs + other.outputs}
+    return not routed & set(op.inputs + op.outputs)  # neither the scores of the router nor their gradient
 
 
 def _stored(tensor: TensorSpec, dtype: str, block: tuple[int, int], scales: str) -> TensorSpec:

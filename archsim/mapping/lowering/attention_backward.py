@@ -5,9 +5,10 @@ One *item* is a block of keys of one query head. For every block of queries that
     load Q, dO -> S = Q K^T, dP = dO V^T (matrix) -> P = exp(S - l), dS = P (dP - D) (vector)
                -> dV += P^T dO, dK += dS^T Q, dQ = dS K (matrix) -> add dQ to memory in fp32
 
-Before it a pass over O and dO leaves ``D = rowsum(O dO)`` of every query, after it another narrows dQ. Blocks overlap
-as in the forward pass where the matrix unit is asynchronous: P and dS of one beside the last products of the one before.
-A causal mask leaves a block of keys the queries from its own on; blocks on the diagonal are computed whole.
+The warps take turns between products and vector work: no published kernel of before 2025 hides the one behind the
+other, since P and dS leave no registers for a second block. Before it a pass over O and dO leaves ``D = rowsum(O
+dO)`` of every query, after it another narrows dQ. A causal mask leaves a block of keys the queries from its own on;
+blocks on the diagonal are computed whole.
 
 Keys and values that several query heads share are read by each, and each writes gradients of its own, which the last
 pass sums up (as the kernel does). Not modelled: windows (their blocks count as whole), dropout, deterministic sums.
@@ -24,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.errors import InputError
-from archsim.mapping.lowering.attention_cut import AttentionShape, overlaps
+from archsim.mapping.lowering.attention_cut import AttentionShape
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.target import Target
-from archsim.models.attention import block_time
+from archsim.models.attention import block_time, feed_cycles
 from archsim.models.vector import COSTS, VectorCost
 
 __all__ = ["lower_attention_backward"]
@@ -80,10 +81,9 @@ def lower_attention_backward(target: Target, name: str, shape: AttentionShape, t
     rows = np.minimum(cut.rows, shape.q_len - first_row[item] - j * cut.rows)
     position = head[item] * shape.q_len + first_row[item] + j * cut.rows
     table.load(load, on, Q, position * rows_bytes / 2, rows * rows_bytes)
-    table.multiply(scores, on, cut.rows, cut.keys, shape.d_qk + shape.d_v, shape.dtype, fed=True)
-    table.vector(weigh, on, target.vector_cycles(np.full(len(item), cut.rows * cut.keys), COSTS["attention_backward"]))
-    table.multiply(grads, on, cut.keys, shape.d_qk + shape.d_v, cut.rows, shape.dtype, fed=True)
-    table.multiply(dq, on, cut.rows, shape.d_qk, cut.keys, shape.dtype, fed=True)
+    for step, cycles in zip((scores, grads, dq), _product_cycles(target, shape, cut.rows, cut.keys), strict=True):
+        table.matrix(step, on, np.full(len(item), cycles), shape.dtype)
+    table.vector(weigh, on, _vector_cycles(target, np.full(len(item), cut.rows * cut.keys)))
     table.store(add, on, SUMS, position * shape.d_qk * 4, rows * shape.d_qk * 4)
     table.after(scores, load)
     table.after(scores, start[item])
@@ -91,8 +91,7 @@ def lower_attention_backward(target: Target, name: str, shape: AttentionShape, t
         table.after(step, before)
     in_core = np.lexsort((np.arange(len(item)), on))
     rank = np.arange(len(item)) - np.searchsorted(on[in_core], on[in_core])
-    depth = 2 if overlaps(target, shape) else 1
-    for distance, step, user in ((cut.slots, load, dq), (depth, scores, dq)):
+    for distance, step, user in ((cut.slots, load, dq), (1, scores, dq)):
         has = rank >= distance
         table.after(step[in_core[has]], user[in_core[np.flatnonzero(has) - distance]])
     store = start + size - 1
@@ -168,11 +167,36 @@ def _choose(target: Target, shape: AttentionShape) -> _Cut:
 
 
 def _pair_time(target: Target, shape: AttentionShape, rows: int, keys: int) -> float:
-    wide = shape.d_qk + shape.d_v
-    sizes = np.array([[rows, keys, wide], [keys, wide, rows], [rows, shape.d_qk, keys]]).T
-    m, n, k = sizes
-    scores, grads, dq = (float(c) / target.matrix_clock for c in target.fed_cycles(m, n, k, shape.dtype))
-    weigh = float(target.vector_cycles(rows * keys, COSTS["attention_backward"])) / target.clock
-    block = block_time(scores, weigh, grads + dq, overlap=overlaps(target, shape))
-    moved = rows * (wide * shape.q_bytes + 4 * shape.d_qk) / target.port_read_bytes_per_s
+    clock = target.sustained_clock(shape.dtype)
+    scores, grads, dq = (cycles / clock for cycles in _product_cycles(target, shape, rows, keys))
+    weigh = float(_vector_cycles(target, rows * keys)) / target.clock
+    block = block_time(scores, weigh, grads + dq, overlap=False)
+    moved = rows * ((shape.d_qk + shape.d_v) * shape.q_bytes + 4 * shape.d_qk) / target.port_read_bytes_per_s
     return max(block, moved) / (rows * keys)
+
+
+def _vector_cycles(target: Target, elements: Ints | int) -> Ints:
+    return target.vector_cycles(elements, COSTS["attention_backward"], in_turn=target.asynchronous)
+
+
+def _product_cycles(target: Target, shape: AttentionShape, rows: int, keys: int) -> tuple[int, int, int]:
+    """Cycles of the products of a block: S and dP; dV and dK; dQ.
+
+    P and dS are in registers as dV and dK need them, so that one operand of these comes from the scratchpad. Of the
+    others both do, the first one once for every instruction's width of columns.
+    """
+    wide, unit = shape.d_qk + shape.d_v, target.chip.core.matrix
+    sizes = ((rows, keys, wide), (keys, wide, rows), (rows, shape.d_qk, keys))
+    m, n, k = np.array(sizes).T
+    if unit.kind == "tensor_core" and unit.synchronous:
+        cycles = target.multiply_cycles(m, n, k, shape.dtype, shape.q_bytes, shape.q_bytes)
+    else:
+        cycles = target.fed_cycles(m, n, k, shape.dtype)
+        rate = target.chip.core.scratchpad.read_bytes_per_cycle
+        if unit.kind == "tensor_core" and rate is not None and unit.reuse_n is not None:
+            second_cycles = feed_cycles(m, n, k, step_m=unit.m, element_bytes=shape.q_bytes, bytes_per_cycle=rate)
+            first_cycles = np.ceil(m * k * -(-n // unit.reuse_n) * (shape.q_bytes / rate)).astype(np.int64)
+            both = first_cycles + second_cycles
+            cycles = np.where([True, False, True], np.maximum(cycles, both), cycles)
+    first, second, third = (int(each) for each in cycles)
+    return first, second, third

@@ -100,6 +100,10 @@ class StepTable:
         cycles = np.where((m > 0) & (n > 0) & (k > 0), cycles, 0)
         self._work(at, core, self.target.matrix_routes, cycles, self.target.sustained_clock(dtype))
 
+    def matrix(self, at: Ints, core: Ints, cycles: Ints, dtype: str) -> None:
+        """Work of given cycles on the matrix units."""
+        self._work(at, core, self.target.matrix_routes, cycles, self.target.sustained_clock(dtype))
+
     def vector(self, at: Ints, core: Ints, cycles: ArrayLike) -> None:
         """Work of given cycles on the vector units; none makes a join."""
         cycles = np.broadcast_to(np.asarray(cycles), at.shape)

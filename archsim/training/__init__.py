@@ -1,0 +1,12 @@
+"""Training steps: plans over tensor, context, pipeline, data and expert parallelism, simulated on a whole system.
+
+graph of a micro-batch --shard, fuse, run on one chip--> times of the passes of each block
+    --partition into stages, schedule of micro-batches--> SimPy ranks and links --> a step
+"""
+
+from __future__ import annotations
+
+from archsim.training.plan import RECOMPUTE, SCHEDULES, TrainPlan
+from archsim.training.step import TrainStep, simulate_training
+
+__all__ = ["RECOMPUTE", "SCHEDULES", "TrainPlan", "TrainStep", "simulate_training"]

@@ -1,0 +1,135 @@
+"""What the passes of each block cost on one chip: simulated once, for all ranks and micro-batches that do the same.
+
+A block (embedding, a kind of layer, head and loss) has a forward and a backward pass. Each is run on the machine of one
+chip, repetition after repetition until it settles, with its collectives on a stream of their own.
+
+Where a forward and a backward pass overlap (DualPipe) their kernels share the chip and the collectives of one run
+beside
+the kernels of the other: ``both = max(kernels, collectives)`` of the two, but no less than either alone. That holds as
+far as pieces can be interleaved finely, which is what the schedule was made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from archsim.engine import Session
+from archsim.hardware import ChipSpec
+from archsim.mapping import Fabric as Links
+from archsim.mapping import KernelBlock, Plan, Target, bound_kernels, fuse, lay_out, make_target, shard_training
+from archsim.mapping.task import Task, TaskBlock
+from archsim.network import Fabric
+from archsim.simulation.blocks import BlockRun, run_block
+from archsim.simulation.collectives import attach, narrowed
+from archsim.trace import Graph
+
+__all__ = ["BlockPasses", "Passes", "is_cheap", "simulate_passes"]
+
+#: repetitions that a block of layers is run for at most
+REPEATS = 4
+
+
+@dataclass(frozen=True)
+class Passes:
+    """One pass of a block for one micro-batch on one chip, in ps.
+
+    kernels, collectives: sums of each alone. weights: of the backward pass, kernels whose results are gradients of
+    weights. cheap: of the forward pass, kernels that selective recomputation repeats. flops: of this chip. run: what
+    was simulated; None for a bound.
+    """
+
+    time: int
+    kernels: int
+    collectives: int
+    weights: int
+    cheap: int
+    flops: int
+    run: BlockRun | None = None
+
+
+@dataclass(frozen=True)
+class BlockPasses:
+    """Both passes of a block that the model has `repeat` times."""
+
+    name: str
+    repeat: int
+    forward: Passes
+    backward: Passes
+
+    @property
+    def both(self) -> int:
+        """A forward and a backward pass that overlap."""
+        kernels = self.forward.kernels + self.backward.kernels
+        collectives = self.forward.collectives + self.backward.collectives
+        return max(kernels, collectives, self.forward.time, self.backward.time)
+
+
+def simulate_passes(
+    graph: Graph, plan: Plan, chip: ChipSpec, links: Links | None, network: Fabric | None, *, fidelity: str,
+    beside: bool = False, seed: int = 0, progress: Callable[[str], None] = lambda name: None,
+) -> tuple[tuple[BlockPasses, ...], tuple[TaskBlock, ...]]:  # fmt: skip
+    """Both passes of every block of one micro-batch, and the tasks they consist of.
+
+    graph: at the sequences of a micro-batch and ``seq / plan.cp`` tokens. beside: another collective (of gradients,
+    of weights) is always under way and holds its cores. fidelity: "tile", or "roofline" for a lower bound.
+    """
+    tasks = shard_training(graph, plan, links, seed)
+    blocks = fuse(tasks)
+    target = make_target(chip)
+    if network is not None:
+        target = attach(target, network)
+    if beside:
+        target = narrowed(target, network)
+    if fidelity == "roofline":
+        passes = {block.name: _bound(block, target) for block in blocks}
+    else:
+        layout = lay_out(graph, tasks, blocks, target.block_bytes)
+        passes = {}
+        for block in blocks:
+            progress(block.name)
+            session = Session(target.machine)
+            some = KernelBlock(block.name, min(block.repeat, REPEATS), block.kernels)
+            run = run_block(session, some, target, layout, network, exact=False)
+            passes[block.name] = _measured(run)
+    return tuple(_pairs(blocks, passes)), tasks
+
+
+def _pairs(blocks: tuple[KernelBlock, ...], passes: Mapping[str, Passes]) -> list[BlockPasses]:
+    forward = [block for block in blocks if not block.name.endswith(".backward")]
+    return [BlockPasses(b.name, b.repeat, passes[b.name], passes[f"{b.name}.backward"]) for b in forward]
+
+
+def _measured(run: BlockRun) -> Passes:
+    return _sums(run.block, [each.time_ps for each in run.kernels], run.period_ps, run)
+
+
+def _bound(block: KernelBlock, target: Target) -> Passes:
+    seconds = bound_kernels(block.kernels, target).seconds * 1e12
+    return _sums(block, seconds.tolist(), None, None)
+
+
+def _sums(block: KernelBlock, times: Sequence[float], whole: int | None, run: BlockRun | None) -> Passes:
+    """A pass from the times of its kernels; without a time of the whole, the longer of its two streams."""
+    kernels = collectives = weights = cheap = 0.0
+    for kernel, time in zip(block.kernels, times, strict=True):
+        if kernel.kind == "collective":
+            collectives += time
+            continue
+        kernels += time
+        weights += time if _of_weights(kernel.name) else 0.0
+        cheap += time if all(is_cheap(task) for task in kernel.tasks) else 0.0
+    flops = sum(kernel.flops for kernel in block.kernels)
+    time = round(max(kernels, collectives)) if whole is None else whole
+    return Passes(time, round(kernels), round(collectives), round(weights), round(cheap), flops, run)
+
+
+def _of_weights(name: str) -> bool:
+    return name.endswith(".wgrad")
+
+
+def is_cheap(task: Task) -> bool:
+    """Whether selective recomputation repeats a task rather than keep its result: row by row, or of low rank."""
+    if task.kind == "matmul":
+        return 4 * task.dims["k"] <= task.dims["n"]
+    return task.kind in ("norm", "rotary", "elementwise") and task.attrs.get("fn") != "add"

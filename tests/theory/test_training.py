@@ -1,0 +1,164 @@
+"""Training steps: FLOPs and bytes are conserved by every way of sharding, and what must grow grows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from archsim.cli.main import cli
+from archsim.errors import InputError
+from archsim.hardware import load_chip, load_system
+from archsim.mapping import Plan, shard_training
+from archsim.simulation.job import links_of
+from archsim.trace import load_workload, routed
+from archsim.trace.mixed_precision import mixed_precision
+from archsim.trace.unfused import unfused_attention
+from archsim.training import TrainPlan, simulate_training
+from archsim.training.step import prepare_training, run_training
+
+pytestmark = pytest.mark.theory
+
+MULTIPLY = ("matmul", "grouped_matmul", "grouped_matmul_wgrad", "attention", "attention_backward")
+SYSTEM, CHIP = load_system("hgx-h100"), load_chip("h100")
+LINKS = links_of(CHIP, SYSTEM)
+
+
+@pytest.mark.parametrize(
+    ("model", "plan"),
+    [
+        ("llama-3.1-8b", Plan(tp=4, dp=2)),
+        ("llama-3.1-8b", Plan(tp=8, sp=True)),
+        ("gpt3-175b", Plan(tp=8, sp=True)),
+        ("qwen3-30b-a3b", Plan(dp=8, ep=8)),
+        ("qwen3-30b-a3b", Plan(tp=2, dp=4, ep=8, sp=True)),
+    ],
+)
+def test_chips_share_the_work_of_a_step(model: str, plan: Plan) -> None:
+    trace = load_workload(model, "train")
+    if plan.ep > 1:
+        trace = routed(trace, "balanced")
+    graph = trace.at(batch=1, seq=512)
+    whole = sum(
+        op.flops * block.repeat for block in graph.blocks for op in block.ops if op.kind in MULTIPLY
+    )  # fmt: skip
+    blocks = shard_training(graph, plan, LINKS)
+    mine = sum(task.flops * block.repeat for block in blocks for task in block.tasks if task.kind in MULTIPLY)
+    # small products are not split (the router), and keys that fewer heads have than there are chips stand on several
+    assert whole <= mine * plan.tp <= 1.1 * whole
+
+
+def test_the_backward_pass_pays_one_reduction_for_products_of_one_input() -> None:
+    graph = load_workload("llama-3.1-8b", "train").at(batch=1, seq=512)
+    blocks = {block.name: block for block in shard_training(graph, Plan(tp=8), LINKS)}
+    kinds = [task.kind for task in blocks["layer.backward"].tasks]
+    assert kinds.count("all_reduce") == 2  # after the gradients of q, k, v and of gate, up
+    names = [task.name for task in blocks["layer.backward"].tasks if task.name.endswith(".dgrad")]
+    assert len(names) == 4  # q, k, v are one product, gate and up another, o and down
+
+
+def test_sequence_parallelism_moves_the_same_bytes() -> None:
+    graph = load_workload("llama-3.1-8b", "train").at(batch=1, seq=512)
+
+    def moved(plan: Plan, kinds: dict[str, int]) -> int:
+        blocks = {block.name: block for block in shard_training(graph, plan, LINKS)}
+        tasks = [task for task in blocks["layer"].tasks if task.kind in kinds]
+        return sum(task.dims["bytes"] * kinds[task.kind] for task in tasks)
+
+    halves = {"all_gather": 1, "reduce_scatter": 1}
+    assert moved(Plan(tp=8), {"all_reduce": 2}) == moved(Plan(tp=8, sp=True), halves)
+
+
+def small(**changes: object) -> TrainPlan:
+    return replace(TrainPlan(dp=8, batch=16), **changes)  # type: ignore[arg-type]
+
+
+def step(plan: TrainPlan, **options: object) -> float:
+    job = prepare_training("hgx-h100", "llama-3.1-8b", plan, seq=512, **options)  # type: ignore[arg-type]
+    return run_training(job, fidelity="roofline", fit=False).time_s
+
+
+def test_more_work_takes_longer() -> None:
+    base = step(small())
+    assert step(small(batch=32)) > base
+    assert step(small(recompute="full")) > base
+    assert step(small(zero=3)) > base
+    assert step(small(), attention="fused", precision="fp8") < base
+    assert step(small(pp=2, dp=4)) > step(small(pp=2, dp=4, virtual=2)) > 0
+
+
+def test_shards_of_state_need_less_memory() -> None:
+    def held(zero: int) -> list[int]:
+        job = prepare_training("hgx-h100", "llama-3.1-8b", small(zero=zero), seq=512)
+        stage = run_training(job, fidelity="roofline", fit=False).stages[0]
+        return [stage.weights, stage.gradients, stage.optimizer]
+
+    whole = held(0)
+    for zero in (1, 2, 3):
+        shares = [1 + 7 * (zero >= 3), 1 + 7 * (zero >= 2), 8]
+        assert held(zero) == pytest.approx([n / share for n, share in zip(whole, shares, strict=True)], rel=1e-6)
+    assert whole[2] == pytest.approx(12 * load_workload("llama-3.1-8b", "train").at(batch=1, seq=1).n_params, rel=1e-6)
+
+
+def test_narrow_products_keep_narrow_activations() -> None:
+    trace = load_workload("llama-3.1-8b", "train")
+    wide, narrow = (mixed_precision(trace, p).at(batch=1, seq=256) for p in ("bf16", "fp8"))
+    assert narrow.saved_bytes < wide.saved_bytes
+    fp8 = {op.name for block in narrow.blocks for op in block.ops if op.dtype == "fp8"}
+    assert {"mlp.up_proj", "mlp.up_proj.dgrad", "mlp.up_proj.wgrad"} <= fp8
+    assert not any("lm_head" in name for name in fp8 if not name.endswith("quantise"))
+
+
+def test_unfused_attention_computes_the_same_products_over_whole_squares() -> None:
+    trace = load_workload("gpt3-175b", "train")
+    fused, unfused = (t.at(batch=1, seq=256) for t in (trace, unfused_attention(trace)))
+    heads, seq, d = 96, 256, 128
+    square = 2 * heads * seq * seq * 2 * d
+    names = {op.name: op for block in unfused.blocks for op in block.ops if ".attention." in op.name}
+    forward = [op for op in names.values() if op.kind == "matmul" and op.attrs["pass"] == "forward"]
+    backward = [op for op in names.values() if op.kind == "matmul" and op.attrs["pass"] == "backward"]
+    assert sum(op.flops for op in forward) == square
+    assert sum(op.flops for op in backward) == 2 * square
+    assert unfused.saved_bytes > fused.saved_bytes
+    with pytest.raises(InputError, match="as many key/value heads"):
+        unfused_attention(load_workload("llama-3.1-8b", "train"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tp", "3"], "do not divide the 8"),
+        (["--pp", "8", "--batch", "8", "--virtual", "8"], "has only 32 layers"),
+        (["--ep", "2"], "has no experts"),
+        (["--pp", "2", "--schedule", "dualpipe", "--batch", "12"], "at least 2 pp"),
+        (["--zero", "0"], "does not fit hgx-h100"),
+        (["--cp", "8", "--seq", "4090"], "tokens of a sequence"),
+        (["--batch", "12"], "must be a multiple of dp 8"),
+    ],
+)
+def test_an_impossible_plan_is_one_sentence(options: list[str], words: str) -> None:
+    ran = CliRunner().invoke(cli, ["train", "hgx-h100", "llama-3.1-8b", "--fidelity", "roofline", *options])
+    assert ran.exit_code == 2, ran.output
+    assert words in ran.output
+    assert ran.output.count("\n") == 1
+
+
+def test_a_step_as_json() -> None:
+    args = ["train", "hgx-h100", "llama-3.1-8b", "--tp", "8", "--seq", "256", "--batch", "8", "--json"]
+    ran = CliRunner().invoke(cli, [*args, "--fidelity", "roofline"])
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.stdout)
+    assert 0 < found["mfu"] <= found["hfu"] * 1.001 <= 1
+    assert found["plan"]["tp"] == 8
+    assert found["tokens"] == 8 * 256
+
+
+def test_a_tiled_step_stands_above_its_bound() -> None:
+    plan = TrainPlan(tp=8, batch=2)
+    bound, tiled = (
+        simulate_training("hgx-h100", "llama-3.1-8b", plan, seq=128, fidelity=fidelity).time_s
+        for fidelity in ("roofline", "tile")
+    )
+    assert bound < tiled < 6 * bound
