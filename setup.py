@@ -127,7 +127,10 @@ TEST = [
 PLOT = ["pandas>=2.2,<4", "matplotlib>=3.8,<4"]
 EXPORT = ["torch==2.13.0", "transformers==5.23.0"]
 ONNX = ["onnx>=1.19,<2"]
-EXPLORE = ["optuna>=4,<5", "distributed>=2024.8", "scipy>=1.11,<2", "pyarrow>=16"]
+EXPLORE = [
+    "optuna>=4,<5", "distributed>=2024.8", "dask-jobqueue>=0.9", "loky>=3.4", "SALib>=1.5", "scipy>=1.11,<2",
+    "pyarrow>=16",
+]  # fmt: skip
 
 setup(
     name="archsim",

@@ -105,8 +105,11 @@ def _shard(context: click.Context, parameter: click.Parameter, text: str | None)
 @click.option("--workers", type=click.IntRange(1), help="Processes.  [default: one a core]")
 @click.option("--executor", type=click.Choice(("local", "dask", "slurm")), default="local", show_default=True)
 @click.option("--address", help="Of the Dask scheduler, such as tcp://host:8786.")
+@click.option(
+    "--queue", type=click.Choice(("slurm", "pbs", "lsf", "sge")), help="Dask workers are --shards jobs of this system."
+)
 @click.option("--shards", type=click.IntRange(1), default=8, show_default=True, help="Tasks of the Slurm array.")
-@click.option("--sbatch", multiple=True, metavar="OPTION", help="For sbatch, such as --partition=cpu.  Repeatable.")
+@click.option("--sbatch", multiple=True, metavar="OPTION", help="Of the jobs, such as --partition=cpu.  Repeatable.")
 @click.option("--shard", callback=_shard, metavar="I/N", help="Only part I of N, for array jobs on a shared folder.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N points.")
 @click.option("--no-prune", is_flag=True, help="Simulate also points whose bound is dominated.")
@@ -118,8 +121,8 @@ def _shard(context: click.Context, parameter: click.Parameter, text: str | None)
 @click.option("--retry-failed", is_flag=True, help="Try points again that failed.")
 @json_option
 def run(
-    file: str, out: Path | None, workers: int | None, executor: str, address: str | None, shards: int,
-    sbatch: tuple[str, ...], shard: tuple[int, int], limit: int | None, no_prune: bool, margin: float,
+    file: str, out: Path | None, workers: int | None, executor: str, address: str | None, queue: str | None,
+    shards: int, sbatch: tuple[str, ...], shard: tuple[int, int], limit: int | None, no_prune: bool, margin: float,
     no_reuse: bool, retry_failed: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Evaluate the points of FILE that are not yet in the folder; kill it when you like, and run it again.
@@ -130,21 +133,27 @@ def run(
       archsim sweep run npu-serving --out /shared/sweep --shard $SLURM_ARRAY_TASK_ID/64
       archsim sweep run npu-serving --out /shared/sweep --executor slurm --shards 64 --sbatch --partition=cpu
       archsim sweep run npu-serving --out /shared/sweep --executor dask --address tcp://head:8786
+      archsim sweep run npu-serving --out /shared/sweep --executor dask --queue pbs --shards 16 --workers 8
 
     Steps and tilings that were simulated before are looked up in $ARCHSIM_CACHE (default: archsim in the user's cache
     folder); the results are the same to the bit.
     """
-    from archsim.explore import Store, load_sweep, run_sweep
+    from archsim.explore import Store, executors, load_sweep, run_sweep
     from archsim.explore.search import search_sweep
     from archsim.reuse import user_folder
 
+    if queue is not None and executor != "dask":
+        raise InputError("--queue starts Dask workers: give --executor dask with it")
     chosen = load_sweep(file)
     store = Store(out or Path(Path(file).stem))
     if executor == "slurm":
         outcome = _run_on_slurm(file, chosen, store, shards, sbatch, workers or 1, limit, no_prune, margin, no_reuse)
         _report(outcome, store, as_json)
         return
-    pool, count = _pool(executor, address, workers)
+    if queue is not None:
+        pool, count = executors.queued(queue, shards, workers or 1, sbatch)
+    else:
+        pool, count = _pool(executor, address, workers)
     cache = None if no_reuse else user_folder()
     with _bar() as on_progress:
         if chosen.searches:
@@ -162,7 +171,7 @@ def _pool(executor: str, address: str | None, workers: int | None) -> tuple[Call
 
     if executor == "dask":
         if address is None:
-            raise InputError("--executor dask needs --address, such as tcp://host:8786")
+            raise InputError("--executor dask needs --address, such as tcp://host:8786, or --queue")
         return executors.dask(address)
     count = workers or executors.cores()
     return executors.local(count), count
@@ -282,15 +291,25 @@ def _head(path: str, paths: Sequence[str]) -> str:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("kind")
 @click.option("--out", type=click.Path(path_type=Path), help="PNG, SVG or PDF.  [default: KIND.png]")
-def plot(folder: Path, kind: str, out: Path | None) -> None:
-    """Draw a picture of a sweep: KIND is pareto, parallel, sensitivity, tornado or heatmap."""
+@click.option("--axes", metavar="A,B", help="The two parameters of a heat map.  [default: those that matter most]")
+def plot(folder: Path, kind: str, out: Path | None, axes: str | None) -> None:
+    """Draw a picture of a sweep: KIND is pareto, parallel, sensitivity, tornado, heatmap or roofline.
+
+    \b
+    Examples:
+      archsim sweep plot sweep/ pareto --out front.svg
+      archsim sweep plot sweep/ heatmap --axes core.matrix.rows,memory.bandwidth
+    """
     from archsim.cli._results import check_outputs
     from archsim.explore import open_sweep
     from archsim.explore.figures import figure_of
 
     draw, target = figure_of(kind), out or Path(f"{kind}.png")
     check_outputs(target)
-    draw(open_sweep(folder)).savefig(target, dpi=150)
+    if axes is not None and kind != "heatmap":
+        raise InputError(f"--axes are those of a heatmap; a {kind} has all")
+    chosen = {"axes": axes.split(",")} if axes else {}
+    draw(open_sweep(folder), **chosen).savefig(target, dpi=150)
     wrote(target)
 
 

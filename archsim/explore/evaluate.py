@@ -123,7 +123,8 @@ class Evaluator:
 
     def chip_metrics(self, chip: ChipSpec) -> Metrics:
         """The metrics that need no simulation; those of silicon only where the chip names its process node."""
-        found: Metrics = {"peak_flops": max(chip.flops(dtype) for dtype in chip.dtypes)}
+        peak = max(chip.flops(dtype) for dtype in chip.dtypes)
+        found: Metrics = {"peak_flops": peak, "memory_bandwidth": chip.memory.bandwidth}
         if chip.physical.technology is None:
             return found
         made = silicon(chip, self.parts)
@@ -188,6 +189,8 @@ def step_metrics(result: Result) -> Metrics:
         "flop_per_s": result.op_table.total("flops") / result.time_s,
         "memory_used": float(result.memory_used),
     }
+    if moved := result.op_table.total("dram_bytes"):
+        found["intensity"] = result.op_table.total("flops") / moved
     if result.tpot_s is not None:
         found["tpot"] = result.tpot_s
     if result.ttft_s is not None:

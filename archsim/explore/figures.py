@@ -1,4 +1,4 @@
-"""Pictures of a sweep with matplotlib, an optional extra: front, parallels, sensitivity, tornado, heat map."""
+"""Pictures of a sweep with matplotlib, an optional extra: front, parallels, sensitivity, tornado, heat map, roofs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from archsim.errors import ArchsimError, InputError, did_you_mean
 from archsim.explore.axis import number_of
 from archsim.explore.metrics import METRICS
 from archsim.explore.rules import Objective
-from archsim.explore.sensitivity import first_order, tornado
+from archsim.explore.sensitivity import first_order, sobol, tornado
 from archsim.explore.store import Record
 from archsim.explore.view import SweepView
 from archsim.report.numbers import si
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FIGURES", "heat_map", "parallel", "pareto", "sensitivity", "tornado_plot"]
+__all__ = ["FIGURES", "heat_map", "parallel", "pareto", "roofline", "sensitivity", "tornado_plot"]
 
 _POINT = "#9aa5b1"
+#: roofs that are drawn one by one; of more only the lowest and the highest
+MOST_ROOFS = 12
 _SCALED = ("s", "B", "W", "FLOP/s")
 
 
@@ -78,12 +80,23 @@ def parallel(view: SweepView) -> Figure:
 
 
 def sensitivity(view: SweepView) -> Figure:
-    """The share of each objective's variance that each parameter explains alone."""
+    """The share of each objective's variance that each parameter explains alone, and with its interactions.
+
+    The latter (total Sobol' indices) where the points are a Saltelli sample.
+    """
     objectives, done = view.sweep.objectives, _done(view)
     figure, axes = _subplots(len(objectives), width=4.4, height=0.9 + 0.32 * len(view.sweep.free))
     for ax, objective in zip(axes, objectives, strict=True):
-        indices = first_order(done, objective.key, view.sweep.free)
-        bars = ax.barh(list(indices), list(indices.values()), color=SERIES[0])
+        if view.sweep.spec.sampler.kind == "saltelli":
+            found = sobol(view.sweep, done, objective.key)
+            indices = {path: index.first for path, index in found.items()}
+            totals = [index.total for index in found.values()]
+            ax.barh(list(found), totals, color=_POINT, alpha=0.5, label="with interactions")
+            ax.plot([], [], lw=6, color=SERIES[0], label="alone")
+            ax.legend(frameon=False, fontsize="small", loc="lower right")
+        else:
+            indices = first_order(done, objective.key, view.sweep.free)
+        bars = ax.barh(list(indices), list(indices.values()), color=SERIES[0], height=0.5)
         ax.bar_label(bars, [f"{value:.0%}" for value in indices.values()], padding=3, fontsize="small")
         ax.invert_yaxis()
         ax.set_xlim(0, 1.12)
@@ -116,10 +129,13 @@ def tornado_plot(view: SweepView) -> Figure:
     return _titled(figure, view)
 
 
-def heat_map(view: SweepView) -> Figure:
-    """The best value of the first objective for each pair of values of the two parameters that matter most."""
+def heat_map(view: SweepView, axes: Sequence[str] = ()) -> Figure:
+    """The best value of the first objective for each pair of values of two parameters, by default those that matter."""
     objective, done = view.sweep.objectives[0], _done(view)
-    paths = list(first_order(done, objective.key, view.sweep.free))[:2]
+    for path in axes:
+        if path not in view.sweep.free:
+            raise InputError(f"--axes {path}: the sweep varies {', '.join(view.sweep.free)}")
+    paths = [*axes, *(path for path in first_order(done, objective.key, view.sweep.free) if path not in axes)][:2]
     if len(paths) < 2:
         raise InputError("a heat map needs two parameters that change the first objective")
     x_values, y_values = (_sorted({record.params[path] for record in done}) for path in paths)
@@ -145,8 +161,30 @@ def heat_map(view: SweepView) -> Figure:
     return _titled(figure, view)
 
 
-FIGURES: dict[str, Callable[[SweepView], Figure]] = {
+def roofline(view: SweepView) -> Figure:
+    """For each workload the FLOP/s that every point reached, under the roofs of the chips that there are."""
+    done, best, labels = _done(view), view.front, view.sweep.labels
+    roofs = sorted({(record.metrics["memory_bandwidth"], record.metrics["peak_flops"]) for record in done})
+    figure, axes = _subplots(len(labels), width=5.2, height=4.2)
+    for ax, label in zip(axes, labels, strict=True):
+        keys = f"{label}.intensity", f"{label}.flop_per_s"
+        (x, y), (front_x, front_y) = ([[r.metrics[key] for r in records] for key in keys] for records in (done, best))
+        ax.scatter(x, y, color=_POINT, s=14, alpha=0.6, linewidths=0, label=f"{len(done)} points")
+        ax.scatter(front_x, front_y, color=SERIES[1], s=34, linewidths=0, label=f"{len(best)} on the front", zorder=3)
+        low, high = min(x) / 3, max(max(x) * 3, 2 * max(peak / rate for rate, peak in roofs))
+        for rate, peak in roofs if len(roofs) <= MOST_ROOFS else (roofs[0], roofs[-1]):
+            ax.plot([low, peak / rate, high], [low * rate, peak, peak], color=SERIES[0], lw=0.8, alpha=0.6, zorder=1)
+        ax.set(xscale="log", yscale="log", title=label)
+        _axis(ax.xaxis, Objective("", label, METRICS["intensity"], 1))
+        _axis(ax.yaxis, Objective("", label, METRICS["flop_per_s"], 1))
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False, fontsize="small")
+    return _titled(figure, view)
+
+
+FIGURES: dict[str, Callable[..., Figure]] = {
     "pareto": pareto, "parallel": parallel, "sensitivity": sensitivity, "tornado": tornado_plot, "heatmap": heat_map,
+    "roofline": roofline,
 }  # fmt: skip
 
 
@@ -218,7 +256,7 @@ def _titled(figure: Figure, view: SweepView) -> Figure:
     return figure
 
 
-def figure_of(name: str) -> Callable[[SweepView], Figure]:
+def figure_of(name: str) -> Callable[..., Figure]:
     """The function that draws a kind of figure."""
     if name not in FIGURES:
         known = did_you_mean(name, FIGURES) or f" (known: {', '.join(FIGURES)})"

@@ -42,6 +42,7 @@ METRICS = _table(
     Metric("ttft", "time to first token (prefill)", "time", "s", "low", "step"),
     Metric("step_time", "time of a step", "time", "s", "low", "step"),
     Metric("flop_per_s", "FLOP/s reached by a chip", "compute rate", "FLOP/s", "high", "step"),
+    Metric("intensity", "FLOPs per byte that a chip's memory moved", "", "FLOP/B", "high", "step"),
     Metric("memory_used", "bytes held by a chip", "size", "B", "low", "step"),
     Metric("tokens_per_s_per_mm2", "tokens per second and mm2 of silicon", "", "tokens/s/mm2", "high", "step"),
     Metric("usd_per_mtoken", "cost of a million tokens: chips over their life, and power", "", "USD", "low", "step"),
@@ -53,6 +54,7 @@ METRICS = _table(
     Metric("parts_usd", "bill of materials of a chip", "", "USD", "low", "chip"),
     Metric("tpp", "total processing performance, TOPS x bits", "", "", "high", "chip"),
     Metric("performance_density", "total processing performance per mm2 of die", "", "", "high", "chip"),
+    Metric("memory_bandwidth", "bandwidth of a chip's memory", "bandwidth", "B/s", "high", "chip"),
     Metric("peak_flops", "dense peak in the widest-used type", "compute rate", "FLOP/s", "high", "chip"),
 )
 

@@ -18,10 +18,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from archsim.errors import InputError
 from archsim.explore.axis import Value
+from archsim.explore.space import saltelli
 from archsim.explore.store import Record
+from archsim.explore.sweep import Sweep
 
-__all__ = ["Swing", "first_order", "tornado"]
+__all__ = ["Index", "Swing", "first_order", "sobol", "tornado"]
 
 
 def first_order(records: Sequence[Record], metric: str, free: Sequence[str]) -> dict[str, float]:
@@ -41,6 +44,47 @@ def first_order(records: Sequence[Record], metric: str, free: Sequence[str]) -> 
         chance = (len(groups) - 1) / (len(values) - 1)
         found[path] = max((explained - chance) / (1 - chance), 0.0) if chance < 1 else 0.0
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+@dataclass(frozen=True)
+class Index:
+    """Sobol' indices of a parameter: the share of the variance that it explains alone, and with its interactions.
+
+    The errors are half the width of a 95 % confidence interval.
+    """
+
+    first: float
+    first_error: float
+    total: float
+    total_error: float
+
+
+def sobol(sweep: Sweep, records: Sequence[Record], metric: str) -> dict[str, Index]:
+    """Sobol' indices of each axis by SALib, largest total first, from a sweep whose sampler is ``saltelli``.
+
+    Reference: A. Saltelli et al., Variance based sensitivity analysis of model output, Comput. Phys. Commun. 181, 2010.
+    """
+    from SALib.analyze import sobol as analysis
+
+    sampler = sweep.spec.sampler
+    if sampler.kind != "saltelli" or sampler.points is None:
+        raise InputError("Sobol' indices need the points of the sampler 'saltelli'")
+    values = {record.number: record.metrics[metric] for record in records if metric in record.metrics}
+    numbers = saltelli(sweep.space, sampler.points, sampler.seed)
+    missing = len({number for number in numbers if number not in values})
+    if missing:
+        raise InputError(
+            f"Sobol' indices need every point of the sample, and {missing} of them have no {metric}: "
+            "run the sweep to its end, with --no-prune and without constraints"
+        )
+    names = list(sweep.free)
+    problem = {"num_vars": len(names), "names": names}
+    outcome = analysis.analyze(
+        problem, np.array([values[number] for number in numbers]), calc_second_order=False, seed=sampler.seed
+    )
+    rows = zip(*(outcome[key].tolist() for key in ("S1", "S1_conf", "ST", "ST_conf")), strict=True)
+    found = {path: Index(*row) for path, row in zip(names, rows, strict=True)}
+    return dict(sorted(found.items(), key=lambda item: -item[1].total))
 
 
 @dataclass(frozen=True)

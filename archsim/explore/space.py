@@ -19,11 +19,11 @@ from archsim.errors import InputError
 from archsim.explore.axis import Axis, Value, number_of
 from archsim.explore.expression import Expression
 
-__all__ = ["SAMPLERS", "Point", "Sampler", "Space", "sample"]
+__all__ = ["SAMPLERS", "Point", "Sampler", "Space", "saltelli", "sample"]
 
 Point = dict[str, Value]
-Sampler = Literal["grid", "random", "latin_hypercube", "sobol"]
-SAMPLERS: tuple[Sampler, ...] = ("grid", "random", "latin_hypercube", "sobol")
+Sampler = Literal["grid", "random", "latin_hypercube", "sobol", "saltelli"]
+SAMPLERS: tuple[Sampler, ...] = ("grid", "random", "latin_hypercube", "sobol", "saltelli")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def sample(space: Space, sampler: Sampler, points: int | None, seed: int) -> Ite
     """Numbers of the points to try, without repetition, the same for the same seed.
 
     points: how many at most (needed by all samplers but grid). ``latin_hypercube`` and ``sobol`` spread evenly along
-    every axis; cells that fall on the same point are tried once, so they may give fewer.
+    every axis; cells that fall on the same point are tried once, so they may give fewer. ``saltelli``: the base sample,
+    of which each axis that has a choice makes another, for Sobol' indices.
     """
     if sampler == "grid":
         yield from range(space.size if points is None else min(points, space.size))
@@ -110,6 +111,9 @@ def sample(space: Space, sampler: Sampler, points: int | None, seed: int) -> Ite
         raise InputError(f"sampler.points: the sampler '{sampler}' needs the number of points to draw")
     if sampler == "random":
         yield from _random(space.size, points, seed)
+        return
+    if sampler == "saltelli":
+        yield from dict.fromkeys(saltelli(space, points, seed))
         return
     cells = _latin_hypercube(points, len(space.axes), seed) if sampler == "latin_hypercube" else _sobol(
         points, len(space.axes), seed
@@ -121,6 +125,25 @@ def sample(space: Space, sampler: Sampler, points: int | None, seed: int) -> Ite
         if number not in seen:
             seen.add(number)
             yield number
+
+
+def saltelli(space: Space, points: int, seed: int) -> list[int]:
+    """The numbers of all (axes + 2) x points rows of a Saltelli sample, in SALib's order, with repetitions."""
+    try:
+        from SALib.sample import sobol
+    except ImportError:
+        raise InputError("sampler.kind: 'saltelli' needs SALib: pip install 'archsim[explore]'") from None
+    if points & (points - 1):
+        raise InputError(f"sampler.points: {points} is no power of two, which the sampler 'saltelli' needs")
+    free = [axis for axis in space.axes if len(axis) > 1]
+    problem = {"num_vars": len(free), "names": [axis.paths[0] for axis in free], "bounds": [[0.0, 1.0]] * len(free)}
+    lengths = np.array([len(axis) for axis in free], dtype=np.int64)
+    rows = np.minimum(sobol.sample(problem, points, calc_second_order=False, seed=seed) * lengths, lengths - 1)
+    numbers = []
+    for row in rows.astype(np.int64).tolist():
+        chosen = iter(row)
+        numbers.append(space.number([next(chosen) if len(axis) > 1 else 0 for axis in space.axes]))
+    return numbers
 
 
 def _random(size: int, points: int, seed: int) -> Iterator[int]:

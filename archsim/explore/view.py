@@ -116,7 +116,7 @@ def _point(record: Record, best: bool) -> dict[str, Any]:
     if record.metrics:
         common |= {"metrics": dict(record.metrics), "pareto": best}
     if record.why:
-        common["error" if record.status == "failed" else "why"] = record.why
+        common["why" if record.metrics else "error"] = record.why
     return common
 
 

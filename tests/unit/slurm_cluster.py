@@ -48,7 +48,7 @@ def slurm(folder: Path) -> Iterator[None]:
         "ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nSelectType=select/cons_tres\n"
         "SelectTypeParameters=CR_CPU\nJobAcctGatherType=jobacct_gather/none\nMpiDefault=none\nReturnToService=2\n"
         f"SchedulerParameters=batch_sched_delay=1,sched_interval=1\n"
-        f"NodeName={host} NodeAddr=127.0.0.1 CPUs={os.cpu_count()} State=UNKNOWN\n"
+        f"NodeName={host} NodeAddr=127.0.0.1 CPUs={os.cpu_count()} RealMemory=4000 State=UNKNOWN\n"
         f"PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP\n"
     )
     before = os.environ.get("SLURM_CONF")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import builtins
 import itertools
 import json
+import subprocess
+import sys
 from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
 from typing import Any
@@ -70,16 +73,42 @@ def test_dask_without_a_scheduler_is_one_sentence(sweep_file: Path) -> None:
 
 @pytest.mark.skipif(missing() != "", reason=missing())
 def test_slurm_gives_the_same_numbers(tmp_path: Path, sweep_file: Path, expected: dict[int, dict[str, float]]) -> None:
+    """As an array of tasks, and as Dask workers that are jobs."""
     daemons = tmp_path / "slurm"
     daemons.mkdir()
+    command = ["sweep", "run", str(sweep_file), "--no-prune", "--no-reuse"]
     with slurm(daemons):
-        arguments = ["sweep", "run", str(sweep_file), "--out", str(tmp_path / "out"), "--no-prune", "--json"]
-        result = CliRunner().invoke(cli, [*arguments, "--executor", "slurm", "--shards", "3"])
-    logs = [path.read_text() for path in (tmp_path / "out").glob("slurm-*.log")]
+        array = ["--out", str(tmp_path / "array"), "--json", "--executor", "slurm", "--shards", "3"]
+        result = CliRunner().invoke(cli, [*command, *array])
+        jobs = ["--out", str(tmp_path / "jobs"), "--executor", "dask", "--queue", "slurm", "--shards", "1"]
+        queued = [sys.executable, "-m", "archsim", *command, *jobs, f"--sbatch=--output={tmp_path}/job.log"]
+        done = subprocess.run(queued, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    logs = [path.read_text() for path in (tmp_path / "array").glob("slurm-*.log")]
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["done"] == 6, logs
     assert len(logs) == 3
-    assert metrics(tmp_path / "out") == expected
+    assert done.returncode == 0, done.stderr
+    assert metrics(tmp_path / "array") == metrics(tmp_path / "jobs") == expected
+
+
+def test_a_batch_system_without_dask_jobqueue_is_one_sentence(
+    sweep_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
+    invoke = CliRunner().invoke
+    result = invoke(cli, ["sweep", "run", str(sweep_file), "--executor", "dask", "--queue", "pbs"])
+    assert (result.exit_code, result.output) == (2, "archsim: --queue needs dask-jobqueue: pip install dask-jobqueue\n")
+    assert "give --executor dask" in invoke(cli, ["sweep", "run", str(sweep_file), "--queue", "pbs"]).output
+
+
+def test_a_notebook_has_a_pool_of_its_own(
+    tmp_path: Path, expected: dict[int, dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builtins, "__IPYTHON__", True, raising=False)
+    pool = executors.local(1)
+    assert type(pool()).__module__.startswith("loky")
+    run_sweep(Sweep.of(DATA), Store(tmp_path), pool, in_flight=2, prune=False)
+    assert metrics(tmp_path) == expected
 
 
 def test_the_script_refuses_what_is_no_option(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from archsim.explore.axis import Axis, parse_axis
 from archsim.explore.expression import Expression
 from archsim.explore.pareto import dominated
 from archsim.explore.rules import parse_constraint, parse_objective
-from archsim.explore.sensitivity import first_order, tornado
+from archsim.explore.sensitivity import first_order, sobol, tornado
 from archsim.explore.space import Space, sample
 from archsim.explore.store import Record
 
@@ -95,7 +96,8 @@ def test_points_are_numbered_without_gaps(lengths: list[int]) -> None:
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sample_repeats_itself_and_no_point(sampler: str) -> None:
     space = Space(tuple(Axis((f"a{i}",), tuple((v,) for v in range(50))) for i in range(3)))
-    drawn = [list(sample(space, sampler, 64, seed)) for seed in (0, 0, 1)]  # type: ignore[arg-type]
+    base = 8 if sampler == "saltelli" else 64  # which draws five times as many here
+    drawn = [list(sample(space, sampler, base, seed)) for seed in (0, 0, 1)]  # type: ignore[arg-type]
     assert drawn[0] == drawn[1]
     assert (drawn[0] != drawn[2]) == (sampler != "grid")
     assert len(set(drawn[0])) == len(drawn[0]) <= 64
@@ -184,3 +186,32 @@ def test_sensitivity_of_a_sum_is_known_in_closed_form() -> None:
     assert indices["b"] == pytest.approx(0.1, abs=0.1)
     swings = tornado(records, records[55], "m", ["a", "b"])
     assert [(swing.path, swing.low[1], swing.high[1]) for swing in swings] == [("a", 5, 32), ("b", 15, 24)]
+
+
+def test_sobol_indices_of_a_function_that_is_known() -> None:
+    """y = a + 2 b + 8 [a > 3][b > 3], a and b uniform on 0..7: the shares of the variance follow by summation."""
+    sweep = Sweep.of({
+        "chip": "custom-npu",
+        "axes": {"cores": list(range(1, 9)), "clock": list(range(1, 9)), "core.matrix.count": [4]},
+        "workloads": [{"workload": "llama-3.1-8b", "phase": "decode"}], "objectives": ["tokens_per_s"],
+        "sampler": {"kind": "saltelli", "points": 1024},
+    })  # fmt: skip
+
+    def value(a: Any, b: Any) -> Any:
+        return a + 2 * b + 8 * ((a > 3) & (b > 3))
+
+    records = []
+    for number in sweep.numbers():
+        point = sweep.space.point(number)
+        found = float(value(point["cores"] - 1, point["clock"] - 1))
+        records.append(Record(str(number), number, point, "done", {"tokens_per_s": found}))
+    grid = value(*np.meshgrid(np.arange(8), np.arange(8), indexing="ij"))
+    variance = grid.var()
+    first = {"cores": grid.mean(axis=1).var() / variance, "clock": grid.mean(axis=0).var() / variance}
+    indices = sobol(sweep, records, "tokens_per_s")
+    assert list(indices) == ["clock", "cores"]
+    for path, other in (("cores", "clock"), ("clock", "cores")):
+        assert indices[path].first == pytest.approx(first[path], abs=0.05)
+        assert indices[path].total == pytest.approx(1 - first[other], abs=0.05)
+    with pytest.raises(InputError, match="need every point of the sample, and 1 of them"):
+        sobol(sweep, records[1:], "tokens_per_s")
