@@ -94,8 +94,12 @@ class DiesSpec(Spec):
     """Between two neighbouring dies, one direction."""
     latency: Time
     """From one die to the next."""
+    numa: Literal["interleaved", "local"] = "interleaved"
+    """Whether addresses alternate between the dies, or every die works on its own memory and kernels do not cross."""
     interleave: Size = 4096
-    """Consecutive addresses on one die; 0: every die works on its own memory, and nothing crosses."""
+    """Consecutive addresses on one die."""
+    reuse: Annotated[float, Field(strict=True, ge=1)] = 1.0
+    """Requests of cores for each that leaves their die, where caches that are not described stand before the links."""
     interface: str = ""
     """Name of the interface in the parts file, for the energy of a bit."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from archsim.hardware.spec import Count, ProvenanceMap, Rate, Spec
-from archsim.units import Area, Time
+from archsim.units import Area, Bandwidth, Time
 
 __all__ = ["Cooling", "Fabric", "MemoryPart", "Ownership", "PackageKind", "PartsSpec"]
 
@@ -29,6 +29,15 @@ class Fabric(Spec):
     link_pj_per_bit: Rate
     host_pj_per_bit: Rate
     die_link_pj_per_bit: Rate
+    """Of dies that name no interface."""
+
+
+class DieInterface(Spec):
+    """A way to join two dies in a package."""
+
+    pj_per_bit: Rate
+    bandwidth_per_mm: Bandwidth
+    """Of a millimetre of the die's edge, both directions together."""
 
 
 class PackageKind(Spec):
@@ -78,6 +87,8 @@ class PartsSpec(Spec):
     memory: dict[str, MemoryPart] = Field(min_length=1)
     """By the name of the DRAM standard."""
     fabric: Fabric
+    die_links: dict[str, DieInterface]
+    """Interfaces between dies (`dies.interface` of a chip)."""
     packages: dict[str, PackageKind] = Field(min_length=1)
     cooling: dict[str, Cooling] = Field(min_length=1)
     ownership: Ownership

@@ -52,7 +52,7 @@ def lay_out(chip: ChipSpec, first_resource: int) -> Network:
     noc, dies = chip.noc, chip.dies
     if not isinstance(noc, Crossbar):
         return _routed(chip, noc, first_resource)
-    if dies is not None and dies.interleave:
+    if dies is not None and dies.numa == "interleaved":
         return _dies(chip.cores, dies, first_resource)
     nothing: Way = ()  # the switch is as wide as its ports, so it never binds
     routes = ((nothing,),) * chip.cores
@@ -63,7 +63,7 @@ def _dies(cores: int, dies: DiesSpec, first: int) -> Network:
     """Crossbars on dies in a grid; a core's die is the one that its number falls on."""
     columns = dies.columns or dies.count
     walk = _Walk(mesh(columns, dies.count // columns), first)
-    rate, latency_ps = attoseconds_per_byte(dies.bandwidth), round(dies.latency * 1e12)
+    rate, latency_ps = attoseconds_per_byte(dies.bandwidth * dies.reuse), round(dies.latency * 1e12)
     links = tuple(Link(f"die {a}>{b}", "die", rate, latency_ps) for a, b in walk.ends)
     home = [core * dies.count // cores for core in range(cores)]
     ports = range(dies.count)

@@ -11,6 +11,7 @@ counted events. Constants belong to a node or a part, never to a chip.
 """
 
 from archsim.physical.area import Block, ChipArea, DieArea, chip_area
+from archsim.physical.die_links import edge_warning
 from archsim.physical.energy import Energy, Events, UnitEnergy, energy_of, operand_bytes, unit_energy
 from archsim.physical.export_control import DISCLAIMER, ExportFigures, export_figures
 from archsim.physical.floorplan import Rectangle, floorplan
@@ -39,6 +40,7 @@ __all__ = [
     "bill",
     "chip_area",
     "dies_per_wafer",
+    "edge_warning",
     "energy_of",
     "export_figures",
     "floorplan",

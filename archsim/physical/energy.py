@@ -30,6 +30,7 @@ from math import log2, sqrt
 
 from archsim.hardware import Dtype, SystolicArray, TechnologySpec
 from archsim.physical.area import ChipArea, chip_area
+from archsim.physical.die_links import die_link_pj_per_bit
 from archsim.physical.silicon import Silicon
 from archsim.physical.voltage import dynamic_scale, leakage_scale
 
@@ -59,6 +60,8 @@ class Events:
     write_bytes: float = 0.0
     activates: float = 0.0
     link_bytes: float = 0.0
+    die_bytes: float = 0.0
+    """Between the dies of a package."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class UnitEnergy:
     leakage_w: float
     clock_w: float
     clock_idle_share: float
+    die_pj_per_byte: float = 0.0
 
     def idle_w(self) -> float:
         """A clocked chip that does nothing."""
@@ -114,7 +118,7 @@ def energy_of(events: Events, dtype: str, unit: UnitEnergy) -> Energy:
         matrix=events.macs * unit.mac_pj[dtype] + events.register_bytes * unit.register_pj_per_byte,
         vector=events.lane_ops * unit.lane_pj,
         sram=events.scratchpad_bytes * unit.scratchpad_pj_per_byte + events.cache_bytes * unit.cache_pj_per_byte,
-        noc=events.network_bytes * unit.network_pj_per_byte,
+        noc=events.network_bytes * unit.network_pj_per_byte + events.die_bytes * unit.die_pj_per_byte,
         memory=events.read_bytes * unit.read_pj_per_byte
         + events.write_bytes * unit.write_pj_per_byte
         + events.activates * unit.activate_pj,
@@ -154,6 +158,7 @@ def unit_energy(made: Silicon, clock_hz: float, area: ChipArea | None = None) ->
         leakage_w=leakage,
         clock_w=clock,
         clock_idle_share=node.clock_idle_share,
+        die_pj_per_byte=8 * die_link_pj_per_bit(made),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from math import sqrt
 from typing import Any
 
 from archsim.hardware import ChipSpec, load_rules
@@ -17,6 +18,7 @@ from archsim.physical import (
     UnitEnergy,
     bill,
     chip_area,
+    edge_warning,
     energy_of,
     export_figures,
     heat_warning,
@@ -28,6 +30,7 @@ from archsim.physical import (
     unit_energy,
     usd_per_million_tokens,
 )
+from archsim.program import Link
 from archsim.simulation.blocks import KernelRun
 from archsim.simulation.job import Options
 
@@ -72,6 +75,7 @@ class Counted:
     read_bytes: float
     write_bytes: float
     activates: float
+    die_bytes: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +113,7 @@ class Meter:
             read_bytes=counted.read_bytes,
             write_bytes=counted.write_bytes,
             activates=counted.activates,
+            die_bytes=counted.die_bytes,
         )
         busy = min(max(counted.matrix_busy, counted.vector_busy), 1.0)
         idle = unit.clock_idle_share
@@ -135,8 +140,18 @@ class Meter:
                 read_bytes=run.dram_bytes - run.written_bytes,
                 write_bytes=run.written_bytes,
                 activates=run.activates,
+                die_bytes=self._die_bytes(run),
             ),
         )
+
+    def _die_bytes(self, run: KernelRun) -> float:
+        """What a kernel moved over the links between dies."""
+        dies, machine = self.target.chip.dies, self.target.machine
+        if dies is None or "die" not in self.target.groups:
+            return 0.0
+        members = [machine[i] for i in self.target.groups["die"]]
+        moved = [run.link_ps.get(link.name, 0.0) * 1e6 / link.as_per_byte for link in members if isinstance(link, Link)]
+        return sum(moved) / dies.reuse
 
     def figures(
         self, total_s: float, rows: list[dict[str, Any]], *, tokens: int, options: Options, chips: int
@@ -179,6 +194,8 @@ class Meter:
         heat = heat_warning(figures["power_density_w_per_mm2"] * dies_mm2, dies_mm2, self.made.parts.cooling)
         if heat:
             found.append(heat)
+        if edge := edge_warning(self.made, sqrt(self.area.compute.mm2)):
+            found.append(edge)
         limit, peak = figures["power_limit_w"], figures["peak_power_w"]
         if limit and peak and peak > (1 + MARGIN) * limit:
             found.append(f"the hungriest operator would draw {peak:.0f} W at this clock; the limit is {limit:g} W")

@@ -126,3 +126,20 @@ def test_a_run_reports_its_links_and_warns_where_transfers_wait_for_each_other(t
     warned = [any("busiest link needs" in note for note in each.meta["notes"]) for each in (narrow, wide)]
     assert warned == [True, False]
     assert archsim.simulate("h100", "llama-3.1-8b", phase="decode").busiest_link is None
+
+
+def test_crossing_dies_takes_the_energy_of_their_interface() -> None:
+    """A bit more for a bit: of half of what is read, and of what is written, between two dies."""
+
+    def step(interface: str, bandwidth: str = "5 TB/s") -> archsim.Result:
+        settings = {"dies.interface": interface, "dies.bandwidth": bandwidth}
+        return archsim.simulate("b200", "llama-3.1-8b", phase="decode", batch=8, ctx=256, set=settings)
+
+    standard, advanced = step("ucie_standard"), step("ucie_advanced")
+    more = standard.energy_by_unit["noc"] - advanced.energy_by_unit["noc"]
+    crossed = more / (0.25e-12 * 8)
+    assert crossed == pytest.approx(8e9, rel=0.1)  # of the 16 GB of weights
+    assert not any("of an edge" in note or "an edge of a die" in note for note in advanced.meta["notes"])
+    assert any("takes 44.6 mm of ucie_standard" in note for note in standard.meta["notes"])
+    with pytest.raises(InputError, match=r"the parts know ucie_standard, ucie_advanced \(did you mean 'ucie_standard'"):
+        step("ucie_standrd")
