@@ -100,7 +100,8 @@ def sensitivity(view: SweepView) -> Figure:
         ax.bar_label(bars, [f"{value:.0%}" for value in indices.values()], padding=3, fontsize="small")
         ax.invert_yaxis()
         ax.set_xlim(0, 1.12)
-        ax.set_xlabel(f"share of the variance of {objective.key}")
+        ax.set_title(objective.key, fontsize="medium")
+        ax.set_xlabel("share of its variance")
         ax.spines[["top", "right"]].set_visible(False)
     return _titled(figure, view)
 

@@ -38,7 +38,7 @@ WIDER = {
 #: latency of a busy memory over that of an idle one, for the scores of tilings only (the engine queues for real)
 LOADED = 3.0
 #: parts of a chip description that no simulated time depends on, or only through what is resolved from them
-_TIMELESS = {
+TIMELESS = {
     "name", "title", "vendor", "year", "status", "estimated", "provenance", "peak", "physical", "clock_under_load",
     "load_clocks", "scale_up", "scale_out",
 }  # fmt: skip
@@ -105,7 +105,7 @@ class Target:
 
         Clocks that follow from power are in it as they come out.
         """
-        chip = self.chip.model_dump(mode="json", exclude=_TIMELESS)
+        chip = self.chip.model_dump(mode="json", exclude=TIMELESS)
         del chip["memory"]["capacity"]
         for label in ("name", "title", "provenance", "energy"):
             chip["memory"]["standard"].pop(label)
