@@ -1,6 +1,6 @@
 """The state of one network of routers: what every virtual channel, channel, router and packet remembers."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint64_t
 
 
 cdef enum:
@@ -95,3 +95,31 @@ cdef struct Slot:
     Arrival *flits
     int32_t *credits
     int32_t flit_count, credit_count
+
+
+cdef struct Network:  # channels 0..links-1 join routers, then one a node leads into and out of the network
+    int vcs, depth, links, nodes, router_count, lanes_per_port, route_cycles
+    int into_cycles, node_credit_cycles
+    bint speculative, tail_credit, overflow
+    Input *inputs
+    Output *outputs
+    Channel *channels
+    Lane *lanes
+    Router *routers
+    Source *sources
+    Packet *packets
+    int32_t *buffers
+    int32_t *ready
+    int32_t *waiting
+    int32_t *awake
+    int32_t *injecting
+    int32_t *asked
+    int32_t *released
+    Slot *slots
+    int slot_mask, awake_count, injecting_count, released_count
+    int64_t packet_count, packet_room, due, done, now, pending, moved, flit_hops, in_network
+    int64_t *carried
+    int64_t *accepted
+    const int32_t *hops
+    const int8_t *hop_kind
+    const uint64_t *allowed

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from archsim.engine.noc import run_bulk
 from archsim.errors import InputError
 from archsim.noc import Packets, read_packets, write_packets
-from archsim.validation.noc.networks import router_of, routes_of, why_not
+from archsim.validation.noc.networks import compare_each, router_of, routes_of, why_not
 from archsim.validation.report import Row
 from archsim.validation.suite import DATA, Outcome, Plan, Reference
 from archsim.validation.table import Record, Table
@@ -22,7 +22,7 @@ __all__ = ["BULK", "CYCLE_BULK", "TILE_BULK", "packets_of"]
 
 CYCLE_BULK, TILE_BULK = "bulk transfers, cycle", "bulk transfers, tile"
 
-FIDELITIES: tuple[Literal["cycle"], Literal["tile"]] = ("cycle", "tile")
+FIDELITIES: tuple[tuple[Literal["cycle", "tile"], str], ...] = (("cycle", CYCLE_BULK), ("tile", TILE_BULK))
 
 FOLDER = "booksim_batch_xfers"
 SHIPPED = f"{FOLDER}.npz"
@@ -33,22 +33,19 @@ MOST_FLITS = 10_000_000
 
 def compare(table: Table) -> Outcome:
     """Simulate the transfers of every row."""
-    rows: list[Row] = []
-    reasons: list[str] = []
-    for record in table.records():
-        if reason := why_not(record):
-            reasons.append(reason)
-            continue
-        try:
-            routes = routes_of(record)
-            packets, classes = packets_of(record, table.path, routes.network.nodes)
-            router = router_of(record, classes=classes)
-            got = [run_bulk(routes, router, packets, fidelity=fidelity).cycles for fidelity in FIDELITIES]
-        except InputError as error:
-            raise InputError(f"{record.place}: {error}") from error
-        for cycles, group in zip(got, (CYCLE_BULK, TILE_BULK), strict=True):
-            rows.append(Row(record.text("case"), record.integer("total_cycles"), cycles, group))
-    return rows, reasons
+    return compare_each(table, lambda record: _rows(record, table.path))
+
+
+def _rows(record: Record, path: Path) -> list[Row]:
+    """The transfers of a row by either model."""
+    routes = routes_of(record)
+    packets, classes = packets_of(record, path, routes.network.nodes)
+    router = router_of(record, classes=classes)
+    case, expected = record.text("case"), record.integer("total_cycles")
+    return [
+        Row(case, expected, run_bulk(routes, router, packets, fidelity=fidelity).cycles, group)
+        for fidelity, group in FIDELITIES
+    ]
 
 
 def packets_of(record: Record, path: Path, nodes: int) -> tuple[Packets, int]:

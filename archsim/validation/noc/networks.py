@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
+from archsim.errors import InputError
 from archsim.noc import (
     Pattern,
     Router,
@@ -18,9 +20,11 @@ from archsim.noc import (
     routes_for,
     torus,
 )
-from archsim.validation.table import Record
+from archsim.validation.report import Row
+from archsim.validation.suite import Outcome
+from archsim.validation.table import Record, Table
 
-__all__ = ["pattern_of", "router_of", "routes_of", "why_not"]
+__all__ = ["compare_each", "pattern_of", "router_of", "routes_of", "why_not"]
 
 #: BookSim's routing functions, by topology, as ours; those of dim_order keep to datelines on a torus
 ROUTINGS = {
@@ -35,6 +39,21 @@ ROUTINGS = {
 }
 #: a larger side would take longer than a table is worth
 MOST_SIDE = 32
+
+
+def compare_each(table: Table, compare: Callable[[Record], Iterable[Row]]) -> Outcome:
+    """Compare every row of a table that can be expressed; a fault names its place."""
+    rows: list[Row] = []
+    reasons: list[str] = []
+    for record in table.records():
+        if reason := why_not(record):
+            reasons.append(reason)
+            continue
+        try:
+            rows += compare(record)
+        except InputError as error:
+            raise InputError(f"{record.place}: {error}") from error
+    return rows, reasons
 
 
 def why_not(record: Record) -> str:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from archsim.engine.noc import Protocol, measure_load
 from archsim.errors import InputError
 from archsim.noc import Pattern, Router, Routes
-from archsim.validation.noc.networks import pattern_of, router_of, routes_of, why_not
+from archsim.validation.noc.networks import compare_each, pattern_of, router_of, routes_of, why_not
 from archsim.validation.report import Row
 from archsim.validation.suite import Outcome, Plan, Reference
 from archsim.validation.table import Record, Table
@@ -30,17 +30,7 @@ MOST_FLITS = 4096
 
 def compare(table: Table) -> Outcome:
     """Simulate every row: its latency if the reference was stable, what was accepted if not."""
-    rows: list[Row] = []
-    reasons: list[str] = []
-    for record in table.records():
-        if reason := why_not(record):
-            reasons.append(reason)
-            continue
-        try:
-            rows.append(_row(record))
-        except InputError as error:
-            raise InputError(f"{record.place}: {error}") from error
-    return rows, reasons
+    return compare_each(table, lambda record: [_row(record)])
 
 
 def _row(record: Record) -> Row:
