@@ -7,6 +7,7 @@ graph of a micro-batch --shard, fuse, run on one chip--> times of the passes of 
 from __future__ import annotations
 
 from archsim.training.plan import RECOMPUTE, SCHEDULES, TrainPlan
-from archsim.training.step import TrainStep, simulate_training
+from archsim.training.result import TrainStep
+from archsim.training.step import simulate_training
 
 __all__ = ["RECOMPUTE", "SCHEDULES", "TrainPlan", "TrainStep", "simulate_training"]

@@ -36,7 +36,7 @@ class StageMemory:
         )  # fmt: skip
 
 
-def saved_bytes(forward: TaskBlock, backward: TaskBlock, plan: TrainPlan) -> tuple[int, int]:
+def saved_bytes(forward: TaskBlock, backward: TaskBlock, recompute: str) -> tuple[int, int]:
     """Activations of one micro-batch that a block keeps, and the most that its two passes hold beside them.
 
     What a task of the forward pass writes and one of the backward pass reads is kept. With selective recomputation that
@@ -45,10 +45,10 @@ def saved_bytes(forward: TaskBlock, backward: TaskBlock, plan: TrainPlan) -> tup
     """
     made = {o.tensor: o.nbytes for task in forward.tasks for o in task.outputs if o.role == "activation"}
     read = {o.tensor for task in backward.tasks if task.attrs.get("fn") != "dot" for o in task.inputs}
-    if plan.recompute == "none":
+    if recompute == "none":
         read = {o.tensor for task in backward.tasks for o in task.inputs}
     again = {o.tensor for task in forward.tasks if is_cheap(task) for o in task.outputs}
-    if plan.recompute == "selective":  # what the cheap tasks start from is needed too
+    if recompute == "selective":  # what the cheap tasks start from is needed too
         read |= {o.tensor for task in forward.tasks if is_cheap(task) for o in task.inputs if o.tensor not in again}
         read -= again
     kept = sum(nbytes for tensor, nbytes in made.items() if tensor in read)
@@ -59,7 +59,7 @@ def saved_bytes(forward: TaskBlock, backward: TaskBlock, plan: TrainPlan) -> tup
     residual = max(outside.values(), default=0)
     working = max((sum(o.nbytes for o in (*t.inputs, *t.outputs) if o.role == "activation") for t in backward.tasks),
                   default=0)  # fmt: skip
-    if plan.recompute == "full":
+    if recompute == "full":
         return residual, working + kept
     return kept, working
 

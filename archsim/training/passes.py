@@ -15,13 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from archsim.engine import Session
-from archsim.hardware import ChipSpec
 from archsim.mapping import Fabric as Links
-from archsim.mapping import KernelBlock, Plan, Target, bound_kernels, fuse, lay_out, make_target, shard_training
+from archsim.mapping import KernelBlock, Plan, Target, bound_kernels, fuse, lay_out, shard_training
 from archsim.mapping.task import Task, TaskBlock
 from archsim.network import Fabric
 from archsim.simulation.blocks import BlockRun, run_block
-from archsim.simulation.collectives import attach, narrowed
+from archsim.simulation.collectives import narrowed
 from archsim.trace import Graph
 
 __all__ = ["BlockPasses", "Passes", "is_cheap", "simulate_passes"]
@@ -66,19 +65,17 @@ class BlockPasses:
 
 
 def simulate_passes(
-    graph: Graph, plan: Plan, chip: ChipSpec, links: Links | None, network: Fabric | None, *, fidelity: str,
+    graph: Graph, plan: Plan, target: Target, links: Links | None, network: Fabric | None, *, fidelity: str,
     beside: bool = False, seed: int = 0, progress: Callable[[str], None] = lambda name: None,
 ) -> tuple[tuple[BlockPasses, ...], tuple[TaskBlock, ...]]:  # fmt: skip
     """Both passes of every block of one micro-batch, and the tasks they consist of.
 
-    graph: at the sequences of a micro-batch and ``seq / plan.cp`` tokens. beside: another collective (of gradients,
-    of weights) is always under way and holds its cores. fidelity: "tile", or "roofline" for a lower bound.
+    target: the chip with its ports on the fabric. graph: at the sequences of a micro-batch and ``seq / plan.cp``
+    tokens. beside: another collective (of gradients, of weights) is always under way and holds its cores. fidelity:
+    "tile", or "roofline" for a lower bound.
     """
     tasks = shard_training(graph, plan, links, seed)
     blocks = fuse(tasks)
-    target = make_target(chip)
-    if network is not None:
-        target = attach(target, network)
     if beside:
         target = narrowed(target, network)
     if fidelity == "roofline":

@@ -66,8 +66,8 @@ class TrainPlan:
         extra = [f"{self.virtual} chunks a stage"] if self.virtual > 1 else []
         if self.pp > 1:
             extra.append(self.schedule)
-        extra += [f"ZeRO-{self.zero}"] if self.zero and self.dp > 1 else []
-        extra += ["recompute"] if self.recompute != "none" else []
+        extra += [f"ZeRO-{self.zero}"] if self.zero != 1 and self.dp > 1 else []
+        extra += [f"{self.recompute} recomputation"] if self.recompute != "none" else []
         return " ".join([" x ".join(parts) or "one chip", *(f", {each}" for each in extra)]).replace(" ,", ",")
 
 

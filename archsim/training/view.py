@@ -15,7 +15,7 @@ from archsim.report.numbers import count, percent, si
 from archsim.report.table import table
 from archsim.training.memory import StageMemory
 from archsim.training.pipeline import Span
-from archsim.training.step import TrainStep
+from archsim.training.result import TrainStep
 
 __all__ = ["draw_schedule", "step_view", "write_timeline"]
 

@@ -17,7 +17,8 @@ from archsim.trace import load_workload, routed
 from archsim.trace.mixed_precision import mixed_precision
 from archsim.trace.unfused import unfused_attention
 from archsim.training import TrainPlan, simulate_training
-from archsim.training.step import prepare_training, run_training
+from archsim.training.job import prepare_training
+from archsim.training.step import run_training
 
 pytestmark = pytest.mark.theory
 

@@ -1,0 +1,85 @@
+"""`archsim plan`: which way to spread a step over a system?"""
+
+from __future__ import annotations
+
+import click
+
+from archsim.cli._common import console, emit_json, json_option, progress
+
+__all__ = ["plan"]
+
+
+@click.command()
+@click.argument("system")
+@click.argument("workload")
+@click.option("--phase", type=click.Choice(("prefill", "decode", "train")), required=True, help="What kind of step.")
+@click.option("--batch", type=click.IntRange(1), required=True, help="Sequences over the whole system.")
+@click.option("--seq", type=click.IntRange(1), help="New tokens of a sequence.  [default: train 4096, as `run`]")
+@click.option("--ctx", type=click.IntRange(0), help="Tokens in the KV cache already.  [default: as `run`]")
+@click.option("--quant", default="none", show_default=True, help="Of an inference step, as `run`.")
+@click.option("--precision", type=click.Choice(("bf16", "fp8", "fp8-tensor", "mxfp8")), default="bf16",
+              show_default=True, help="Of a training step, as `train`.")  # fmt: skip
+@click.option("--simulate", "simulated", type=click.IntRange(0), default=2, show_default=True,
+              help="How many of the best in closed form are simulated.")  # fmt: skip
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Plans to list.")
+@json_option
+def plan(
+    system: str, workload: str, phase: str, batch: int, seq: int | None, ctx: int | None, quant: str, precision: str,
+    simulated: int, top: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Rank the plans for one step of WORKLOAD on SYSTEM: which fit into memory, how fast each is, why others do not.
+
+    All plans that divide what they must are scored in closed form, and the best few are simulated. Inference: tensor,
+    data and expert parallelism. Training: also context and pipeline parallelism, chunks of layers, micro-batch, ZeRO,
+    recomputation.
+
+    \b
+    Examples:
+      archsim plan hgx-h800 llama-3.1-70b --phase decode --batch 64
+      archsim plan h800-x144 deepseek-v3 --phase decode --batch 18432 --quant fp8 --simulate 1
+      archsim plan h800-x16 llama-3.1-8b --phase train --batch 128 --json
+    """
+    from archsim.planning import rank_inference, rank_training
+    from archsim.simulation import Options
+
+    with progress("ranking") as update:
+        if phase == "train":
+            ranking = rank_training(
+                system, workload, batch=batch, seq=seq or 4096, precision=precision, simulated=simulated,
+                progress=lambda done, total: update(done, total),
+            )  # fmt: skip
+        else:
+            options = Options(phase=phase, batch=batch, seq=seq, ctx=ctx, quant=quant)
+            ranking = rank_inference(
+                system, workload, options, simulated=simulated, progress=lambda done, total: update(done, total)
+            )
+    if as_json:
+        emit_json(ranking.to_dict())
+        return
+    from archsim.report.numbers import count, percent, si
+    from archsim.report.table import table
+
+    out = console()
+    shown = ranking.fitting[:top]
+    out.print(
+        f"[bold]{ranking.workload} {ranking.phase}, {ranking.system}[/bold]  {len(ranking.fitting):,} plans fit, "
+        f"{len(ranking.refused):,} do not"
+    )
+    out.print(
+        table(
+            ["plan", ">bound", ">simulated", ">tokens/s a chip", ">memory", ">of chip"],
+            [
+                (
+                    r.plan, si(r.bound_s, "s"), "-" if r.time_s is None else si(r.time_s, "s"),
+                    count(r.tokens_per_s / r.chips), f"{r.memory_bytes / 1e9:.1f} GB",
+                    percent(r.memory_bytes / ranking.capacity_bytes),
+                )
+                for r in shown
+            ],
+            out.width,
+        )
+    )  # fmt: skip
+    for name, why in ranking.refused[:3]:
+        out.print(f"[dim]not {name}: {why}[/dim]", soft_wrap=True)
+    for note in ranking.notes:
+        out.print(f"[dim]note: {note}[/dim]", soft_wrap=True)

@@ -1,0 +1,130 @@
+"""What a micro-batch costs on the chips of a stage, and how layers stand on stages: what a schedule needs to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from archsim.errors import InputError
+from archsim.mapping import Kernel, Target, bound_kernels
+from archsim.mapping.task import Operand, Task, TaskBlock
+from archsim.simulation.job import links_of
+from archsim.training.job import TrainJob, is_layer
+from archsim.training.memory import OPTIMIZER_BYTES, StageMemory, saved_bytes, stage_memory
+from archsim.training.partition import cut, partition
+from archsim.training.passes import BlockPasses, simulate_passes
+from archsim.training.pipeline import LayerTimes
+from archsim.training.plan import RECOMPUTE, TrainPlan
+from archsim.training.replicas import Exchanges, Parameters, parameters
+
+__all__ = [
+    "Costs", "hidden_bytes", "layer_times", "measure", "memory_of", "require_fit", "stages_of", "update_ps",
+]  # fmt: skip
+
+#: bytes of a gradient as it is summed up and reduced (Megatron-LM's accumulate_allreduce_grads_in_fp32)
+GRADIENT_BYTES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Costs:
+    """By block: its passes, its tasks (forward and backward), its weights on one chip."""
+
+    passes: tuple[BlockPasses, ...]
+    tasks: Mapping[str, TaskBlock]
+    held: Mapping[str, Parameters]
+
+    @cached_property
+    def kept(self) -> Mapping[str, Mapping[str, tuple[int, int]]]:
+        """By way of recomputing, and block: the activations of a micro-batch that are kept, and those of its passes."""
+        return {
+            way: {b.name: saved_bytes(self.tasks[b.name], self.tasks[f"{b.name}.backward"], way) for b in self.passes}
+            for way in RECOMPUTE
+        }
+
+
+def measure(
+    job: TrainJob, *, fidelity: str, seed: int = 0, progress: Callable[[str], None] = lambda name: None
+) -> Costs:
+    """Simulate (or bound) the passes of every block of one micro-batch."""
+    plan = job.plan
+    # collectives of gradients, of weights or of the other micro-batch are always under way
+    beside = (plan.zero >= 3 and plan.dp > 1) or (plan.schedule == "dualpipe" and plan.ep > 1)
+    passes, tasks = simulate_passes(
+        job.graph, plan.layer, job.target, links_of(job.chip, job.system), job.network, fidelity=fidelity,
+        beside=beside, seed=seed, progress=progress,
+    )  # fmt: skip
+    blocks = {block.name: block for block in tasks}
+    held = {block.name: parameters(job.graph, blocks[block.name], plan) for block in passes}
+    return Costs(passes, blocks, held)
+
+
+def layer_times(
+    block: BlockPasses, plan: TrainPlan, exchanges: Exchanges, held: Parameters, efficiency: float
+) -> LayerTimes:
+    """The times of a block in a pipeline, with what it computes again."""
+    repeated = {"none": 0, "selective": block.forward.cheap, "full": block.forward.time}[plan.recompute]
+    again = repeated if is_layer(block.name) else 0
+    whole = (block.forward.time, block.backward.time + again, block.backward.weights, block.both + again)
+    forward, backward, weights, both = (round(ps / efficiency) for ps in whole)
+    gather, reduce = exchanges.gather_ps(held), exchanges.reduce_ps(held, GRADIENT_BYTES)
+    return LayerTimes(forward, backward, weights, both, gather, reduce)
+
+
+def stages_of(passes: tuple[BlockPasses, ...], stages: int) -> list[tuple[str, ...]]:
+    """The blocks of each stage, in forward order."""
+    layers = [block for block in passes if is_layer(block.name)]
+    cost = {block.name: block.forward.time + block.backward.time for block in passes}
+    usual = sum(cost[b.name] * b.repeat for b in layers) / max(sum(b.repeat for b in layers), 1)
+    kinds = [block.name for block in layers for _ in range(block.repeat)]
+    before = [b.name for b in passes if b.name.startswith("prologue")]
+    after = [b.name for b in passes if b.name.startswith("epilogue")]
+    first, last = (sum(cost[name] for name in side) / max(usual, 1) for side in (before, after))
+    found = cut(kinds, partition(len(kinds), stages, first, last))
+    found[0] = (*before, *found[0])
+    found[-1] = (*found[-1], *after)
+    return found
+
+
+def hidden_bytes(job: TrainJob) -> float:
+    """Bytes of the activations that a chip hands to the next stage."""
+    embedding = next(op for block in job.graph.blocks for op in block.ops if op.kind == "embedding")
+    return embedding.dims["rows"] * embedding.dims["cols"] * 2 / job.plan.tp
+
+
+def update_ps(held: Sequence[Parameters], plan: TrainPlan, target: Target) -> int:
+    """AdamW over this chip's share: a pass over gradients, fp32 weights and moments, and the weights in their type."""
+    dense, experts = plan.dp * plan.cp, plan.tp * plan.cp * plan.dp // plan.ep
+    count = sum(p.dense / (dense if plan.zero else 1) + p.experts / (experts if plan.zero else 1) for p in held)
+    rows = max(round(count / 1024), 1)
+    reads, writes = (GRADIENT_BYTES + OPTIMIZER_BYTES) * rows * 1024, (OPTIMIZER_BYTES + 2) * rows * 1024
+    state = Operand(0, "optimizer", reads, 4.0), Operand(1, "optimizer", writes, 4.0)
+    task = Task("adamw", "elementwise", {"rows": rows, "cols": 1024}, {"fn": "adamw"}, "fp32", state[:1], state[1:], 0)
+    kernel = Kernel("vector", (task,), task.inputs, task.outputs)
+    bound = bound_kernels((kernel,), target)
+    moved = (reads + writes) / target.dram_bytes_per_s
+    return round(max(float(bound.seconds.sum()), moved) * 1e12)
+
+
+def memory_of(costs: Costs, chunks: Sequence[Sequence[str]], alive: int, plan: TrainPlan) -> StageMemory:
+    """The memory of a rank that holds `chunks` of blocks, of which `alive` had their activations kept at once."""
+    names = [name for chunk in chunks for name in chunk]
+    held, kept = [costs.held[name] for name in names], [costs.kept[plan.recompute][name] for name in names]
+    each = sum(saved for saved, _ in kept) / max(len(chunks), 1)
+    working = max((most for _, most in kept), default=0)
+    return stage_memory(held, plan, gradient_bytes=GRADIENT_BYTES, kept=each * alive, working=working)
+
+
+def require_fit(job: TrainJob, memory: Sequence[StageMemory]) -> None:
+    """InputError with the table of the fullest stage where a chip's memory does not suffice."""
+    capacity = job.chip.memory.usable_capacity
+    worst = max(range(len(memory)), key=lambda rank: memory[rank].total)
+    need = memory[worst]
+    if need.total <= capacity:
+        return
+    parts = " + ".join(f"{n / 1e9:.1f} GB {label}" for label, n in need.rows())
+    raise InputError(
+        f"{job.trace.name} does not fit {job.system.name} ({job.plan}): a chip of stage {worst} would hold {parts} = "
+        f"{need.total / 1e9:.1f} GB, but has {capacity / 1e9:.1f} GB; use more tp, pp or ep, a higher zero, "
+        "recompute full or a smaller micro-batch"
+    )
