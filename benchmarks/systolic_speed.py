@@ -52,7 +52,7 @@ def simulate(target: Target, kernels: Sequence[Kernel]) -> float:
             bases.append(end)
             end += -(-region.nbytes // 4096) * 4096
         program = lowered.program
-        session.run([Launch("x", "compute", program=program, bases=bases, skipped_waves=lowered.skipped_waves)])
+        session.run([Launch("x", "compute", program=program, bases=bases)])
     return session.now_ps * 1e-12
 
 

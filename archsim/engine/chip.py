@@ -24,8 +24,7 @@ class Launch:
 
     `after` are positions of earlier launches of the same `Session.run`; `launch_ps` is the gap that the device sees
     between "everything it waits for is done" and its start, `startup_ps` what it spends from there to its first step
-    (with what its end costs). `skipped_waves` waves of tiles were left out of the
-    program because they equal those between its marks; the launch takes that many more of the marks' period.
+    (with what its end costs). What a program leaves out because it equals what it contains (its `carry`) is added.
     """
 
     name: str
@@ -36,14 +35,13 @@ class Launch:
     program: Program | None = None
     bases: Bases = ()
     duration_ps: int | None = None
-    skipped_waves: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class LaunchRecord:
     """When a launch was ready to go, when it started (`launch_ps` later) and ended; `run` if it was a program.
 
-    `end_ps` includes the time of the skipped waves; the times in `run` do not.
+    `end_ps` includes what the program leaves out; the times in `run` do not.
     """
 
     name: str
@@ -105,19 +103,10 @@ class Session:
             yield env.timeout(launch.startup_ps)
             if launch.program is not None:
                 run = yield self.engine.launch(launch.program, launch.bases, order=index)
-                yield env.timeout(_carried_ps(run, launch))
+                yield env.timeout(launch.program.carry.time_ps(run.finish_ps))
             else:
                 yield env.timeout(launch.duration_ps or 0)
             done[index].succeed(LaunchRecord(launch.name, launch.stream, ready, start, self.now_ps, run))
-
-
-def _carried_ps(run: Run, launch: Launch) -> int:
-    """Time of the waves that the program leaves out: for each, the mean period of its marks after the first quarter."""
-    if launch.program is None or not launch.skipped_waves:
-        return 0
-    ends = run.finish_ps[launch.program.marks]
-    settled = len(ends) // 4
-    return int((ends[-1] - ends[settled]) * launch.skipped_waves // (len(ends) - 1 - settled))
 
 
 def _check(launches: Sequence[Launch]) -> None:

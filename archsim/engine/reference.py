@@ -47,6 +47,8 @@ class Request:
     address: int = field(compare=False)
     write: bool = field(compare=False)
     granted: Event = field(compare=False)
+    weight: int = field(compare=False)
+    room: int = field(compare=False)
     counters: Counter[str] = field(compare=False)
 
 
@@ -133,8 +135,8 @@ class MemoryArbiter(Arbiter):
 
     def serve(self, request: Request) -> Service:
         now = int(self.env.now)
-        head, done = self.memory.access(now, request.address, request.nbytes, request.write)
-        request.counters.update(self.memory.counters)
+        head, done = self.memory.access(now, request.address, request.nbytes, request.write, request.room)
+        request.counters.update({name: request.weight * count for name, count in self.memory.counters.items()})
         return Service(now, head, done, self.memory.counters["dram_busy_ps"])
 
 
@@ -161,6 +163,8 @@ class _Job:
             self.addresses[step],
             bool(program.write[step]),
             env.event(),
+            int(program.weight[step]),
+            int(program.room[step]),
             self.counters,
         )
 
@@ -236,7 +240,7 @@ class SimpyInterpreter:
             service: Service = yield resource.request(job.request(env, step))
             if stage == 0:
                 job.start_ps[step] = service.start_ps
-            job.busy_ps[number] += service.busy_ps
+            job.busy_ps[number] += service.busy_ps * int(job.program.weight[step])
             next_arrival = max(service.head_ps + resource.spec.latency_ps, int(env.now) + 1)
             last_byte = max(service.done_ps, last_byte) + resource.spec.latency_ps
         finish = max(last_byte, int(env.now) + 1) if len(job.program.route_of(step)) else ready

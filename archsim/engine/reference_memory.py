@@ -103,6 +103,7 @@ class _Queue:
 class _Block:
     ready_ps: int
     dirty: bool
+    room: int
 
 
 @dataclass
@@ -229,10 +230,11 @@ class _CacheState:
     def __init__(self, spec: Cache, dram: _DramState) -> None:
         self.spec, self.dram, self.counters = spec, dram, dram.counters
         self.blocks: OrderedDict[int, _Block] = OrderedDict()
-        self.free_ps = 0
+        self.free_ps = self.held = 0
 
-    def access(self, t: int, address: int, nbytes: int, write: bool) -> tuple[int, int]:
+    def access(self, t: int, address: int, nbytes: int, write: bool, room: int) -> tuple[int, int]:
         cache = self.spec
+        room = min(room, cache.capacity_bytes // cache.block_bytes)
         service = service_ps(nbytes, cache.as_per_byte)
         start = max(t, self.free_ps)
         self.free_ps = start + service
@@ -243,7 +245,9 @@ class _CacheState:
             if number in self.blocks:
                 head, ready = self._hit(t1, number, write)
             else:
-                head, ready = self._miss(t1, number, write)
+                head, ready = self._miss(t1, number, write, room)
+            self.held += room - self.blocks[number].room
+            self.blocks[number].room = room
             heads.append(head)
             done = max(done, ready)
         return min(heads), done
@@ -255,23 +259,30 @@ class _CacheState:
         block.dirty |= write
         return t1, block.ready_ps
 
-    def _miss(self, t1: int, number: int, write: bool) -> tuple[int, int]:
+    def _miss(self, t1: int, number: int, write: bool, room: int) -> tuple[int, int]:
         self.counters["block_misses"] += 1
-        written = self._make_room(t1)
+        written = self._make_room(t1, room)
         head = ready = t1
         if not write:
             head, ready = self.dram.access(t1, number * self.spec.block_bytes, self.spec.block_bytes, False)
-        self.blocks[number] = _Block(ready, write)
+        self.blocks[number] = _Block(ready, write, 0)
         return head, max(ready, written)
 
-    def _make_room(self, t1: int) -> int:
-        """Evict the least recent block if the cache is full; return when the bus has taken it, if it was dirty."""
+    def _make_room(self, t1: int, room: int) -> int:
+        """Evict the least recent blocks if the cache is full; return when the bus has taken those that were dirty, of
+        which one in `room` is written back."""
         size, written = self.spec.block_bytes, 0
-        while (len(self.blocks) + 1) * size > self.spec.capacity_bytes:
+        while self.blocks and (self.held + room) * size > self.spec.capacity_bytes:
             number, block = self.blocks.popitem(last=False)
-            if block.dirty:
-                _, written = self.dram.access(t1, number * size, size, True)
+            self.held -= block.room
+            if block.dirty and _scatter(number) % room < block.room:
+                written = max(written, self.dram.access(t1, number * size, size, True)[1])
         return written
+
+
+def _scatter(block: int) -> int:
+    """A number of 24 bits that has nothing to do with where the block lies."""
+    return (block * 0x9E3779B97F4A7C15 & (1 << 64) - 1) >> 40
 
 
 class ReferenceMemory:
@@ -280,10 +291,13 @@ class ReferenceMemory:
     def __init__(self, spec: Memory) -> None:
         self.counters: Counter[str] = Counter()
         dram = _DramState(spec.dram, self.counters)
-        self._front: _DramState | _CacheState = _CacheState(spec.cache, dram) if spec.cache else dram
+        self._dram = dram
+        self._cache = _CacheState(spec.cache, dram) if spec.cache else None
 
-    def access(self, t: int, address: int, nbytes: int, write: bool) -> tuple[int, int]:
+    def access(self, t: int, address: int, nbytes: int, write: bool, room: int = 1) -> tuple[int, int]:
         """Serve one access that arrives at `t` and return (head, done); calls come in order of arrival."""
         self.counters.clear()
         self.counters["bytes_requested"] = nbytes
-        return self._front.access(t, address, nbytes, write)
+        if self._cache is None:
+            return self._dram.access(t, address, nbytes, write)
+        return self._cache.access(t, address, nbytes, write, room)

@@ -26,6 +26,8 @@ class InterpreterKernel:
         address: NDArray[np.int64],
         write: NDArray[np.uint8],
         priority: NDArray[np.int32],
+        weight: NDArray[np.int32],
+        room: NDArray[np.int32],
         succ_start: NDArray[np.int64],
         succs: NDArray[np.int32],
         pending: NDArray[np.int32],

@@ -46,6 +46,8 @@ cdef struct Job:  # a program that runs; the arrays belong to the Python objects
     const int64_t *address
     const uint8_t *write
     const int32_t *priority
+    const int32_t *weight
+    const int32_t *room
     const int64_t *succ_start
     const int32_t *succs
     int32_t *pending    # predecessors still to finish
@@ -125,29 +127,30 @@ cdef class InterpreterKernel:
     def submit(self, uint64_t order, int64_t start_ps,
                const int32_t[::1] route_start, const int32_t[::1] route_resources, const int32_t[::1] route,
                const int64_t[::1] work_ps, const int64_t[::1] nbytes, const int64_t[::1] address,
-               const uint8_t[::1] write, const int32_t[::1] priority,
+               const uint8_t[::1] write, const int32_t[::1] priority, const int32_t[::1] weight,
+               const int32_t[::1] room,
                const int64_t[::1] succ_start, const int32_t[::1] succs,
                int32_t[::1] pending, int32_t[::1] position, int64_t[::1] prev_done,
                int64_t[::1] out_start, int64_t[::1] out_finish, int64_t[::1] busy_ps):
         """Take a program of at least one step into the heap; its steps without predecessors arrive at `start_ps`."""
         cdef Job *job
-        cdef int64_t room = self.heap_size + route.shape[0]
+        cdef int64_t wanted = self.heap_size + route.shape[0]
         cdef int i
         cdef int64_t step
         cdef void *grown
         for i in range(self.job_count):
-            room += self.jobs[i].steps
-        if room > self.heap_room:
-            grown = realloc(self.heap, room * sizeof(Event))
+            wanted += self.jobs[i].steps
+        if wanted > self.heap_room:
+            grown = realloc(self.heap, wanted * sizeof(Event))
             if grown == NULL:
                 raise MemoryError
-            self.heap, self.heap_room = <Event *>grown, room
+            self.heap, self.heap_room = <Event *>grown, wanted
         if self.job_count == self.job_room:
             grown = realloc(self.jobs, (2 * self.job_room + 1) * sizeof(Job))
             if grown == NULL:
                 raise MemoryError
             self.jobs, self.job_room = <Job *>grown, 2 * self.job_room + 1
-        self.kept.append((route_start, route_resources, route, work_ps, nbytes, address, write, priority,
+        self.kept.append((route_start, route_resources, route, work_ps, nbytes, address, write, priority, weight, room,
                           succ_start, succs, pending, position, prev_done, out_start, out_finish, busy_ps))
         job = &self.jobs[self.job_count]
         self.job_count += 1
@@ -157,7 +160,8 @@ cdef class InterpreterKernel:
         job.end_ps = start_ps
         job.route_start, job.route_resources, job.route = &route_start[0], ints(route_resources), &route[0]
         job.work_ps, job.nbytes, job.address, job.write = &work_ps[0], &nbytes[0], &address[0], &write[0]
-        job.priority, job.succ_start, job.succs = &priority[0], &succ_start[0], ints(succs)
+        job.priority, job.weight, job.room = &priority[0], &weight[0], &room[0]
+        job.succ_start, job.succs = &succ_start[0], ints(succs)
         job.pending, job.position, job.prev_done = &pending[0], &position[0], &prev_done[0]
         job.start_ps, job.finish_ps, job.busy_ps = &out_start[0], &out_finish[0], &busy_ps[0] if busy_ps.shape[0] else NULL
         with nogil:
@@ -252,7 +256,7 @@ cdef class InterpreterKernel:
             start = now
             service = job.counters.dram_busy_ps
             memory_access(resource.memory, &job.counters, now, job.address[step], job.nbytes[step], job.write[step],
-                          &head, &done)
+                          job.weight[step], job.room[step], &head, &done)
             service = job.counters.dram_busy_ps - service
             head += resource.latency_ps
         else:
@@ -262,6 +266,7 @@ cdef class InterpreterKernel:
                 service = max(1, (job.nbytes[step] * resource.as_per_byte + AS_PER_PS - 1) // AS_PER_PS)
             start = max(now, resource.free_at)
             resource.free_at = done = start + service
+            service *= job.weight[step]
             head = start + resource.latency_ps
         done = max(done, job.prev_done[step]) + resource.latency_ps
         job.busy_ps[number] += service

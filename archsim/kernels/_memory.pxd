@@ -60,16 +60,18 @@ cdef struct Memory:
     int64_t *block_id
     int64_t *block_ready
     uint8_t *block_dirty
+    int32_t *block_room     # how many blocks it takes the room of
     int32_t *newer
     int32_t *older
-    int32_t newest, oldest, blocks
+    int32_t newest, oldest, blocks, spare  # slots ever taken; a list of those that are free again
+    int64_t held            # the room that is taken
     int32_t *table
     int64_t table_mask
     int table_shift
 
 
 cdef void memory_access(
-    Memory *memory, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write,
+    Memory *memory, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write, int64_t weight, int64_t room,
     int64_t *head, int64_t *done,
 ) noexcept nogil
 

@@ -223,6 +223,11 @@ cdef void dram_access(
 
 # --- block cache --------------------------------------------------------------------------------------------------
 
+cdef inline int64_t scatter(int64_t block) noexcept nogil:
+    """A number of 24 bits that has nothing to do with where the block lies."""
+    return <int64_t>((<uint64_t>block * <uint64_t>0x9E3779B97F4A7C15) >> 40)
+
+
 cdef inline int64_t home(Memory *m, int64_t block) noexcept nogil:
     return <int64_t>((<uint64_t>block * <uint64_t>0x9E3779B97F4A7C15) >> m.table_shift)
 
@@ -270,25 +275,33 @@ cdef inline void link_newest(Memory *m, int32_t slot) noexcept nogil:
     m.newest = slot
 
 
-cdef inline int32_t take_slot(Memory *m, Counters *counters, int64_t t, int64_t *done) noexcept nogil:
-    """A slot for a new block: a fresh one, or that of the least recent block, written back if it is dirty."""
+cdef inline int32_t take_slot(Memory *m, Counters *counters, int64_t t, int64_t room, int64_t *done) noexcept nogil:
+    """A slot for a new block of some room; the least recent blocks leave for it, and of the dirty ones among them one in
+    `room` is written back, whichever bank it lies in.
+    """
     cdef int32_t slot
     cdef int64_t head, written
-    if m.blocks < m.capacity_blocks:
+    while m.held + room > m.capacity_blocks and m.oldest != NONE:
+        slot = m.oldest
+        if m.block_dirty[slot] and scatter(m.block_id[slot]) % room < m.block_room[slot]:
+            dram_access(m, counters, t, m.block_id[slot] * m.block_bytes, m.block_bytes, True, &head, &written)
+            done[0] = max(done[0], written)
+        forget(m, m.block_id[slot])
+        unlink(m, slot)
+        m.held -= m.block_room[slot]
+        m.older[slot] = m.spare
+        m.spare = slot
+    if m.spare == NONE:
         slot = m.blocks
         m.blocks += 1
-        return slot
-    slot = m.oldest
-    if m.block_dirty[slot]:
-        dram_access(m, counters, t, m.block_id[slot] * m.block_bytes, m.block_bytes, True, &head, &written)
-        done[0] = max(done[0], written)
-    forget(m, m.block_id[slot])
-    unlink(m, slot)
+    else:
+        slot = m.spare
+        m.spare = m.older[slot]
     return slot
 
 
 cdef void cache_access(
-    Memory *m, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write,
+    Memory *m, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write, int64_t room,
     int64_t *head, int64_t *done,
 ) noexcept nogil:
     cdef int64_t service = max(1, (nbytes * m.cache_as_per_byte + AS_PER_PS - 1) // AS_PER_PS)
@@ -312,8 +325,9 @@ cdef void cache_access(
             m.block_dirty[slot] |= write
         else:
             counters.block_misses += 1
-            slot = take_slot(m, counters, t1, done)
+            slot = take_slot(m, counters, t1, room, done)
             m.block_id[slot] = block
+            m.block_room[slot] = 0
             m.block_dirty[slot] = write
             m.block_ready[slot] = t1
             if not write:
@@ -323,16 +337,44 @@ cdef void cache_access(
                 done[0] = max(done[0], fetched)
             m.table[find(m, block)] = slot  # `at` may have moved when the victim left
         link_newest(m, slot)
+        m.held += room - m.block_room[slot]
+        m.block_room[slot] = <int32_t>room
     head[0] = t1 if present else first_fetched
 
 
 cdef void memory_access(
-    Memory *memory, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write,
+    Memory *memory, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write, int64_t weight,
+    int64_t room,
+    int64_t *head, int64_t *done,
+) noexcept nogil:
+    cdef Counters one
+    if weight > 1:
+        memset(&one, 0, sizeof(Counters))
+        serve_access(memory, &one, t, address, nbytes, write, room, head, done)
+        add_counters(counters, &one, weight)
+    else:
+        serve_access(memory, counters, t, address, nbytes, write, room, head, done)
+
+
+cdef inline void add_counters(Counters *counters, const Counters *one, int64_t weight) noexcept nogil:
+    counters.bytes_requested += weight * one.bytes_requested
+    counters.bytes_read += weight * one.bytes_read
+    counters.bytes_written += weight * one.bytes_written
+    counters.block_hits += weight * one.block_hits
+    counters.block_misses += weight * one.block_misses
+    counters.row_hits += weight * one.row_hits
+    counters.row_misses += weight * one.row_misses
+    counters.cache_busy_ps += weight * one.cache_busy_ps
+    counters.dram_busy_ps += weight * one.dram_busy_ps
+
+
+cdef inline void serve_access(
+    Memory *memory, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write, int64_t room,
     int64_t *head, int64_t *done,
 ) noexcept nogil:
     counters.bytes_requested += nbytes
     if memory.capacity_blocks:
-        cache_access(memory, counters, t, address, nbytes, write, head, done)
+        cache_access(memory, counters, t, address, nbytes, write, min(room, memory.capacity_blocks), head, done)
     else:
         dram_access(memory, counters, t, address, nbytes, write, head, done)
 
@@ -393,6 +435,7 @@ cdef class MemoryKernel:
         m.block_id = <int64_t *>allocate(capacity_blocks, sizeof(int64_t))
         m.block_ready = <int64_t *>allocate(capacity_blocks, sizeof(int64_t))
         m.block_dirty = <uint8_t *>allocate(capacity_blocks, sizeof(uint8_t))
+        m.block_room = <int32_t *>allocate(capacity_blocks, sizeof(int32_t))
         m.newer = <int32_t *>allocate(capacity_blocks, sizeof(int32_t))
         m.older = <int32_t *>allocate(capacity_blocks, sizeof(int32_t))
         self.reset()
@@ -413,6 +456,7 @@ cdef class MemoryKernel:
         free(m.block_id)
         free(m.block_ready)
         free(m.block_dirty)
+        free(m.block_room)
         free(m.newer)
         free(m.older)
 
@@ -432,7 +476,8 @@ cdef class MemoryKernel:
         memset(m.table, 0xFF, (m.table_mask + 1) * sizeof(int32_t))
         m.cache_free = 0
         m.blocks = 0
-        m.newest = m.oldest = NONE
+        m.newest = m.oldest = m.spare = NONE
+        m.held = 0
         memset(&self.counters, 0, sizeof(Counters))
 
     def access(self, const int64_t[::1] t, const int64_t[::1] address, const int64_t[::1] nbytes,
@@ -441,7 +486,7 @@ cdef class MemoryKernel:
         cdef Py_ssize_t i
         with nogil:
             for i in range(t.shape[0]):
-                memory_access(&self.memory, &self.counters, t[i], address[i], nbytes[i], write[i],
+                memory_access(&self.memory, &self.counters, t[i], address[i], nbytes[i], write[i], 1, 1,
                               &head[i], &done[i])
 
     def read_counters(self):

@@ -15,6 +15,10 @@ An empty route is a join: the step finishes the instant it is ready. In one inst
 joins that they release), then all arrivals in order of (priority, order of the program, step): a resource arbitrates at
 the end of the instant, and the outcome never depends on the order of calls.
 
+A step of weight w stands for w equal ones: busy times and counters grow by w times what it does. A block that a step of
+room r brings into a cache takes the room of r blocks, and one in r of the dirty blocks that leave for it is written
+back. Time is the step's own.
+
 The state of the resources (when they are free, cached blocks, open rows) lives on from run to run.
 """
 
@@ -90,6 +94,7 @@ class CompiledInterpreter:
             order, start_ps,
             program.route_start, program.route_resources, program.route,
             program.work_ps, program.nbytes, program.addresses(bases), program.write.view(np.uint8), program.priority,
+            program.weight, program.room,
             *program.successors,
             np.diff(program.pred_start).astype(np.int32), np.empty(n, np.int32), np.empty(n, np.int64),
             job.start_ps, job.finish_ps, job.busy_ps,

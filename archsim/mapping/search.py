@@ -63,4 +63,5 @@ def simulated_s(target: Target, shape: MatmulShape, tiling: Tiling) -> float:
     for region in lowered.program.regions:
         bases.append(end)
         end += -(-region.nbytes // target.block_bytes) * target.block_bytes
-    return interpreter.run(lowered.program, 0, bases).elapsed_ps * 1e-12
+    run = interpreter.run(lowered.program, 0, bases)
+    return (run.elapsed_ps + lowered.program.carry.time_ps(run.finish_ps)) * 1e-12

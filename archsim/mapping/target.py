@@ -113,6 +113,11 @@ class Target:
         content = json.dumps([chip, clocks, self.matrix_clock, self.cores], sort_keys=True) + repr(self.machine)
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
+    @property
+    def alike(self) -> bool:
+        """Whether all cores are equally far from memory."""
+        return self.cores == 1 or self.chip.noc.kind == "crossbar"
+
     def launch_s(self, *, vector: bool) -> float:
         """The gap before a kernel, in seconds; ``vector``: it multiplies nothing."""
         launch = self.chip.launch

@@ -23,6 +23,7 @@ region 0 weights: 8192 bytes
 """
 
 from archsim.program.builder import ProgramBuilder
+from archsim.program.carry import Carry
 from archsim.program.machine import (
     Cache,
     Dram,
@@ -42,6 +43,7 @@ __all__ = [
     "MAX_PRIORITY",
     "NO_REGION",
     "Cache",
+    "Carry",
     "Counters",
     "Dram",
     "Kind",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,6 +59,8 @@ class ProgramBuilder:
         write: bool = False,
         priority: int = 0,
         tag: int = 0,
+        weight: int = 1,
+        room: int = 1,
         after: Iterable[int] = (),
     ) -> int:
         """Add one step and return its id; `route` is a route id, the name of one resource, or a list of resources."""
@@ -68,7 +71,7 @@ class ProgramBuilder:
         before = np.fromiter(after, dtype=np.int64)
         columns = {
             "route": route, "work_ps": work_ps, "nbytes": nbytes, "region": region, "offset": offset,
-            "write": write, "priority": priority, "tag": tag,
+            "write": write, "priority": priority, "tag": tag, "weight": weight, "room": room,
         }  # fmt: skip
         self._add({name: np.array([value], _COLUMNS[name]) for name, value in columns.items()})
         self._wait(np.array([len(before)]), before)
@@ -92,6 +95,8 @@ class ProgramBuilder:
         write: ArrayLike = False,
         priority: ArrayLike = 0,
         tag: ArrayLike = 0,
+        weight: ArrayLike = 1,
+        room: ArrayLike = 1,
         after: ArrayLike | Csr | None = None,
         count: int | None = None,
     ) -> NDArray[np.int64]:
@@ -103,7 +108,7 @@ class ProgramBuilder:
         """
         columns = {
             "route": route, "work_ps": work_ps, "nbytes": nbytes, "region": region, "offset": offset,
-            "write": write, "priority": priority, "tag": tag,
+            "write": write, "priority": priority, "tag": tag, "weight": weight, "room": room,
         }  # fmt: skip
         arrays = {name: np.asarray(value) for name, value in columns.items()}
         sizes = {len(array) for array in arrays.values() if array.ndim} | ({count} if count is not None else set())
@@ -126,7 +131,7 @@ class ProgramBuilder:
     def build(self) -> Program:
         """Return the program, checked."""
         routes = list(self._routes)
-        columns = {
+        columns: dict[str, Any] = {
             name: np.concatenate([np.empty(0, dtype), *(chunk[name] for chunk in self._chunks)])
             for name, dtype in _COLUMNS.items()
         }

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.errors import InputError, did_you_mean
+from archsim.program.carry import Carry
 from archsim.program.machine import Kind, Link, Machine, Memory
 
 __all__ = ["MAX_PRIORITY", "MAX_STEPS", "NO_REGION", "Program", "Region"]
@@ -22,7 +23,8 @@ MAX_TIME = 2**63 - 1
 
 _COLUMNS: dict[str, type[np.generic]] = {
     "route": np.int32, "work_ps": np.int64, "nbytes": np.int64, "region": np.int32, "offset": np.int64,
-    "write": np.bool_, "priority": np.int32, "tag": np.int32,
+    "write": np.bool_, "priority": np.int32, "tag": np.int32, "weight": np.int32,
+    "room": np.int32,
 }  # fmt: skip
 _LISTS: dict[str, type[np.generic]] = {
     "route_start": np.int32, "route_resources": np.int32, "pred_start": np.int64, "preds": np.int32, "marks": np.int32,
@@ -51,9 +53,12 @@ class Program:
     | `write`     | whether a MEMORY is written                                                            |
     | `priority`  | who goes first among arrivals of one instant, 0 before 4095                            |
     | `tag`       | a small integer for reports (which core, which operand); the engine does not read it   |
+    | `weight`    | how many equal steps it stands for in what is counted (bytes, busy times)               |
+    | `room`      | how many blocks each block that it brings into a cache stands for there                |
 
     Step s waits for `preds[pred_start[s]:pred_start[s + 1]]`, all smaller than s. `marks` are steps worth looking
-    at afterwards, such as the join at the end of a wave. All columns are read-only.
+    at afterwards, such as the join at the end of a wave; `carry` is the time of what was left out, which a launch
+    adds. All columns are read-only.
     """
 
     machine: Machine
@@ -72,8 +77,14 @@ class Program:
     preds: NDArray[np.int32]
     regions: tuple[Region, ...] = ()
     marks: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    weight: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    room: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    carry: Carry = field(default_factory=Carry.nothing)
 
     def __post_init__(self) -> None:
+        for column in ("weight", "room"):
+            if not len(getattr(self, column)):
+                object.__setattr__(self, column, np.ones(len(self.route), np.int32))
         for column, dtype in (_COLUMNS | _LISTS).items():
             array = np.array(getattr(self, column), dtype=dtype, order="C")
             array.setflags(write=False)

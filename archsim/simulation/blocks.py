@@ -125,7 +125,6 @@ def _launches(
             launches.append(
                 Launch(
                     kernel.name, COMPUTE, after, gap, startup_ps, program.program, layout.bases(program, repeat),
-                    skipped_waves=program.skipped_waves,
                 )
             )  # fmt: skip
     return launches
@@ -162,8 +161,6 @@ def _average(
     busy: dict[str, float] = {}
     links: dict[str, float] = {}
     runs = [record.run for record in records if record.run is not None]
-    if lowered is not None:
-        weights = weights * lowered.scale
     if runs:
         dram_bytes = float(np.dot(weights, [r.counters.bytes_read + r.counters.bytes_written for r in runs]))
         requested = float(np.dot(weights, [r.counters.bytes_requested for r in runs]))

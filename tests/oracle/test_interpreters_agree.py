@@ -77,6 +77,8 @@ def programs(draw: st.DrawFn, machine: Machine, most: int = 25) -> Program:
             offset=draw(st.integers(0, REGION_BYTES - nbytes)),
             write=draw(st.booleans()),
             priority=draw(st.integers(0, 2)),
+            weight=draw(st.sampled_from([1, 1, 3])),
+            room=draw(st.sampled_from([1, 1, 2, 9])),
             after=draw(st.lists(st.integers(0, step - 1), max_size=3)) if step else (),
         )
     return builder.build()

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from archsim.mapping.lowering.sample import carry, chunk_count, sample_chunks, sample_waves, tile_count
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import MatmulShape, Tiling
@@ -35,8 +36,6 @@ __all__ = ["ProductOperands", "lower_product", "step_count", "waves_of"]
 
 Ints = NDArray[np.int64]
 
-#: what is simulated of a long product before the rest is carried forward: this many steps, but at least so many waves
-KEPT_STEPS, KEPT_WAVES = 200_000, 16
 A, B, C, PARTIAL = 0, 1, 2, 3
 
 
@@ -128,23 +127,12 @@ def _leaders(tiles: _Tiles, team: int) -> Ints:
     return np.where(same, first, here)
 
 
-def _chunks(shape: MatmulShape, tiling: Tiling) -> int:
-    """Chunks of the reduction that one part of a tile walks over."""
-    return -(-(-(-shape.k // tiling.tk)) // tiling.split_k)
-
-
-def _kept_waves(target: Target, shape: MatmulShape, tiling: Tiling) -> int:
-    """Waves to simulate where more of them repeat: two periods of the raster order at least."""
-    group_waves = -(-tiling.group_m * -(-shape.n // tiling.tn) // target.cores)
-    return max(KEPT_WAVES, 2 * group_waves, KEPT_STEPS // (3 * _chunks(shape, tiling) * target.cores))
-
-
 def step_count(target: Target, shape: MatmulShape, tiling: Tiling) -> int:
     """About how many steps :func:`lower_product` makes."""
-    tiles = sum(-(-m // (tiling.tm * tiling.pair)) * tiling.pair for m in shape.m) * -(-shape.n // tiling.tn)
-    if tiling.split_k == 1:
-        tiles = min(tiles, (_kept_waves(target, shape, tiling) + 3) * target.cores)
-    return tiles * tiling.split_k * (3 * _chunks(shape, tiling) + 2)
+    chunks = len(sample_chunks(target, shape, tiling))
+    waves, left = divmod(tile_count(shape, tiling) * tiling.split_k, target.cores)
+    kept = len(sample_waves(target, shape, tiling, chunks, waves))
+    return (kept * target.cores + left) * (3 * chunks + 2)
 
 
 def lower_product(
@@ -155,31 +143,37 @@ def lower_product(
     tiles = _enumerate(shape, tiling)
     split, cores = tiling.split_k, target.cores
     per_wave = max(cores // split, 1)
-    waves, skipped, everything = len(tiles) // per_wave, 0, len(tiles)
-    chunks = _chunks(shape, tiling)
-    k_part = chunks * tiling.tk
-    kept = _kept_waves(target, shape, tiling)
-    if not exact and split == 1 and waves > kept + 2:
-        skipped = waves - kept
-        tiles = tiles.take(np.r_[0 : kept * per_wave, waves * per_wave : len(tiles)])
+    sample = sample_chunks(target, shape, tiling, exact=exact)
+    chunks = len(sample)
+    k_part = chunk_count(shape, tiling) * tiling.tk
+    whole = len(tiles) // per_wave
+    waves = sample_waves(target, shape, tiling, chunks, whole, exact=exact)
+    if len(waves) < whole:
+        tiles = tiles.take(np.r_[0 : len(waves) * per_wave, whole * per_wave : len(tiles)])
     parts = len(tiles) * split
     pair = tiling.pair
     team = pair if pair > 1 else target.multicast if split == 1 else 1  # neighbouring cores that share a column of B
     converts, promotion = shape.convert_a or shape.convert_b, target.promotion(shape.dtype) * shape.block_scaled
     ids = _StepIds(chunks, team, 3 + converts + bool(promotion))
     body = ids.count(parts)
-    mark_count = kept if skipped else 0
-    table = StepTable(target, body + (1 + 3 * len(tiles) if split > 1 else 0) + mark_count)
+    table = StepTable(target, body + (1 + 3 * len(tiles) if split > 1 else 0))
 
     part = np.arange(parts)
     tile, piece = np.divmod(part, split)
     core, turn = part % cores, part // cores  # turn: how many parts this core has done before
     m, n = tiles.m[tile], tiles.n[tile]
     j = np.arange(chunks)
-    k_begin = piece[:, None] * k_part + j * tiling.tk
+    k_begin = piece[:, None] * k_part + sample.kept * tiling.tk
     k_len = np.clip(np.minimum(tiling.tk, shape.k - k_begin), 0, None)
     load_a, load_b, multiply = (ids.chunk(part[:, None], j, which) for which in (0, 1, 2 + converts))
     finish, store = ids.end(part, 0), ids.end(part, 1)
+    times = np.ones(parts, dtype=np.int64)
+    if split == 1:
+        times[: len(waves) * per_wave] = np.repeat(waves.weight, per_wave)
+    table.weight[finish] = table.weight[store] = times
+    for place in range(ids.steps):
+        steps = ids.chunk(part[:, None], j, place)
+        table.weight[steps], table.room[steps] = times[:, None] * sample.weight, sample.weight
     spread = np.broadcast_to(core[:, None], load_a.shape)
     a_bytes, b_bytes, c_bytes = shape.a_bytes, shape.b_bytes, shape.c_bytes
     a_origin = (tiles.row[tile] * shape.k)[:, None] + k_begin * m[:, None]
@@ -225,7 +219,8 @@ def lower_product(
     held = tiling.tm * tiling.tn * 4 * (2 if promotion else 1)
     accumulators = int(np.clip(target.accumulator_bytes // held, 1, 2))
     reused = ids.end((turn - accumulators) * cores + core, 0)
-    table.after(multiply[:, 0], np.where(turn >= accumulators, reused, -1))
+    for first in range(min(tiling.slots, chunks)):  # those whose loads may be there by then
+        table.after(multiply[:, first], np.where(turn >= accumulators, reused, -1))
 
     result = multiply
     if promotion:  # two sets of partial sums take turns
@@ -245,7 +240,6 @@ def lower_product(
     table.after(store, finish)
 
     regions, tensors = ["A", "B", "C"], [operands.a, operands.b, operands.c]
-    last = store
     if split > 1:
         regions.append("partial sums")
         tensors.append(WORKSPACE)
@@ -262,10 +256,7 @@ def lower_product(
         table.after(fetch + 1, fetch)
         table.store(fetch + 2, adder, C, origin * c_bytes, area * c_bytes)
         table.after(fetch + 2, fetch + 1)
-        last = fetch + 2
-    marks = np.arange(table.n - mark_count, table.n)
-    ends = np.repeat(marks, len(last) // len(tiles) * per_wave)
-    table.after(ends, last[: len(ends)])
     return table.build(
-        name, regions, tensors, str(tiling), marks=marks, skipped_waves=skipped, scale=everything / len(tiles)
-    )
+        name, regions, tensors, str(tiling),
+        carry=carry(sample, waves, tiling.slots, turn, times, multiply, finish, alike=target.alike),
+    )  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from archsim.mapping.target import Target
-from archsim.program import NO_REGION, Program, Region
+from archsim.program import NO_REGION, Carry, Program, Region
 
 __all__ = ["WORKSPACE", "Lowered", "StepTable"]
 
@@ -25,17 +25,11 @@ WORKSPACE = -1
 
 @dataclass(frozen=True, eq=False)
 class Lowered:
-    """A kernel as a Program. ``tensors[r]`` is the graph tensor behind region ``r`` (or ``WORKSPACE``).
-
-    skipped_waves: waves of tiles like the kept ones that were left out; the run is carried forward by the period
-    between the program's marks. scale: all tiles over the kept ones, what counts and busy times grow by.
-    """
+    """A kernel as a Program. ``tensors[r]`` is the graph tensor behind region ``r`` (or ``WORKSPACE``)."""
 
     program: Program
     tensors: tuple[int, ...]
     mapping: str
-    skipped_waves: int = 0
-    scale: float = 1.0
 
 
 class StepTable:
@@ -51,6 +45,8 @@ class StepTable:
         self.offset = np.zeros(n, dtype=np.int64)
         self.write = np.zeros(n, dtype=np.bool_)
         self.core = np.full(n, -1, dtype=np.int32)
+        self.weight = np.ones(n, dtype=np.int32)
+        self.room = np.ones(n, dtype=np.int32)
         self._before: list[Ints] = []
         self._after: list[Ints] = []
 
@@ -127,10 +123,9 @@ class StepTable:
         self._after.append(step[real])
 
     def build(
-        self, name: str, regions: list[str], tensors: list[int], mapping: str, *, marks: Ints | None = None,
-        skipped_waves: int = 0, scale: float = 1.0,
-    ) -> Lowered:  # fmt: skip
-        """Check and freeze. ``marks`` are the steps at which a wave is over."""
+        self, name: str, regions: list[str], tensors: list[int], mapping: str, *, carry: Carry | None = None
+    ) -> Lowered:
+        """Check and freeze."""
         before = np.concatenate([np.zeros(0, np.int64), *self._before])
         after = np.concatenate([np.zeros(0, np.int64), *self._after])
         pred_start = np.zeros(self.n + 1, dtype=np.int64)
@@ -153,6 +148,8 @@ class StepTable:
             pred_start=pred_start,
             preds=before[np.argsort(after, kind="stable")].astype(np.int32),
             regions=tuple(Region(text, int(end[self.region == r].max(initial=1))) for r, text in enumerate(regions)),
-            marks=np.zeros(0, np.int32) if marks is None else marks.astype(np.int32),
+            weight=self.weight,
+            room=self.room,
+            carry=carry or Carry.nothing(),
         )
-        return Lowered(program, tuple(tensors), mapping, skipped_waves, scale)
+        return Lowered(program, tuple(tensors), mapping)

@@ -218,7 +218,6 @@ def _launches(
         launches.append(
             Launch(
                 program.name, "compute", (index - 1,) if index else (), gap_ps, startup_ps, program, addresses,
-                skipped_waves=each.skipped_waves,
             )
         )  # fmt: skip
     return launches

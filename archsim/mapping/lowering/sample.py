@@ -1,0 +1,203 @@
+"""What of a long product is simulated, and how the rest is carried forward.
+
+The chunks of a tile do equal work on other data, and so do the waves of tiles. Once things have settled, a window of
+them stands for the others::
+
+    head | window of S, each of weight w | tail            head + w S + tail = all of them
+
+What is left out takes (w - 1) times as long as the window did, from the end of the head to its own. Steps in the window
+of chunks and in that of waves count as often as both weights say; what a weighted chunk brings into the cache takes the
+room of w chunks.
+
+Assumptions: a window of chunks is long enough for what comes and goes in it (slots that rotate, refreshes), and its
+weighted blocks leave the cache enough room for cores that do not keep step; a window of waves covers the raster order.
+A product for which no such window saves a quarter is walked chunk by chunk, wave by wave.
+Reference: Wunderlich et al., "SMARTS: accelerating microarchitecture simulation via rigorous statistical sampling",
+ISCA 2003; Waldspurger et al., "Efficient MRC construction with SHARDS", FAST 2015 (weighted samples in a cache).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim.mapping.target import Target
+from archsim.mapping.tiling import MatmulShape, Tiling
+from archsim.program import Carry, Memory
+
+__all__ = ["Sample", "carry", "chunk_count", "sample_chunks", "sample_waves", "tile_count"]
+
+Ints = NDArray[np.int64]
+
+#: chunks before and after the window, and the fewest in it
+HEAD, TAIL, WINDOW = 4, 2, 8
+#: where memory takes more than this share of the time, a window of chunks lasts for so many refreshes
+MEMORY_SHARE, REFRESHES = 0.5, 16
+#: where nothing but the matrix unit takes more than this share of its time, chunks and waves count as equal; else a
+#: chunk stands for few others, and a window of waves has so many at least
+STEADY, WEIGHT, WAVES = 0.8, 3, 12
+#: programs of fewer steps are walked chunk by chunk; more than this is simulated of an unsteady one, if it is there
+WHOLE_STEPS, KEPT_STEPS = 10_000, 140_000
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What is simulated of a sequence, in order: which members, and how many each stands for."""
+
+    kept: Ints
+    weight: Ints
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """First position of the window and the first behind it; equal where there is none."""
+        inside = np.flatnonzero(self.weight > 1)
+        return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
+
+    @property
+    def largest(self) -> int:
+        """The weight of the window."""
+        return int(self.weight.max(initial=1))
+
+
+def _whole(count: int) -> Sample:
+    return Sample(np.arange(count), np.ones(count, dtype=np.int64))
+
+
+def _sampled(count: int, head: int, window: int, tail: int, saving: float = 0.75) -> Sample:
+    """A window of at least so many after a head of at least so many, or all if more than ``saving`` is left.
+
+    >>> sample = _sampled(20, head=2, window=4, tail=1)
+    >>> sample.kept.tolist(), sample.weight.tolist()
+    ([0, 1, 2, 3, 4, 5, 6, 19], [1, 1, 1, 4, 4, 4, 4, 1])
+    """
+    rest = count - head - tail
+    weight = rest // window
+    head += rest - weight * window
+    kept = head + window + tail
+    if weight < 2 or kept > saving * count:
+        return _whole(count)
+    weights = np.ones(kept, dtype=np.int64)
+    weights[head : head + window] = weight
+    return Sample(np.r_[0 : head + window, count - tail : count], weights)
+
+
+def _steady(tiling: Tiling) -> bool:
+    """Whether the matrix unit is what is waited for, by a wide margin."""
+    others = [time for name, time in tiling.parts if name != "matrix"]
+    return bool(others) and max(others) <= STEADY * dict(tiling.parts)["matrix"]
+
+
+def chunk_count(shape: MatmulShape, tiling: Tiling) -> int:
+    """Chunks of the reduction that one part of a tile walks over."""
+    return -(-(-(-shape.k // tiling.tk)) // tiling.split_k)
+
+
+def tile_count(shape: MatmulShape, tiling: Tiling) -> int:
+    """Output tiles over all products of the group; whole pairs."""
+    return sum(-(-m // (tiling.tm * tiling.pair)) * tiling.pair for m in shape.m) * -(-shape.n // tiling.tn)
+
+
+def sample_chunks(target: Target, shape: MatmulShape, tiling: Tiling, *, exact: bool = False) -> Sample:
+    """Chunks of a tile: a window that stands for most of them, or all where they are few, or on demand.
+
+    >>> from archsim.hardware import load_chip
+    >>> from archsim.mapping import make_target
+    >>> shape = MatmulShape((4096,), 12288, 12288, "bf16", 2, 2, 2)
+    >>> sample = sample_chunks(make_target(load_chip("a100")), shape, Tiling(128, 192, 128, 2, 1, 11, 1, 0.0, ""))
+    >>> len(sample), sample.largest, int(sample.weight.sum())
+    (24, 5, 96)
+    """
+    count, slots, tiles = chunk_count(shape, tiling), tiling.slots, tile_count(shape, tiling)
+    empty = count * tiling.split_k + shape.k // -tiling.tk  # chunks that the last part of a split lacks
+    if exact or empty > TAIL or 3 * tiles * tiling.split_k * count < WHOLE_STEPS:
+        return _whole(count)
+    head = max(HEAD, 2 * slots)
+    weight = min(_largest_weight(target, shape, tiling), count if _steady(tiling) else WEIGHT)
+    window = max(WINDOW, (count - head - TAIL) / weight, _refreshed(target, shape, tiling, tiles * count))
+    if window > count / 2:
+        return _whole(count)
+    return _sampled(count, head, -(-ceil(window) // slots) * slots, TAIL)
+
+
+def sample_waves(
+    target: Target, shape: MatmulShape, tiling: Tiling, chunks: int, waves: int, *, exact: bool = False
+) -> Sample:
+    """Whole waves of tiles, of which so many ``chunks`` are simulated: a window of a period of the raster order or two.
+
+    Parts of a split are not left out: they meet at a barrier.
+    """
+    if exact or tiling.split_k > 1:
+        return _whole(waves)
+    period = -(-tiling.group_m * -(-shape.n // tiling.tn) // target.cores)
+    b_bytes = shape.k * (shape.n * shape.b_bytes + tiling.group_m * tiling.tm * shape.a_bytes)
+    first = period if b_bytes <= target.cache_bytes else 1  # its B stays in the cache for the periods that follow
+    if _steady(tiling):
+        return _sampled(waves, first, max(2, period), 0)
+    window = max(WAVES, 2 * period, KEPT_STEPS // (3 * chunks * target.cores))
+    return _sampled(waves, max(first, window // 2), window, 0)
+
+
+def _largest_weight(target: Target, shape: MatmulShape, tiling: Tiling) -> float:
+    """So that the chunks in flight, weighted, fill no more than half of the cache."""
+    if not target.cache_bytes:
+        return np.inf
+    across = max(target.cores // tiling.split_k, 1)
+    columns = -(-across // tiling.group_m)
+    step = tiling.tk * (tiling.group_m * tiling.tm * shape.a_bytes + columns * tiling.tn * shape.b_bytes)
+    return max(target.cache_bytes / (2 * tiling.slots * tiling.split_k * step), 1.0)
+
+
+def _refreshed(target: Target, shape: MatmulShape, tiling: Tiling, chunks: int) -> float:
+    """Chunks of one core that last for ``REFRESHES`` intervals of refresh, where memory is what is waited for."""
+    memory = target.machine[0]
+    assert isinstance(memory, Memory)
+    interval_s = max(memory.dram.refi_ps, memory.dram.refi_bank_ps * memory.dram.banks) * 1e-12
+    rounds = max(chunks * tiling.split_k / target.cores, 1.0)
+    cycles = target.multiply_cycles(
+        np.array(tiling.tm), np.array(tiling.tn), np.array(tiling.tk),
+        shape.dtype, shape.a_bytes, shape.b_bytes, tiling.pair,
+    )  # fmt: skip
+    matrix_s = int(cycles) / target.sustained_clock(shape.dtype)
+    nbytes = shape.m_sum * (shape.k * shape.a_bytes + shape.n * shape.c_bytes)
+    nbytes += sum(m > 0 for m in shape.m) * shape.n * shape.k * shape.b_bytes
+    memory_s = nbytes / target.dram_bytes_per_s / rounds
+    if memory_s < MEMORY_SHARE * matrix_s:
+        return 0.0
+    return REFRESHES * interval_s / max(matrix_s, memory_s)
+
+
+def carry(
+    chunks: Sample, waves: Sample, slots: int, turn: Ints, times: Ints, multiply: Ints, finish: Ints, *, alike: bool
+) -> Carry:
+    """The time left out, by the finish times of steps.
+
+    ``turn`` is the kept wave of each part, the unfinished one last, and ``times`` its weight; ``multiply`` are its
+    steps of products (a row a part), ``finish`` is its last step. alike: no core is further from memory than another,
+    so that a wave takes the mean of its cores; else it takes as long as the slowest.
+    """
+    edges: list[tuple[Ints, float]] = []  # steps of a wave, and how much their end counts
+    begin, end = waves.window
+    if end:
+        more = float(waves.largest - 1)
+        edges += [(finish[turn == end - 1], more), (finish[turn == begin - 1], -more)]
+    begin, end = chunks.window
+    if end:
+        for wave in range(int(turn.max()) + 1):
+            mine = np.flatnonzero(turn == wave)
+            more = float(chunks.largest - 1) * times[mine[0]] / slots  # the mean over chunks that share out the slots
+            for back in range(1, slots + 1):
+                edges += [(multiply[mine, end - back], more), (multiply[mine, begin - back], -more)]
+    if not edges:
+        return Carry.nothing()
+    steps = np.concatenate([each for each, _ in edges])
+    sizes = np.array([len(each) for each, _ in edges])
+    weights = np.array([weight for _, weight in edges])
+    if alike:
+        return Carry(np.arange(len(steps) + 1), steps, np.repeat(weights / sizes, sizes))
+    return Carry(np.r_[0, np.cumsum(sizes)], steps, weights)
