@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from archsim.errors import InputError
 from archsim.kernels.noc_cycle import CycleNetwork, Delivery
-from archsim.kernels.noc_tile import tile_run
-from archsim.noc import Packets, Pattern, Router, Routes, random_packets
+from archsim.kernels.noc_tile import tile_run, tree_run
+from archsim.noc import Packets, Pattern, Router, Routes, Trees, random_packets
 
-__all__ = ["BulkRun", "LoadPoint", "Protocol", "busiest_channel", "load_curve", "measure_load", "run_bulk"]
+__all__ = ["BulkRun", "LoadPoint", "Protocol", "busiest_channel", "load_curve", "measure_load", "run_bulk",
+           "run_trees"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,14 @@ class BulkRun:
     def utilisation(self) -> NDArray[np.float64]:
         """Share of the time in which each channel carried a flit."""
         return self.carried / self.cycles
+
+
+def run_trees(routes: Routes, router: Router, trees: Trees) -> BulkRun:
+    """Send multicasts and reductions through a network whose routers copy and add, packet by packet."""
+    delivery, carried, hops = tree_run(routes, router, trees)
+    roots = ~trees.packets.held
+    sent = np.bincount(trees.packets.source[roots], trees.packets.flits[roots])
+    return BulkRun(int(delivery.arrived.max()), int(max(sent.max(), carried.max())), delivery, carried, hops)
 
 
 def run_bulk(

@@ -40,6 +40,10 @@ cdef struct Packet:
     int64_t ready, route
     int32_t flits, hop, following
     int32_t via, lane, kind  # the channel and the lane that it came by; its class of messages
+    int32_t length     # channels on its way, the one out of its node not counted
+    int32_t waits      # segments of a tree that must have come before it goes on
+    int32_t parent     # the segment whose end it goes on from; -1: none
+    int32_t copies     # that go on from the end of this one and have not left yet
 
 
 cdef class NocTileKernel:
@@ -76,13 +80,14 @@ cdef class NocTileKernel:
             const int32_t[::1] rank, const int32_t[::1] ports, int32_t links, int32_t nodes, int32_t lanes, int32_t split,
             int ready_cycles, int gap, const int32_t[::1] hops, const int8_t[::1] halves,
             const int32_t[::1] kind, const int32_t[::1] source, const int32_t[::1] flits, const int64_t[::1] route,
-            const int32_t[::1] releases, const uint8_t[::1] held,
+            const int32_t[::1] releases, const uint8_t[::1] held, const int32_t[::1] length,
+            const int32_t[::1] waits, const int32_t[::1] next_start, const int32_t[::1] nexts,
             int64_t[::1] created, int64_t[::1] injected, int64_t[::1] arrived, int64_t[::1] carried):
         """Fill in when each packet was created, injected and arrived (-1: never), and the flits of each channel."""
         cdef int32_t total = flight.shape[0]
         cdef int32_t ends = links + nodes
         cdef int32_t count = source.shape[0]
-        cdef int32_t c, p, due, number, longest
+        cdef int32_t c, p, n, due, number, longest
         cdef int64_t now, horizon
         cdef int what
         cdef Event event
@@ -123,6 +128,7 @@ cdef class NocTileKernel:
             injected[p] = arrived[p] = -1
             packet = &self.packets[p]
             packet.flits, packet.route, packet.via, packet.hop, packet.kind = flits[p], route[p], -1, -1, kind[p]
+            packet.length, packet.waits, packet.parent = length[p], waits[p], -1
             if held[p]:
                 created[p] = -1
         for now in range(self.slot_mask):
@@ -157,13 +163,17 @@ cdef class NocTileKernel:
                     packet = &self.packets[p]
                     if packet.hop < 0:
                         self.come(ends + source[p], p, now, 0)
-                    elif packet.via < links or packet.via >= ends:
+                    elif packet.hop < packet.length:
                         self.come(hops[packet.route + packet.hop], p, now, ready_cycles)
-                    else:  # its head is at its node
+                    else:  # its head is at its node, or where a tree goes on
                         arrived[p] = now + packet.flits - 1
                         if releases[p] >= 0:
                             created[releases[p]] = arrived[p] + 1
                             self.push(arrived[p] + 1, COME, releases[p], 0)
+                        for n in range(next_start[p], next_start[p + 1]):
+                            if self.go_on(p, nexts[n], now):
+                                created[nexts[n]] = now
+                                self.come(hops[self.packets[nexts[n]].route], nexts[n], now, ready_cycles)
                 number = self.take(slot, GRANT)
                 while number >= 0:
                     c = self.events[number].which
@@ -187,6 +197,19 @@ cdef class NocTileKernel:
         self.packets[p].hop += 1
         self.queue(c, p)
         self.attempt(c, self.packets[p].ready)
+
+    cdef inline bint go_on(self, int32_t p, int32_t q, int64_t now) noexcept nogil:
+        """Segment `p` of a tree is at its end: whether `q` goes on from there now, or waits for others to be added."""
+        cdef Packet *old = &self.packets[p]
+        cdef Packet *new = &self.packets[q]
+        new.waits -= 1
+        if new.waits > 0:  # taken up where values are added, which frees the room behind
+            self.channels[old.via].port_free = max(self.channels[old.via].port_free, now + old.flits)
+            self.push(now + old.flits + self.channels[old.via].room_cycles, ROOM, old.via * self.lanes + old.lane, old.flits)
+            return False
+        new.via, new.lane, new.parent, new.hop = old.via, old.lane, p, 0
+        old.copies += 1
+        return True
 
     cdef inline void queue(self, int32_t c, int32_t p) noexcept nogil:
         cdef Packet *packet = &self.packets[p]
@@ -257,7 +280,9 @@ cdef class NocTileKernel:
         cdef Packet *packet = &self.packets[p]
         channel.free_at = now + packet.flits * channel.beat // BEAT + self.gap
         self.rooms[c * self.lanes + lane] -= packet.flits
-        if packet.via >= 0:
+        if packet.hop == 1 and packet.parent >= 0:
+            self.packets[packet.parent].copies -= 1
+        if packet.via >= 0 and not (packet.hop == 1 and packet.parent >= 0 and self.packets[packet.parent].copies):
             self.channels[packet.via].port_free = now + packet.flits
             self.push(now + self.channels[packet.via].room_cycles, ROOM, packet.via * self.lanes + packet.lane,
                       packet.flits)

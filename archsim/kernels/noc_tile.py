@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from archsim.errors import InputError
 from archsim.kernels._noc_tile import NocTileKernel
 from archsim.kernels.noc_cycle import Delivery, check_classes, check_packets
-from archsim.noc import NODE_CYCLES, Packets, Router, Routes, check_deadlock_free
+from archsim.noc import NODE_CYCLES, Packets, Router, Routes, Trees, Ways, check_deadlock_free
 
-__all__ = ["tile_run"]
+__all__ = ["tile_run", "tree_run"]
 
 ENDLESS = 2**40
 BEAT = 1024
@@ -48,11 +48,34 @@ def tile_run(
     >>> int(tile_run(routes_for(mesh(8, 8), "xy"), Router(), packets)[0].arrived[0])
     69
     """
+    check_packets(packets, routes, router, 0)
+    route = routes.pick(packets.source, packets.destination, np.random.default_rng(seed), packets.message_class)
+    return _run(routes, router, packets, Ways.of(routes, route))
+
+
+def tree_run(routes: Routes, router: Router, trees: Trees) -> tuple[Delivery, NDArray[np.int64], int]:
+    """The same for the segments of trees: copies leave a router together, what is added up leaves it once.
+
+    A segment goes on where the one before ends, as soon as its head is there; what waits for others to be added is out
+    of the way of what comes behind it.
+
+    >>> from archsim.noc import mesh, multicast, routes_for
+    >>> routes = routes_for(mesh(8, 8), "xy")
+    >>> run = tree_run(routes, Router(), multicast(routes, 0, [7, 63], flits=8))
+    >>> int(run[0].arrived.max()), int(run[1].max())
+    (69, 8)
+    """
+    check_packets(trees.packets, routes, router, 0)
+    return _run(routes, router, trees.packets, trees.ways)
+
+
+def _run(
+    routes: Routes, router: Router, packets: Packets, ways: Ways
+) -> tuple[Delivery, NDArray[np.int64], int]:
     check_deadlock_free(routes)
     check_classes(routes, router)
     network, split = routes.network, 2 if routes.halved else 1
     router.ranges(routes.halved)  # refuses too few virtual channels
-    check_packets(packets, routes, router, 0)
     links, nodes = network.links, network.nodes
     _, in_rank, node_rank = network.ranks
     share = router.vcs // router.classes // split
@@ -66,7 +89,6 @@ def tile_run(
     created = packets.created.astype(np.int64)
     injected, arrived = np.empty_like(created), np.empty_like(created)
     carried = np.zeros(links + 2 * nodes, dtype=np.int64)
-    route = routes.pick(packets.source, packets.destination, np.random.default_rng(seed), packets.message_class)
     kernel = NocTileKernel()
     kernel.run(
         (wires + 1 + np.where(out_of_node, 0, router.switch_cycles)).astype(np.int32),
@@ -79,9 +101,10 @@ def tile_run(
         ).astype(np.int32),
         links, nodes, router.classes * split, split,
         router.route_cycles + (0 if router.speculative else 1), int(share == 1),
-        routes.channels, routes.kinds, packets.message_class.astype(np.int32),
-        packets.source.astype(np.int32), packets.flits.astype(np.int32), routes.start[route],
-        packets.releases.astype(np.int32), packets.held.astype(np.uint8),
+        ways.channels, ways.kinds, packets.message_class.astype(np.int32),
+        packets.source.astype(np.int32), packets.flits.astype(np.int32), ways.start,
+        packets.releases.astype(np.int32), packets.held.astype(np.uint8), ways.length,
+        ways.waits, ways.next_start, ways.nexts,
         created, injected, arrived, carried,
     )  # fmt: skip
     if (arrived < 0).any():

@@ -32,6 +32,7 @@ from archsim.noc.traffic import (
     read_packets,
     write_packets,
 )
+from archsim.noc.trees import Trees, Ways, multicast, reduction
 
 __all__ = [
     "ANY",
@@ -46,6 +47,8 @@ __all__ = [
     "Pattern",
     "Router",
     "Routes",
+    "Trees",
+    "Ways",
     "check_deadlock_free",
     "concentrated_mesh",
     "crossbar",
@@ -55,11 +58,13 @@ __all__ = [
     "hotspot",
     "join",
     "mesh",
+    "multicast",
     "pattern_for",
     "random_packets",
     "read_network",
     "read_packets",
     "read_table",
+    "reduction",
     "ring",
     "routes_by_class",
     "routes_for",
