@@ -78,11 +78,19 @@ class Kernel:
 
 @dataclass(frozen=True)
 class KernelBlock:
-    """The kernels of one block, in launch order."""
+    """The kernels of one block, in launch order.
+
+    repeat: how often each runs: once a layer and micro-batch. micro_batches: that take turns on the chip.
+    """
 
     name: str
     repeat: int
     kernels: tuple[Kernel, ...]
+    micro_batches: int = 1
+
+    @property
+    def layers(self) -> int:
+        return self.repeat // self.micro_batches
 
 
 def fuse(blocks: Sequence[TaskBlock]) -> tuple[KernelBlock, ...]:

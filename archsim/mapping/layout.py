@@ -2,14 +2,14 @@
 
 Weights and KV cache come first: block after block, and within a block one repeat after the other, each with all of its
 tensors. Activations follow and reuse the same addresses in every repeat, as an allocator that frees after each layer
-does, so they stay warm in a cache. The weights of a merged product lie side by side without a gap, as do its outputs:
+does, so they stay warm in a cache. Micro-batches that take turns have KV cache and activations of their own. The weights of a merged product lie side by side without a gap, as do its outputs:
 its kernel walks over them as over one wide matrix. Everything else is aligned to a cache block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from archsim.mapping.fuse import Kernel, KernelBlock
 from archsim.mapping.lowering.table import WORKSPACE, Lowered
@@ -21,19 +21,23 @@ __all__ = ["Layout", "lay_out"]
 
 @dataclass(frozen=True)
 class Layout:
-    """``base[t] + repeat * stride[t]`` is the address of tensor ``t``; ``workspace`` that of kernels' own memory."""
+    """``base[t] + layer * stride[t] + micro * shift[t]`` is the address of tensor ``t``.
+
+    workspace: address of kernels' own memory. shift: of what each micro-batch has for itself.
+    """
 
     base: Mapping[int, int]
     stride: Mapping[int, int]
     workspace: int
+    shift: Mapping[int, int] = field(default_factory=dict)
 
-    def base_of(self, tensor: int, repeat: int) -> int:
-        """Address of a tensor in the given repetition of its block."""
-        return self.base[tensor] + repeat * self.stride[tensor]
+    def base_of(self, tensor: int, layer: int, micro: int = 0) -> int:
+        """Address of a tensor in the given layer of its block, for the given micro-batch."""
+        return self.base[tensor] + layer * self.stride[tensor] + micro * self.shift.get(tensor, 0)
 
-    def bases(self, kernel: Lowered, repeat: int) -> list[int]:
-        """Base address of each region of a kernel in the given repetition of its block."""
-        return [self.workspace if t == WORKSPACE else self.base_of(t, repeat) for t in kernel.tensors]
+    def bases(self, kernel: Lowered, layer: int, micro: int = 0) -> list[int]:
+        """Base address of each region of a kernel in the given layer of its block, for the given micro-batch."""
+        return [self.workspace if t == WORKSPACE else self.base_of(t, layer, micro) for t in kernel.tensors]
 
 
 def lay_out(graph: Graph, tasks: Sequence[TaskBlock], kernels: Sequence[KernelBlock], align: int) -> Layout:
@@ -46,12 +50,15 @@ def lay_out(graph: Graph, tasks: Sequence[TaskBlock], kernels: Sequence[KernelBl
             share = -(-graph.tensors[tensor].nbytes // block.shares.get(tensor, 1))
             # routed rows can exceed a tensor's own size
             size[tensor] = max(size.get(tensor, 1), share, operand.nbytes)
-            if tensor not in home or home[tensor].repeat < fused.repeat:
+            if tensor not in home or home[tensor].layers < fused.layers:
                 home[tensor] = fused
     base: dict[int, int] = {}
     stride: dict[int, int] = {}
+    shift: dict[int, int] = {}
+    more = max((fused.micro_batches for fused in kernels), default=1) - 1
     address = 0
     for resident in (True, False):
+        first = address
         for fused in kernels:
             start, placed = address, []
             for group in _neighbours(fused.kernels):
@@ -61,11 +68,17 @@ def lay_out(graph: Graph, tasks: Sequence[TaskBlock], kernels: Sequence[KernelBl
                         base[tensor] = address
                         address += size[tensor]
                         placed.append(tensor)
+                        if more and graph.tensors[tensor].role == "kv_cache":
+                            shift[tensor] = -(-size[tensor] // align) * align
+                            address = base[tensor] + (1 + more) * shift[tensor]
                 address = -(-address // align) * align
-            copies = fused.repeat if resident else 1
+            copies = fused.layers if resident else 1
             stride.update(dict.fromkeys(placed, address - start if resident else 0))
             address = start + copies * (address - start)
-    return Layout(base, stride, address)
+        if more and not resident:
+            shift.update({t: address - first for t in base if graph.tensors[t].role == "activation"})
+            address += more * (address - first)
+    return Layout(base, stride, address, shift)
 
 
 def _neighbours(kernels: Iterable[Kernel]) -> Iterable[list[int]]:

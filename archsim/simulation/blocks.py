@@ -3,12 +3,16 @@
 Repeated blocks (the layers of a model) do the same work on other weights. They are run one after another on the same
 session, with caches and open rows carried along; once two repetitions in a row take the same time (within ``SETTLED``)
 the rest is carried forward at their mean. ``exact`` runs every one.
+
+Micro-batches that take turns (`overlap.py`) flow from one layer into the next, so a few layers run together and the
+rest is carried forward at the time between the ends of two layers inside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +21,15 @@ from archsim.engine import Launch, LaunchRecord, Session
 from archsim.mapping import Kernel, KernelBlock, Layout, Lowered, Target, bound_kernels, lower
 from archsim.mapping.target import ps
 from archsim.network import Fabric
-from archsim.simulation.collectives import Exchange, lower_collective, narrowed, overlapping
+from archsim.simulation.collectives import lower_collective, narrowed, overlapping
+from archsim.simulation.overlap import take_turns
 
 __all__ = ["BlockRun", "KernelRun", "run_block"]
 
 #: relative change of a repetition's time below which the block has settled
 SETTLED = 3e-3
+#: layers of micro-batches that run together: one fills the pipeline, one drains it, two show the period
+TOGETHER = 4
 COMPUTE, COMMUNICATION = "compute", "communication"
 
 
@@ -51,7 +58,10 @@ class KernelRun:
 
 @dataclass(frozen=True, eq=False)
 class BlockRun:
-    """A block as it ran: ``simulated`` repetitions, the others carried forward at ``period_ps`` each."""
+    """A block as it ran: ``simulated`` repetitions, the others carried forward at ``period_ps`` each.
+
+    records: of the repetitions, layer after layer and micro-batch after micro-batch.
+    """
 
     block: KernelBlock
     start_ps: int
@@ -67,67 +77,110 @@ def run_block(
     on_repeat: Callable[[int], None] = lambda done: None,
 ) -> BlockRun:  # fmt: skip
     """Run ``block`` to its end on ``session``; ``on_repeat`` hears how many repetitions are done."""
-    waits = _dependencies(block.kernels)
-    bounds = bound_kernels(block.kernels, target).seconds
-    beside, narrow = overlapping(block.kernels, waits, bounds.tolist()), narrowed(target, fabric)
-    lowered = [
-        None if k.kind == "collective" else lower(k, narrow if i in beside else target, exact=exact)
-        for i, k in enumerate(block.kernels)
-    ]
-    exchanges = [
-        lower_collective(k, target, fabric) if k.kind == "collective" and fabric is not None else None
-        for k in block.kernels
-    ]
-    startup_ps = ps(target.chip.launch.startup)
-    gaps = [
-        ps(target.launch_s(vector=k.kind == "vector")) if exchange is None else exchange.launch_ps
-        for k, exchange in zip(block.kernels, exchanges, strict=True)
-    ]
+    launcher = _Launcher(block, target, layout, fabric, exact=exact)
     start_ps = session.now_ps
-    records: list[tuple[LaunchRecord, ...]] = []
-    periods: list[int] = []
-    for repeat in range(block.repeat):
-        before = session.now_ps
-        launches = _launches(block.kernels, lowered, exchanges, waits, gaps, startup_ps, layout, repeat)
-        records.append(session.run(launches))
-        periods.append(session.now_ps - before)
-        on_repeat(repeat + 1)
-        if not exact and repeat and abs(periods[-1] - periods[-2]) <= SETTLED * periods[-1]:
-            break
-    left = block.repeat - len(records)
-    period = sum(periods[-2:]) // len(periods[-2:])
-    session.skip(left * period)
+    run = _take_turns if block.micro_batches > 1 else _in_order
+    records, weights, period = run(session, launcher, exact=exact, on_repeat=on_repeat)
+    session.skip((block.repeat - len(records)) * period)
     on_repeat(block.repeat)
-    weights = np.ones(len(records))
-    weights[-2:] += left / len(periods[-2:])  # the last two stand for those carried forward
     kernels = tuple(
-        _average(kernel, lowered[i], [r[i] for r in records], weights / block.repeat, target)
+        _average(kernel, launcher.lowered[i], [r[i] for r in records], weights / block.repeat, target)
         for i, kernel in enumerate(block.kernels)
     )
     return BlockRun(block, start_ps, session.now_ps, len(records), period, kernels, tuple(records))
 
 
-def _launches(
-    kernels: Sequence[Kernel], lowered: Sequence[Lowered | None], exchanges: Sequence[Exchange | None],
-    waits: Sequence[tuple[int, ...]], gaps: Sequence[int], startup_ps: int, layout: Layout, repeat: int,
-) -> list[Launch]:  # fmt: skip
-    launches = []
-    for kernel, program, exchange, after, gap in zip(kernels, lowered, exchanges, waits, gaps, strict=True):
+#: records of the repetitions, how many repetitions each stands for, and the time that one more takes
+_Repetitions = tuple[list[tuple[LaunchRecord, ...]], NDArray[np.float64], int]
+
+
+def _in_order(
+    session: Session, launcher: _Launcher, *, exact: bool, on_repeat: Callable[[int], None]
+) -> _Repetitions:
+    """One layer after the other, until the time of one has settled."""
+    repeats = launcher.block.repeat
+    records: list[tuple[LaunchRecord, ...]] = []
+    periods: list[int] = []
+    for layer in range(repeats):
+        before = session.now_ps
+        launches = [launcher.launch(i, after, layer) for i, after in enumerate(launcher.waits)]
+        records.append(session.run(launches))
+        periods.append(session.now_ps - before)
+        on_repeat(layer + 1)
+        if not exact and layer and abs(periods[-1] - periods[-2]) <= SETTLED * periods[-1]:
+            break
+    left = repeats - len(records)
+    weights = np.ones(len(records))
+    weights[-2:] += left / len(periods[-2:])  # the last two stand for those carried forward
+    return records, weights, sum(periods[-2:]) // len(periods[-2:])
+
+
+def _take_turns(
+    session: Session, launcher: _Launcher, *, exact: bool, on_repeat: Callable[[int], None]
+) -> _Repetitions:
+    """Two halves of the batch by turns, over a few layers at once."""
+    block = launcher.block
+    layers = block.layers if exact else min(block.layers, TOGETHER)
+    turns = take_turns(launcher.exchange, launcher.waits, launcher.seconds, layers)
+    flat = overlapping([block.kernels[t.kernel] for t in turns], [t.after for t in turns],
+                       [launcher.seconds[t.kernel] for t in turns])  # fmt: skip
+    launcher.beside = {turns[position].kernel for position in flat}
+    ran = session.run([launcher.launch(t.kernel, t.after, t.layer, t.half) for t in turns])
+    by_repeat: dict[tuple[int, int], list[LaunchRecord]] = {}
+    for turn, record in sorted(zip(turns, ran, strict=True), key=lambda pair: pair[0].kernel):
+        by_repeat.setdefault((turn.layer, turn.half), []).append(record)
+    records = [tuple(by_repeat[key]) for key in sorted(by_repeat)]
+    ends = [max(record.end_ps for record in by_repeat[layer, 0]) for layer in range(layers)]
+    inside = ends[:-1] if layers > 2 else ends  # the last layer ends without another half beside it
+    period = (inside[-1] - inside[0]) // (len(inside) - 1) if layers > 1 else 0
+    weights = np.ones(len(records))
+    weights[-4:-2] += (block.repeat - len(records)) / 2  # the layer before the last stands for those carried forward
+    return records, weights, period // block.micro_batches
+
+
+class _Launcher:
+    """The kernels of a block as programs, made when they are first launched.
+
+    beside: kernels that share the chip with a collective, which occupies some of its cores.
+    """
+
+    def __init__(
+        self, block: KernelBlock, target: Target, layout: Layout, fabric: Fabric | None, *, exact: bool
+    ) -> None:
+        self.block, self.target, self.layout, self.exact = block, target, layout, exact
+        self.narrow = narrowed(target, fabric, block.kernels)
+        self.waits = _dependencies(block.kernels)
+        self.seconds: list[float] = bound_kernels(block.kernels, target).seconds.tolist()
+        self.exchange = [kernel.kind == "collective" for kernel in block.kernels]
+        self.exchanges = [
+            lower_collective(k, target, fabric) if k.kind == "collective" and fabric is not None else None
+            for k in block.kernels
+        ]
+        self.beside = overlapping(block.kernels, self.waits, self.seconds)
+
+    @cached_property
+    def lowered(self) -> list[Lowered | None]:
+        return [
+            None if k.kind == "collective" else
+            lower(k, self.narrow if i in self.beside else self.target, exact=self.exact)
+            for i, k in enumerate(self.block.kernels)
+        ]  # fmt: skip
+
+    def launch(self, i: int, after: tuple[int, ...], layer: int, micro: int = 0) -> Launch:
+        """The launch of kernel ``i`` of the block in a layer, for a micro-batch."""
+        kernel, exchange, program = self.block.kernels[i], self.exchanges[i], self.lowered[i]
         if exchange is not None:
-            bases = [layout.base_of(kernel.outputs[0].tensor, repeat)] if exchange.program is not None else []
-            launches.append(
-                Launch(
-                    kernel.name, COMMUNICATION, after, gap, program=exchange.program, bases=bases,
-                    duration_ps=exchange.duration_ps,
-                )
+            base = [self.layout.base_of(kernel.outputs[0].tensor, layer, micro)]
+            return Launch(
+                kernel.name, COMMUNICATION, after, exchange.launch_ps, program=exchange.program,
+                bases=base if exchange.program is not None else [], duration_ps=exchange.duration_ps,
             )  # fmt: skip
-        elif program is not None:
-            launches.append(
-                Launch(
-                    kernel.name, COMPUTE, after, gap, startup_ps, program.program, layout.bases(program, repeat),
-                )
-            )  # fmt: skip
-    return launches
+        assert program is not None, "collectives need a fabric"
+        gap, startup = self.target.launch_s(vector=kernel.kind == "vector"), self.target.chip.launch.startup
+        return Launch(
+            kernel.name, COMPUTE, after, ps(gap), ps(startup), program.program,
+            self.layout.bases(program, layer, micro),
+        )  # fmt: skip
 
 
 def _dependencies(kernels: Sequence[Kernel]) -> list[tuple[int, ...]]:

@@ -10,11 +10,17 @@ from archsim.network import Collective, Fabric, Group, foldable, run_collective,
 from archsim.network.on_chip import beside, on_machine
 from archsim.network.request import Kind
 from archsim.program import Machine, Program
+from archsim.simulation.overlap import collective_spans
 
 __all__ = ["Exchange", "attach", "lower_collective", "narrowed", "overlapping", "spread"]
 
 #: messages of a collective above which it takes part as a duration: more than a second of simulation a layer
 MOST_MESSAGES = 400_000
+
+#: tokens of a chip up to which experts exchange them by low-latency kernels: directly between all chips, and once sent
+#: no core waits for them. Beyond, a copy goes to each node and is passed on inside. Source: DeepEP, README (fewer than
+#: 256 tokens; "no SM occupation" of the receiving hook) and DeepSeek-V3 technical report, section 3.4
+FEW_TOKENS = 256
 
 #: experts receive and return tokens by kernels of their own where the fabric has them
 KINDS: dict[str, Kind] = {
@@ -63,7 +69,11 @@ def lower_collective(kernel: Kernel, target: Target, fabric: Fabric) -> Exchange
 def _request(kernel: Kernel) -> Collective:
     task = kernel.tasks[0]
     group = Group(task.dims["ranks"], task.dims["stride"])
-    return Collective(KINDS[task.kind], max(task.dims["bytes"], 1), group, "fastest")
+    kind, nbytes = KINDS[task.kind], max(task.dims["bytes"], 1)
+    if task.dims.get("tokens", 0) <= FEW_TOKENS:
+        return Collective(kind, nbytes, group, "fastest")
+    top_k, limit = task.dims["top_k"], task.dims["node_limit"]
+    return Collective(kind, nbytes, group, "fastest", top_k=top_k, node_limit=limit)
 
 
 def _uneven(fabric: Fabric, request: Collective) -> bool:
@@ -78,13 +88,8 @@ def overlapping(kernels: Sequence[Kernel], waits: Sequence[tuple[int, ...]], sec
     When each runs is estimated from `seconds`, the least time of each, with one stream for kernels and one for
     collectives.
     """
-    free = {True: 0.0, False: 0.0}  # when the stream of collectives, and that of kernels, has nothing left to do
-    spans: list[tuple[float, float]] = []
-    for position, kernel in enumerate(kernels):
-        stream = kernel.kind == "collective"
-        start = max([free[stream], *(spans[before][1] for before in waits[position])])
-        spans.append((start, start + float(seconds[position])))
-        free[stream] = spans[-1][1]
+    exchange = [kernel.kind == "collective" for kernel in kernels]
+    spans = collective_spans(exchange, waits, seconds)
     busy = [span for span, kernel in zip(spans, kernels, strict=True) if kernel.kind == "collective"]
 
     def shared(start: float, end: float) -> float:
@@ -96,7 +101,15 @@ def overlapping(kernels: Sequence[Kernel], waits: Sequence[tuple[int, ...]], sec
     }  # fmt: skip
 
 
-def narrowed(target: Target, fabric: Fabric | None) -> Target:
-    """The chip without the cores that a collective occupies."""
-    taken = max((dim.link.cores for dim in fabric.dims), default=0) if fabric is not None else 0
+def narrowed(target: Target, fabric: Fabric | None, kernels: Iterable[Kernel]) -> Target:
+    """The chip without the cores that the collectives among ``kernels`` occupy."""
+    wanted = {_request(kernel) for kernel in kernels if kernel.kind == "collective"} if fabric is not None else set()
+    taken = max((_cores(fabric, request) for request in wanted), default=0) if fabric is not None else 0
     return replace(target, cores=max(1, target.cores - taken)) if taken else target
+
+
+def _cores(fabric: Fabric, request: Collective) -> int:
+    """Cores that a collective keeps: none while an exchange of few tokens is under way (see ``FEW_TOKENS``)."""
+    if request.kind == "dispatch" and request.top_k == 1 and len(fabric.parts(request.group)) > 1:
+        return 0
+    return schedule_of(fabric, request).cores
