@@ -25,6 +25,15 @@ __all__ = ["run"]
 @click.option("--system", metavar="NAME", help="System of such chips, a preset or a YAML file.  [default: one chip]")
 @click.option("--tp", type=int, help="Tensor-parallel degree.  [default: chosen]")
 @click.option("--ep", type=int, help="Expert-parallel degree.  [default: chosen]")
+@click.option("--redundant", type=int, default=0, show_default=True, help="Copies of experts that relieve busy chips.")
+@click.option("--node-limit", type=int, help="Nodes of a token's experts, 0: any.  [default: as the model is trained]")
+@click.option(
+    "--overlap",
+    type=click.Choice(("auto", "two-batch", "none")),
+    default="auto",
+    show_default=True,
+    help="Two halves of a chip's batch take turns: one computes while the other communicates.",
+)
 @set_option
 @click.option(
     "--quant",
@@ -71,6 +80,9 @@ def run(
     system: str | None,
     tp: int | None,
     ep: int | None,
+    redundant: int,
+    node_limit: int | None,
+    overlap: str,
     overrides: dict[str, str],
     quant: str,
     routing: str | None,
@@ -97,6 +109,7 @@ def run(
     Examples:
       archsim run h800 llama-3.1-8b --phase decode --batch 32 --ctx 4096
       archsim run h800 deepseek-v3 --phase decode --batch 256 --quant fp8 --system h800-x32 --out step.h5
+      archsim run h800 deepseek-v3 --phase decode --batch 18432 --quant fp8 --system h800-x144 --tp 1 --redundant 32
       archsim run custom-npu llama-3.1-8b --phase prefill --seq 4096 --set core.matrix.rows=256 --html npu.html
     """
     check_outputs(out, timeline, html)
@@ -113,6 +126,9 @@ def run(
             system=system,
             tp=tp,
             ep=ep,
+            redundant=redundant,
+            node_limit=node_limit,
+            overlap=overlap,
             set=overrides,
             fidelity=fidelity,
             engine=engine,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from archsim.errors import InputError
 from archsim.mapping.task import TaskBlock
@@ -33,7 +34,7 @@ def footprint(graph: Graph, blocks: Sequence[TaskBlock]) -> Footprint:
     """Add up the shares of one chip."""
     held = {"weight": 0, "kv_cache": 0}
     copies: dict[int, int] = {}
-    share: dict[int, int] = {}
+    share: dict[int, int | Fraction] = {}
     for block in blocks:
         for task in block.tasks:
             for operand in (*task.inputs, *task.outputs):

@@ -2,8 +2,9 @@
 
 Weights and KV cache come first: block after block, and within a block one repeat after the other, each with all of its
 tensors. Activations follow and reuse the same addresses in every repeat, as an allocator that frees after each layer
-does, so they stay warm in a cache. Micro-batches that take turns have KV cache and activations of their own. The weights of a merged product lie side by side without a gap, as do its outputs:
-its kernel walks over them as over one wide matrix. Everything else is aligned to a cache block.
+does, so they stay warm in a cache. Micro-batches that take turns have KV cache and activations of their own. The
+weights of a merged product lie side by side without a gap, as do its outputs: its kernel walks over them as over one
+wide matrix. Everything else is aligned to a cache block.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ class Plan:
 
     tp: chips that share each layer's heads and columns. dp: groups of tp chips, each with its share of the
     batch. ep: chips that the experts are spread over: in inference all of them (``tp * dp``), in training any multiple
-    of tp that divides them, or 1, where each expert is cut tp ways instead.
+    of tp that divides them, or 1, where each expert is cut tp ways instead. redundant: copies of experts beyond the
+    first, which relieve the busiest chips. node_limit: nodes that the experts of one token may lie on (0: any).
 
     In training also: cp: chips that share each sequence. sp: what tensor parallelism leaves whole (norms, residuals) is
     split by tokens.
@@ -26,22 +27,33 @@ class Plan:
     ep: int = 1
     cp: int = 1
     sp: bool = False
+    redundant: int = 0
+    node_limit: int = 0
 
     @property
     def chips(self) -> int:
         return self.tp * self.cp * self.dp
 
     def __str__(self) -> str:
-        return f"TP{self.tp} x DP{self.dp}" + (f", EP{self.ep}" if self.ep > 1 else "")
+        return f"TP{self.tp} x DP{self.dp}" + self._experts()
+
+    def _experts(self) -> str:
+        if self.ep == 1:
+            return ""
+        return f", EP{self.ep}" + (f" with {self.redundant} redundant experts" if self.redundant else "")
 
 
-def make_plan(*, chips: int, heads: int, experts: int, batch: int, tp: int, ep: int | None = None) -> Plan:
+def make_plan(
+    *, chips: int, heads: int, experts: int, batch: int, tp: int, ep: int | None = None, redundant: int = 0,
+    node_limit: int = 0,
+) -> Plan:  # fmt: skip
     """The plan of a given tensor-parallel degree; the experts are spread over all chips unless ``ep`` says otherwise.
 
     Args:
         heads: attention heads; tp must divide them.
         experts: routed experts of a MoE layer, 0 for a dense model.
         batch: sequences of the whole system; every DP group takes an equal share.
+        redundant, node_limit: see `Plan`.
 
     Raises InputError with the legal values where a degree does not divide what it has to.
     """
@@ -59,11 +71,16 @@ def make_plan(*, chips: int, heads: int, experts: int, batch: int, tp: int, ep: 
     if not experts:
         if ep not in (None, 1):
             raise InputError(f"--ep {ep}: the model has no experts")
+        if redundant:
+            raise InputError(f"--redundant {redundant}: the model has no experts")
         return Plan(tp, dp, 1)
-    choices = [d for d in {1 if dp == 1 else chips, chips} if experts % d == 0 or d == 1]
+    choices = [d for d in {1 if dp == 1 else chips, chips} if (experts + redundant) % d == 0 or d == 1]
     if not choices:
+        also = f" and {redundant} redundant ones" if redundant else ""
+        least = -(experts + redundant) % chips + redundant
         raise InputError(
-            f"--tp {tp}: the {experts} experts do not divide over {chips} chips, as data-parallel groups need"
+            f"--tp {tp}: the {experts} experts{also} do not divide over {chips} chips, as data-parallel groups need "
+            f"(--redundant {least} would)"
         )
     if ep is None:
         ep = max(choices)
@@ -71,7 +88,11 @@ def make_plan(*, chips: int, heads: int, experts: int, batch: int, tp: int, ep: 
         raise InputError(
             f"--ep {ep}: at TP{tp} the {experts} experts can be spread over {_list(sorted(choices))} of {chips} chips"
         )
-    return Plan(tp, dp, ep)
+    if ep == 1:
+        if redundant:
+            raise InputError(f"--redundant {redundant}: every chip holds its part of all experts at EP1")
+        return Plan(tp, dp, ep)
+    return Plan(tp, dp, ep, redundant=redundant, node_limit=node_limit)
 
 
 def tensor_degrees(chips: int, heads: int) -> list[int]:
@@ -84,15 +105,21 @@ def tensor_degrees(chips: int, heads: int) -> list[int]:
 
 
 def candidate_plans(
-    *, chips: int, chips_per_node: int, heads: int, experts: int, batch: int, ep: int | None = None
-) -> list[Plan]:
+    *, chips: int, chips_per_node: int, heads: int, experts: int, batch: int, ep: int | None = None,
+    redundant: int = 0, node_limit: int = 0,
+) -> list[Plan]:  # fmt: skip
     """All plans with tensor parallelism inside a node, the widest first; InputError where there is none."""
     inside = [d for d in tensor_degrees(chips, heads) if d <= chips_per_node]
     widest = max(inside)
     plans = []
     for tp in sorted(inside, reverse=True):
         try:
-            plans.append(make_plan(chips=chips, heads=heads, experts=experts, batch=batch, tp=tp, ep=ep))
+            plans.append(
+                make_plan(
+                    chips=chips, heads=heads, experts=experts, batch=batch, tp=tp, ep=ep, redundant=redundant,
+                    node_limit=node_limit,
+                )
+            )  # fmt: skip
         except InputError:
             if tp == widest:  # the one that asks the least of the batch: its complaint is the one to hear
                 raise

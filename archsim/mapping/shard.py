@@ -6,18 +6,20 @@ an all-reduce. What stands between (rotary, attention, SwiGLU, KV append, MLA ab
 tensor and inherits the split. Only the products themselves need rules, and those are data (``COLUMN``,
 ``ROW``). Key/value heads fewer than ``tp`` are replicated; MLA's latent cache is one head.
 
-Experts (``ep`` = all chips): each chip owns ``experts / ep`` of them. Tokens of all groups are routed; an
-all-to-all carries them to the experts' chips and back, and an all-gather rebuilds the group's activations. One
-chip stands for all: the one whose experts received the most rows, since the layer waits for it.
+Experts (``ep`` = all chips): each chip owns ``experts / ep`` of them, redundant ones included. Tokens of all groups
+are routed; an all-to-all carries them to the experts' chips and back, and an all-gather rebuilds the group's
+activations. One chip stands for all: the one whose experts received the most rows, since the layer waits for it.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import numpy as np
 
+from archsim.mapping.experts import busiest_chip
 from archsim.mapping.plan import Plan
 from archsim.mapping.task import Operand, Task, TaskBlock
 from archsim.models import collective
@@ -34,6 +36,10 @@ COLUMN = re.compile(
 )
 #: products whose reduction is split; an all-reduce follows
 ROW = re.compile(r"(^|\.)(o_proj|down_proj|c_proj)$")
+#: tokens of a chip up to which experts exchange them by low-latency kernels, directly between all chips; beyond, one
+#: copy goes to each node and is passed on inside. Source: DeepEP, README (low-latency kernels for fewer than 256
+#: tokens) and DeepSeek-V3 technical report, section 3.4
+FEW_TOKENS = 256
 #: small attention that every chip does in full: the scores by which DeepSeek-V3.2 chooses tokens
 REPLICATED = re.compile(r"(^|\.)indexer\.scores$")
 KEY_VALUE = re.compile(r"(^|\.)(k_proj|v_proj)$")
@@ -50,10 +56,17 @@ class Fabric:
 
 @dataclass
 class State:
-    """How the tensors produced so far are split, within one block."""
+    """How the tensors met so far are split, within one block.
+
+    share: of how many chips one holds its part. expert_share: the same for what experts own.
+    """
 
     share: dict[int, int]
     expert_rows: dict[int, tuple[int, ...]]
+    expert_share: dict[int, int | Fraction] = field(default_factory=dict)
+
+    def shares(self) -> dict[int, int | Fraction]:
+        return {**self.share, **self.expert_share}
 
 
 def shard(graph: Graph, plan: Plan, fabric: Fabric | None, seed: int = 0) -> tuple[TaskBlock, ...]:
@@ -72,7 +85,7 @@ class Sharder:
         tasks: list[Task] = []
         for op in block.ops:
             tasks += self._op(op, state)
-        return TaskBlock(block.name, block.repeat, tuple(tasks), state.share)
+        return TaskBlock(block.name, block.repeat, tuple(tasks), state.shares())
 
     # one operator ---------------------------------------------------------------------------------------------
 
@@ -141,9 +154,14 @@ class Sharder:
             op.dims["tokens"] * groups, op.dims["experts"], op.dims["top_k"],
             str(op.attrs.get("routing", "uniform")), self.seed + int(op.attrs.get("seed") or 0),
         )  # fmt: skip
-        chips = np.asarray(counts).reshape(self.plan.ep, -1)
-        busiest = max(range(self.plan.ep), key=lambda c: (chips[c].sum(), (chips[c] > 0).sum(), -c))
-        return tuple(int(rows) for rows in chips[busiest])
+        return busiest_chip(counts.tolist(), self.plan.ep, self.plan.redundant)
+
+    def _expert_share(self, experts: int) -> int | Fraction:
+        """Of how many chips one holds its part of the experts: fewer than there are if some experts have copies."""
+        if self.plan.ep == 1:
+            return self.plan.tp
+        share = Fraction(experts * self.plan.ep, experts + self.plan.redundant)
+        return share.numerator if share.denominator == 1 else share
 
     def _dispatch(self, op: Op, state: State) -> list[Task]:
         rows = self._own_rows(op)
@@ -157,11 +175,11 @@ class Sharder:
             share_in=[op.dims["tokens"] / tokens] * len(op.inputs),
             share_out=1,
         )
-        sent = self._share_of(op, tokens * op.dims["top_k"])
+        sent = self.graph.tensors[op.inputs[0]].bytes_of(tokens * op.dims["top_k"] * op.dims["cols"])
         routed = Operand(task.outputs[0].tensor, "activation", max(sent, 1), task.outputs[0].element_bytes)
         task = replace(task, outputs=(routed, *task.outputs[1:]))
         return (
-            [task, self._collective(op, "all_to_all", sent, self.plan.ep, op.outputs[0])]
+            [task, self._exchange(op, sent, tokens, op.outputs[0])]
             if self.plan.ep > 1
             else [task]
         )
@@ -182,7 +200,7 @@ class Sharder:
             return [task, self._all_reduce(op, task)] if self.plan.tp > 1 else [task]
         element = task.outputs[0].element_bytes
         sent = int(tokens * op.dims["top_k"] * op.dims["cols"] * element)
-        tasks = [self._collective(op, "all_to_all", sent, self.plan.ep, op.inputs[0]), task]
+        tasks = [self._exchange(op, sent, tokens, op.inputs[0]), task]
         if self.plan.tp > 1:
             whole = int(op.dims["tokens"] * op.dims["cols"] * element)
             tasks.append(self._collective(op, "all_gather", whole, self.plan.tp, op.outputs[0]))
@@ -198,11 +216,11 @@ class Sharder:
         total, active = sum(rows), sum(r > 0 for r in rows)
         dims = {**op.dims, "experts": len(rows), "rows": total, "n": n, "k": k}
         state.expert_rows[op.outputs[0]] = rows
-        state.share[op.inputs[1]] = self.plan.ep if self.plan.ep > 1 else self.plan.tp
+        state.expert_share[op.inputs[1]] = self._expert_share(op.dims["experts"])
         x, w, y = (self.graph.tensors[t] for t in (op.inputs[0], op.inputs[1], op.outputs[0]))
         weight_bytes = w.nbytes / (op.dims["experts"] * op.dims["n"] * op.dims["k"])
         for bias in op.inputs[2:]:  # split with the experts, or with the columns
-            state.share[bias] = self.plan.ep if self.plan.ep > 1 else op.dims["n"] // n
+            state.expert_share[bias] = self._expert_share(op.dims["experts"]) if self.plan.ep > 1 else op.dims["n"] // n
         return Task(
             op.name, op.kind, dims, op.attrs, op.dtype,
             inputs=(
@@ -267,13 +285,26 @@ class Sharder:
         """The largest chip's share."""
         return -(-size // ways)
 
-    def _share_of(self, op: Op, rows: int) -> int:
-        return int(rows * op.dims["cols"] * self._element(self.graph.tensors[op.inputs[0]].dtype))
-
     # collectives ----------------------------------------------------------------------------------------------
 
     def _all_reduce(self, op: Op, task: Task) -> Task:
         return self._collective(op, "all_reduce", task.outputs[0].nbytes, self.plan.tp, op.outputs[0])
+
+    def _exchange(self, op: Op, nbytes: int, tokens: int, tensor: int) -> Task:
+        """The all-to-all of a chip's ``tokens`` to experts, or back."""
+        task = self._collective(op, "all_to_all", nbytes, self.plan.ep, tensor)
+        fabric = self.fabric
+        assert fabric is not None, "more than one chip without a fabric"
+        if tokens <= FEW_TOKENS or fabric.outside is None or self.plan.ep <= fabric.chips_per_node:
+            return task
+        top_k = op.dims["top_k"]
+        nodes = self.plan.ep // fabric.chips_per_node
+        limit = min(self.plan.node_limit or nodes, nodes)
+        copies = collective.nodes_of_a_token(limit, top_k) / top_k  # between nodes, for each expert of a token
+        seconds = collective.all_to_all(
+            nbytes, self.plan.ep, fabric.chips_per_node, fabric.inside, fabric.outside, across=copies
+        )
+        return replace(task, dims={**task.dims, "top_k": top_k, "node_limit": limit}, seconds=seconds)
 
     def _collective(self, op: Op, kind: str, nbytes: int, ranks: int, tensor: int, stride: int = 1) -> Task:
         """``kind`` over ``ranks`` chips that are ``stride`` apart, working on ``tensor`` in place."""

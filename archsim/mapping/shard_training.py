@@ -61,7 +61,7 @@ class _TrainingSharder(Sharder):
         written = {tensor for op in block.ops for tensor in op.outputs} & self.partial
         for op in reversed(block.ops):
             tasks += [self._sum(op, tensor) for tensor in op.outputs if tensor in written & self.partial]
-        return TaskBlock(block.name, block.repeat, tuple(_merged(tasks)), state.share)
+        return TaskBlock(block.name, block.repeat, tuple(_merged(tasks)), state.shares())
 
     # sums and gathers that an operator needs before it can start ----------------------------------------------
 

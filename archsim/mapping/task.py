@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from archsim.trace.graph import Attr
 
@@ -54,4 +56,4 @@ class TaskBlock:
     name: str
     repeat: int
     tasks: tuple[Task, ...]
-    shares: dict[int, int] = field(default_factory=dict)
+    shares: Mapping[int, int | Fraction] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Level", "all_gather", "all_reduce", "all_to_all", "over_nodes", "reduce_scatter"]
+__all__ = ["Level", "all_gather", "all_reduce", "all_to_all", "nodes_of_a_token", "over_nodes", "reduce_scatter"]
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,24 @@ def over_nodes(
     return max(bound(nbytes, ranks, both), bound(nbytes, ranks // ranks_per_node, node))
 
 
-def all_to_all(nbytes: float, ranks: int, ranks_per_node: int, inside: Level, outside: Level | None) -> float:
+def nodes_of_a_token(nodes: int, top_k: int) -> float:
+    """Nodes that a token's experts lie on, in the mean, when each is on any of `nodes`: ``D (1 - (1 - 1/D)^k)``.
+
+    >>> round(nodes_of_a_token(4, 8), 2)
+    3.6
+    """
+    return nodes * (1 - (1 - 1 / nodes) ** top_k)
+
+
+def all_to_all(
+    nbytes: float, ranks: int, ranks_per_node: int, inside: Level, outside: Level | None, *, across: float = 1.0
+) -> float:
     """Direct exchange: each chip sends ``S (p-1)/p``, the part for its node on the inner level, the rest on the outer.
 
-    Equation::  max(alpha_in + S (q-1)/p / beta_in,  alpha_out + S (p-q)/p / beta_out),  q = min(p, ranks_per_node)
+    Equation::  max(alpha_in + S (q-1)/p / beta_in,  alpha_out + a S (p-q)/p / beta_out),  q = min(p, ranks_per_node)
 
-    The two levels have ports of their own and run side by side. ``outside`` is needed when the group spans nodes.
+    across (a): share of what other nodes get that has to cross, below 1 where copies are made there. The two levels
+    have ports of their own and run side by side. ``outside`` is needed when the group spans nodes.
 
     >>> all_to_all(64e6, 16, 8, Level(1e-6, 160e9), Level(4e-6, 50e9)) == 4e-6 + 32e6 / 50e9
     True
@@ -99,5 +111,5 @@ def all_to_all(nbytes: float, ranks: int, ranks_per_node: int, inside: Level, ou
             raise ValueError(
                 f"a group of {ranks} chips spans nodes of {ranks_per_node}, but there is no scale-out link"
             )
-        time = max(time, outside.latency_s + nbytes * (ranks - local) / ranks / outside.bytes_per_s)
+        time = max(time, outside.latency_s + across * nbytes * (ranks - local) / ranks / outside.bytes_per_s)
     return time

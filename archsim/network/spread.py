@@ -8,13 +8,14 @@ from math import ceil
 
 from archsim.errors import InputError
 from archsim.hardware.link import TransportName
+from archsim.models.collective import nodes_of_a_token
 from archsim.network.phases import Ready
 from archsim.network.schedule import Move, Schedule
 
 #: bytes that follow each other down a chain, and most chunks of them
 LINK_CHUNK_BYTES, MOST_LINK_CHUNKS = 2**17, 1024
 
-__all__ = ["by_node", "chain", "direct", "nodes_of_a_token", "tree"]
+__all__ = ["by_node", "chain", "direct", "tree"]
 
 
 def direct(s: Schedule, nbytes: float, transports: Sequence[TransportName | None]) -> None:
@@ -41,15 +42,6 @@ def _ways(s: Schedule, part: int, shift: int) -> list[Move]:
         return [Move(part, shift)]
     back = Move(part, shift - size)
     return [back] if 2 * shift > size else [Move(part, shift), back]
-
-
-def nodes_of_a_token(nodes: int, top_k: int) -> float:
-    """Nodes that a token's experts lie on, in the mean, when each is on any of `nodes`: ``D (1 - (1 - 1/D)^k)``.
-
-    >>> round(nodes_of_a_token(4, 8), 2)
-    3.6
-    """
-    return nodes * (1 - (1 - 1 / nodes) ** top_k)
 
 
 def by_node(

@@ -39,6 +39,9 @@ def simulate(
     timeline: bool = False,
     seed: int = 0,
     power_cap: float | None = None,
+    overlap: str = "auto",
+    redundant: int = 0,
+    node_limit: int | None = None,
     command: str = "",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Result:
@@ -64,6 +67,10 @@ def simulate(
         mtp: with the layers that predict more than one token (DeepSeek-V3, GLM-4.5).
         timeline: also keep the tile steps of one core.
         seed: of the expert routing.
+        overlap: "two-batch": the halves of each chip's batch take turns, one computes while the other communicates;
+            "none"; or "auto": where experts are spread over chips, if the closed form finds it faster.
+        redundant: copies of experts beyond the first, which relieve the busiest chips (DeepSeek-V3 serves with 32).
+        node_limit: nodes that the experts of one token may lie on, 0 for any; by default as the model was trained.
         power_cap: watts of one chip that a dense product must stay within; by default its TDP.
         progress: called with (layers done, layers in all, block name).
 
@@ -77,7 +84,8 @@ def simulate(
     """
     options = options_of(
         phase, seq=seq, ctx=ctx, batch=batch, tp=tp, ep=ep, fidelity=fidelity, engine=engine, exact=exact, quant=quant,
-        routing=routing, mtp=mtp, seed=seed, power_cap=power_cap,
+        routing=routing, mtp=mtp, seed=seed, power_cap=power_cap, overlap=overlap, redundant=redundant,
+        node_limit=node_limit,
     )  # fmt: skip
     job = prepare(chip, workload, options, system, set)
     meta = _meta(job, command)
@@ -122,7 +130,8 @@ def _meta(job: Job, command: str) -> dict[str, object]:
         "ctx": options.ctx,
         "system": job.system.name if job.system else None,
         "chips": job.plan.chips,
-        "plan": {"tp": job.plan.tp, "dp": job.plan.dp, "ep": job.plan.ep},
+        "plan": {"tp": job.plan.tp, "dp": job.plan.dp, "ep": job.plan.ep, "redundant": job.plan.redundant},
+        "micro_batches": job.micro_batches,
         "fidelity": options.fidelity,
         "engine": options.engine,
         "exact": options.exact,

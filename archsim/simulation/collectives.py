@@ -17,11 +17,6 @@ __all__ = ["Exchange", "attach", "lower_collective", "narrowed", "overlapping", 
 #: messages of a collective above which it takes part as a duration: more than a second of simulation a layer
 MOST_MESSAGES = 400_000
 
-#: tokens of a chip up to which experts exchange them by low-latency kernels: directly between all chips, and once sent
-#: no core waits for them. Beyond, a copy goes to each node and is passed on inside. Source: DeepEP, README (fewer than
-#: 256 tokens; "no SM occupation" of the receiving hook) and DeepSeek-V3 technical report, section 3.4
-FEW_TOKENS = 256
-
 #: experts receive and return tokens by kernels of their own where the fabric has them
 KINDS: dict[str, Kind] = {
     "all_reduce": "all_reduce", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter",
@@ -70,9 +65,7 @@ def _request(kernel: Kernel) -> Collective:
     task = kernel.tasks[0]
     group = Group(task.dims["ranks"], task.dims["stride"])
     kind, nbytes = KINDS[task.kind], max(task.dims["bytes"], 1)
-    if task.dims.get("tokens", 0) <= FEW_TOKENS:
-        return Collective(kind, nbytes, group, "fastest")
-    top_k, limit = task.dims["top_k"], task.dims["node_limit"]
+    top_k, limit = task.dims.get("top_k", 1), task.dims.get("node_limit", 0)
     return Collective(kind, nbytes, group, "fastest", top_k=top_k, node_limit=limit)
 
 
@@ -101,15 +94,23 @@ def overlapping(kernels: Sequence[Kernel], waits: Sequence[tuple[int, ...]], sec
     }  # fmt: skip
 
 
-def narrowed(target: Target, fabric: Fabric | None, kernels: Iterable[Kernel]) -> Target:
-    """The chip without the cores that the collectives among ``kernels`` occupy."""
-    wanted = {_request(kernel) for kernel in kernels if kernel.kind == "collective"} if fabric is not None else set()
-    taken = max((_cores(fabric, request) for request in wanted), default=0) if fabric is not None else 0
+def narrowed(target: Target, fabric: Fabric | None, kernels: Iterable[Kernel] | None = None) -> Target:
+    """The chip without the cores that the collectives among ``kernels`` occupy, by default those of any collective."""
+    taken = 0
+    if fabric is not None and kernels is None:
+        taken = max((dim.link.cores for dim in fabric.dims), default=0)
+    elif fabric is not None and kernels is not None:
+        wanted = {_request(kernel) for kernel in kernels if kernel.kind == "collective"}
+        taken = max((_cores(fabric, request) for request in wanted), default=0)
     return replace(target, cores=max(1, target.cores - taken)) if taken else target
 
 
 def _cores(fabric: Fabric, request: Collective) -> int:
-    """Cores that a collective keeps: none while an exchange of few tokens is under way (see ``FEW_TOKENS``)."""
+    """Cores that a collective keeps.
+
+    None where experts exchange few tokens between nodes: once they are sent, cards do the rest (DeepEP, README: the
+    receiving hook of its low-latency kernels occupies no SM).
+    """
     if request.kind == "dispatch" and request.top_k == 1 and len(fabric.parts(request.group)) > 1:
         return 0
     return schedule_of(fabric, request).cores

@@ -42,6 +42,8 @@ __all__ = ["Job", "Options", "candidates", "links_of", "prepare"]
 SEQ, CTX = 2048, 4096
 FIDELITIES = ("roofline", "tile")
 ENGINES = ("compiled", "simpy")
+#: whether the halves of a chip's batch take turns: as the closed form says where experts are spread, or as told
+OVERLAPS = ("auto", "two-batch", "none")
 
 
 @dataclass(frozen=True)
@@ -62,28 +64,32 @@ class Options:
     mtp: bool = False
     seed: int = 0
     power_cap: float | None = None
+    overlap: str = "auto"
+    redundant: int = 0
+    node_limit: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, legal in (
             ("phase", self.phase, PHASES), ("fidelity", self.fidelity, FIDELITIES), ("engine", self.engine, ENGINES),
-            ("quant", self.quant, QUANTS),
+            ("quant", self.quant, QUANTS), ("overlap", self.overlap, OVERLAPS),
         ):  # fmt: skip
             if value not in legal:
                 raise InputError(f"--{name} {value}: must be one of {', '.join(legal)}")
-        least = {"batch": 1, "seq": 1, "ctx": 0, "tp": 1, "ep": 1, "seed": 0}
+        least = {"batch": 1, "seq": 1, "ctx": 0, "tp": 1, "ep": 1, "seed": 0, "redundant": 0, "node_limit": 0}
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
-                raise InputError(f"--{name} {value}: must be a whole number, at least {low}")
+                raise InputError(f"--{name.replace('_', '-')} {value}: must be a whole number, at least {low}")
         if self.power_cap is not None and not 0 < self.power_cap < 1e6:
             raise InputError(f"--power-cap {self.power_cap:g}: must be watts of one chip, more than 0")
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Everything that the two fidelities need; ``graph`` is evaluated at the batch of one data-parallel group.
+    """Everything that the two fidelities need; ``graph`` is evaluated at the batch of one micro-batch.
 
-    network: the fabric of the system; None where there is one chip.
+    That is the batch of one data-parallel group, or its half where two micro-batches take turns; ``need`` is for all of
+    it. network: the fabric of the system; None where there is one chip.
     """
 
     options: Options
@@ -96,10 +102,12 @@ class Job:
     need: Footprint
     target: Target
     network: Network | None = None
+    micro_batches: int = 1
 
     @cached_property
     def blocks(self) -> tuple[KernelBlock, ...]:
-        return fuse(self.tasks)
+        times = self.micro_batches
+        return tuple(replace(b, repeat=times * b.repeat, micro_batches=times) for b in fuse(self.tasks))
 
     @cached_property
     def layout(self) -> Layout:
@@ -111,8 +119,15 @@ class Job:
         return tuple(bound_kernels(block.kernels, self.target) for block in self.blocks)
 
     def bound_s(self) -> float:
-        """Lower bound of the step if nothing overlaps, in seconds: what plans are chosen by."""
-        return float(sum(b.seconds.sum() * block.repeat for b, block in zip(self.bounds, self.blocks, strict=True)))
+        """Least time of the step, in seconds, that plans are chosen by.
+
+        That of all kernels and collectives one after the other, or of the longer of both if micro-batches take turns.
+        """
+        streams = {True: 0.0, False: 0.0}
+        for bound, block in zip(self.bounds, self.blocks, strict=True):
+            for kernel, seconds in zip(block.kernels, bound.seconds.tolist(), strict=True):
+                streams[kernel.kind == "collective"] += seconds * block.repeat
+        return max(streams.values()) if self.micro_batches > 1 else sum(streams.values())
 
     @property
     def tokens(self) -> int:
@@ -135,6 +150,10 @@ class Job:
             notes.append(describe_routing(_routing(self.trace), self.options.seed))
             if self.plan.ep > 1:
                 notes.append("the chip whose experts got the most tokens stands for all chips")
+            if self.plan.redundant:
+                notes.append(f"{self.plan.redundant} redundant experts are where the loads of this step want them")
+        if self.micro_batches > 1:
+            notes.append("two halves of each chip's batch take turns: one computes while the other communicates")
         if self.options.mtp:
             notes.append("the step includes the layers that predict more than one token")
         if self.trace.fixed.keys() >= {"batch", "seq"}:
@@ -181,7 +200,7 @@ def candidates(
     chip: str | ChipSpec, workload: str | Trace, options: Options, system: str | SystemSpec | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> list[Job]:  # fmt: skip
-    """A job for every plan that fits into memory; InputError if there is none."""
+    """A job for every plan that fits into memory, with and without overlap; InputError if there is none."""
     spec = load_chip(chip, dict(overrides or {})) if isinstance(chip, str) else chip
     if overrides and not isinstance(chip, str):
         raise InputError("overrides need the chip's name or path; a ChipSpec is final")
@@ -206,12 +225,19 @@ def candidates(
     probe = _at(trace, options, options.batch)
     batch = 1 if "batch" in trace.fixed else options.batch  # a batch that is fixed cannot be split
     heads, experts = _heads(probe), _experts(probe)
+    node_limit = _node_limit(trace) if options.node_limit is None else options.node_limit
     if options.tp is None:
         plans = candidate_plans(
-            chips=chips, chips_per_node=per_node, heads=heads, experts=experts, batch=batch, ep=options.ep
+            chips=chips, chips_per_node=per_node, heads=heads, experts=experts, batch=batch, ep=options.ep,
+            redundant=options.redundant, node_limit=node_limit,
         )
     else:
-        plans = [make_plan(chips=chips, heads=heads, experts=experts, batch=batch, tp=options.tp, ep=options.ep)]
+        plans = [
+            make_plan(
+                chips=chips, heads=heads, experts=experts, batch=batch, tp=options.tp, ep=options.ep,
+                redundant=options.redundant, node_limit=node_limit,
+            )
+        ]
     fabric, target = links_of(spec, where), make_target(spec, options.power_cap)
     network = Network.of(where, spec) if where is not None and where.chips > 1 else None
     if network is not None:
@@ -225,7 +251,28 @@ def candidates(
         place = f"{where.name} ({least.plan})" if where else spec.name
         remedy = _remedy(spec, least.need, chips, options.quant)
         require_fit(least.need, int(spec.memory.usable_capacity), workload=trace.name, where=place, remedy=remedy)
-    return fitting
+    return [variant for job in fitting for variant in _variants(job, fabric)]
+
+
+def _variants(job: Job, fabric: Fabric | None) -> list[Job]:
+    """The job without overlap of micro-batches, with it, or both where the closed form has the choice."""
+    options, plan, share = job.options, job.plan, job.options.batch // job.plan.dp
+    whole = share % 2 == 1 or "batch" in job.trace.fixed
+    if options.overlap == "none" or (options.overlap == "auto" and (whole or plan.ep == 1)):
+        return [job]
+    if whole:
+        raise InputError(
+            f"--overlap two-batch: the {share} sequences of each data-parallel group ({plan}) have no two equal halves"
+        )
+    graph = _at(job.trace, options, share // 2)
+    halves = replace(job, graph=graph, tasks=shard(graph, plan, fabric, options.seed), micro_batches=2)
+    return [halves] if options.overlap == "two-batch" else [job, halves]
+
+
+def _node_limit(trace: Trace) -> int:
+    """Nodes that a token's experts may lie on, as the model is trained: DeepSeek-V3's groups of experts are nodes."""
+    groups, chosen = trace.config.get("n_group"), trace.config.get("topk_group")
+    return chosen if isinstance(groups, int) and isinstance(chosen, int) and groups > chosen else 0
 
 
 def _job(

@@ -38,7 +38,7 @@ def parameters(graph: Graph, block: TaskBlock, plan: TrainPlan) -> Parameters:
         for operand in task.inputs:
             if operand.role != "weight":
                 continue
-            share = block.shares.get(operand.tensor, 1)
+            share = float(block.shares.get(operand.tensor, 1))
             kind = experts if task.kind == "grouped_matmul" and plan.ep > 1 else dense
             kind[operand.tensor] = graph.tensors[operand.tensor].numel / share
             nbytes[operand.tensor] = graph.tensors[operand.tensor].nbytes / share

@@ -50,9 +50,12 @@ def test_a_slow_link_slows_the_step() -> None:
 
 
 def test_kernels_beside_a_collective_leave_it_its_cores() -> None:
-    job = prepare("h800", "deepseek-v3", Options(phase="decode", batch=32, ctx=256), "h800-x32")
-    assert narrowed(job.target, job.network).cores == 132 - 20
+    job = prepare("h800", "deepseek-v3", Options(phase="decode", batch=32, tp=1, ctx=256), "h800-x32")
     block = next(block for block in job.blocks if block.name == "moe")
+    assert narrowed(job.target, job.network, block.kernels).cores == 132  # low-latency kernels leave them all
+    many = prepare("h800", "deepseek-v3", Options(phase="prefill", batch=64, seq=512, tp=1, overlap="none"), "h800-x32")
+    kernels = next(block for block in many.blocks if block.name == "moe").kernels
+    assert narrowed(many.target, many.network, kernels).cores == 132 - 20
     seconds = bound_kernels(block.kernels, job.target).seconds.tolist()
     found = overlapping(block.kernels, _dependencies(block.kernels), seconds)
     names = {block.kernels[i].name for i in found}
@@ -61,10 +64,11 @@ def test_kernels_beside_a_collective_leave_it_its_cores() -> None:
 
 
 def test_an_engine_takes_no_cores() -> None:
-    target = make_target(load_chip("custom-npu"))
-    fabric = Fabric.of(load_system("custom-npu-x16"), load_chip("custom-npu"))
-    assert narrowed(target, fabric) is target
-    assert narrowed(target, None) is target
+    job = prepare("custom-npu", "llama-3.1-8b", Options(phase="decode", batch=16, tp=16, ctx=256), "custom-npu-x16")
+    kernels = [kernel for block in job.blocks for kernel in block.kernels]
+    assert any(kernel.kind == "collective" for kernel in kernels)
+    assert narrowed(job.target, job.network, kernels) is job.target
+    assert narrowed(job.target, None, kernels) is job.target
 
 
 def test_a_part_of_a_ring_is_simulated_with_all_its_chips() -> None:

@@ -44,7 +44,10 @@ def test_a_plan_says_what_it_is() -> None:
         ({"ep": 8}, "--ep 8: the model has no experts"),
         ({"experts": 256, "ep": 4}, "--ep 4: at TP8 the 256 experts can be spread over 1, 8 of 8 chips"),
         ({"experts": 256, "tp": 2, "ep": 1}, "--ep 1: at TP2 the 256 experts can be spread over 8 of 8 chips"),
-        ({"experts": 250, "tp": 4}, "--tp 4: the 250 experts do not divide over 8 chips, as data-parallel groups need"),
+        (
+            {"experts": 250, "tp": 4},
+            "--tp 4: the 250 experts do not divide over 8 chips, as data-parallel groups need (--redundant 6 would)",
+        ),
     ],
 )
 def test_an_illegal_degree_is_told_the_legal_ones(changes: dict[str, int], message: str) -> None:
