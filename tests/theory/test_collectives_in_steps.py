@@ -56,6 +56,8 @@ def test_kernels_beside_a_collective_leave_it_its_cores() -> None:
     many = prepare("h800", "deepseek-v3", Options(phase="prefill", batch=64, seq=512, tp=1, overlap="none"), "h800-x32")
     kernels = next(block for block in many.blocks if block.name == "moe").kernels
     assert narrowed(many.target, many.network, kernels).cores == 132 - 20
+    job = prepare("h800", "deepseek-v3", Options(phase="decode", batch=32, tp=8, ctx=256), "h800-x32")
+    block = next(block for block in job.blocks if block.name == "moe")
     seconds = bound_kernels(block.kernels, job.target).seconds.tolist()
     found = overlapping(block.kernels, _dependencies(block.kernels), seconds)
     names = {block.kernels[i].name for i in found}

@@ -44,13 +44,13 @@ def test_exchanges_that_are_longer_than_all_kernels_limit_the_layer() -> None:
 
 
 def test_overlap_shortens_a_step_and_keeps_its_work() -> None:
-    step = STEP | {"ctx": 2048, "batch": 128 * 16, "system": load_system("h800-x32", {"chips": 16})}
-    alone, turns = (archsim.simulate("h800", "deepseek-v2-lite", overlap=o, **step) for o in ("none", "two-batch"))
+    step = STEP | {"ctx": 1024, "batch": 128 * 64, "system": load_system("h800-x32", {"chips": 64})}
+    alone, turns = (archsim.simulate("h800", "deepseek-v3", overlap=o, **step) for o in ("none", "two-batch"))
     assert turns.time_s < 0.9 * alone.time_s
-    whole, halves = (sum(r.op_table["flops"] * r.op_table["repeat"]) for r in (alone, turns))
+    whole, halves = (result.op_table.total("flops") for result in (alone, turns))
     assert halves == pytest.approx(whole, rel=0.02)
     assert turns.memory == alone.memory
-    bound = archsim.simulate("h800", "deepseek-v2-lite", overlap="two-batch", fidelity="roofline", **step)
+    bound = archsim.simulate("h800", "deepseek-v3", overlap="two-batch", fidelity="roofline", **step)
     assert bound.time_s <= turns.time_s
     for batch, chosen in ((4096, 2), (64, 1)):  # few sequences: to read the weights twice costs more than it hides
         options = Options("decode", batch, None, 2048, 1, quant="fp8")
