@@ -17,12 +17,16 @@ NO_DESCRIPTION = "archsim describes no such system ({})"
 
 @dataclass(frozen=True)
 class Machine:
-    """A system preset by the name that a reference file gives it; `refused` says why its rows cannot be compared."""
+    """A system preset by the name that a reference file gives it; `refused` says why its rows cannot be compared.
+
+    rack: one fabric joins the chips of many nodes, whatever the row says of nodes.
+    """
 
     pattern: str
     system: str = ""
     label: str = ""
     refused: str = ""
+    rack: bool = False
 
 
 VIDUR = "Vidur's times hold host gaps: neighbouring sizes differ by up to four times on one machine"
@@ -36,14 +40,14 @@ MACHINES = (
     Machine(r"^AWS p5", "p5-x16", "H100 (AWS p5)"),
     Machine(r"^H800", "h800-x32", "H800"),
     Machine(r"^4xA100-80GB", "a100-mesh-x4", "4 A100 in a mesh"),
-    Machine(r"\bGB200\b", "gb200-nvl72", "GB200"),
+    Machine(r"\bGB200\b", "gb200-nvl72", "GB200", rack=True),
     Machine(r"\bH200\b", "hgx-h200", "H200"),
     Machine(r"\bH20\b", "hgx-h20", "H20"),
     Machine(r"\bA800\b", "hgx-a800", "A800"),
     Machine(r"\bMI300X\b", "mi300x-x8", "MI300X"),
     Machine(r"\bMI210\b", "mi210-x4", "MI210"),
     Machine(r"\bGaudi ?3\b", "gaudi3-x8", "Gaudi 3"),
-    Machine(r"CloudMatrix384|\b910C\b", "cloudmatrix384", "Ascend 910C"),
+    Machine(r"CloudMatrix384|\b910C\b", "cloudmatrix384", "Ascend 910C", rack=True),
     Machine(r"\b910B", "atlas-910b-x8", "Ascend 910B"),
     Machine(r"\bS5000\b", "mtt-s5000-x8", "MTT S5000"),
     Machine(r"\bS4000\b", "mtt-s4000-x8", "MTT S4000"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from archsim.errors import InputError
-from archsim.network import KINDS, Collective, Group, run_collective
+from archsim.network import KINDS, Collective, Fabric, Group, run_collective
 from archsim.network.request import Algorithm
 from archsim.validation.collective.machines import fabric, machine_of
 from archsim.validation.report import Row
@@ -59,12 +59,13 @@ def _row(record: Record, system: str, gpus: str, size: str, time: str, backend: 
     if "eager" in library:
         return EAGER
     chips, per_node = record.integer(gpus), _chips_per_node(record, gpus)
-    request = _request(record, chips, record.integer(size), library)
-    if isinstance(request, str):
-        return request
     expected = record.number(time, least=1e-3)
     try:
-        got = min(run_collective(fabric(machine.system, chips, per_node), each).time_ps for each in request) * 1e-6
+        network = fabric(machine.system, chips, chips if machine.rack and per_node > 1 else per_node)
+        request = _request(record, network, record.integer(size), library)
+        if isinstance(request, str):
+            return request
+        got = min(run_collective(network, each).time_ps for each in request) * 1e-6
     except InputError as error:
         raise InputError(f"{record.place}: {error}") from error
     what = f"{machine.label} {request[0].kind}{_kernel(library)}"
@@ -73,7 +74,7 @@ def _row(record: Record, system: str, gpus: str, size: str, time: str, backend: 
     return Row(f"{what}, {chips} chips, {request[0].nbytes} B", expected, got, what)
 
 
-def _request(record: Record, chips: int, nbytes: int, library: str) -> list[Collective] | str:
+def _request(record: Record, network: Fabric, nbytes: int, library: str) -> list[Collective] | str:
     """What was run; of several, the fastest counts."""
     word = re.sub(r"\(.*\)", "", record.text("collective")).strip()
     kind = next((each for each in KINDS if each == NAMES.get(word, word)), None)
@@ -81,10 +82,11 @@ def _request(record: Record, chips: int, nbytes: int, library: str) -> list[Coll
         return f"no such collective here: {word[:40]}"
     if kind == "dispatch" and record.text("dtype") == "fp8":
         nbytes = round(nbytes * FP8_SCALES)
-    group = Group(chips)
+    group, chips = Group(network.chips), network.chips
     if kind == "all_reduce" and "vLLM" in library and nbytes <= OWN_KERNEL_BYTES.get(chips, 0):
         stages: Algorithm = "one_shot" if nbytes <= ONE_STAGE_BYTES[chips] else "two_shot"
-        return [Collective(kind, nbytes, group, stages, transport="pull")]
+        known = network.dims[0].link.transports
+        return [Collective(kind, nbytes, group, stages, transport="pull" if "pull" in known else None)]
     found = [Collective(kind, nbytes, group)]
     if kind == "all_reduce" and re.search("trt", library, re.IGNORECASE):  # one-shot, or falls back on NCCL
         found.append(Collective(kind, nbytes, group, "one_shot"))
