@@ -15,7 +15,9 @@ u        how busy the busiest compute unit is                                 1
 ======== ==================================================================== ======
 
 Energies on the dies scale with (V / V_nominal)^2, leakage with its cube; those of memory and links do not. A wire's
-length is the mean distance between two points of the compute die, 2/3 of its edge; spare cores take nothing.
+length is the mean distance between two points of the compute die, 2/3 of its edge; spare cores take nothing. What a
+die is stated to measure beyond its described blocks (the fabric of an I/O die, engines for media) counts as logic.
+I/O dies stay at the nominal voltage of their node, whatever the clock of the cores.
 
 Assumptions: every bit pattern is random. The energies of memory are those of its standard (configs/memory). Valid at
 85 C.
@@ -28,11 +30,11 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 from math import log2, sqrt
 
-from archsim.hardware import Dtype, SystolicArray, TechnologySpec
+from archsim.hardware import ChipSpec, Dtype, SystolicArray, TechnologySpec
 from archsim.physical.area import ChipArea, chip_area
 from archsim.physical.die_links import die_link_pj_per_bit
 from archsim.physical.silicon import Silicon
-from archsim.physical.voltage import dynamic_scale, leakage_scale
+from archsim.physical.voltage import dynamic_scale, leakage_scale, nominal_clock
 
 __all__ = ["ELEMENT_BYTES", "Energy", "Events", "UnitEnergy", "energy_of", "operand_bytes", "tile_edge", "unit_energy"]
 
@@ -112,7 +114,7 @@ def energy_of(events: Events, dtype: str, unit: UnitEnergy) -> Energy:
 
     >>> one = UnitEnergy({"bf16": 0.5}, 3, 0.1, 1, 10, 2, 30, 33, 900, 40, 6, 90, 100, 0.5)
     >>> energy_of(Events(macs=10, network_bytes=2, read_bytes=4, activates=1), "bf16", one)
-    Energy(matrix=5.0, vector=0.0, sram=0.0, noc=20, memory=1020.0, link=0.0)
+    Energy(matrix=5.0, vector=0.0, sram=0.0, noc=20.0, memory=1020.0, link=0.0)
     """
     return Energy(
         matrix=events.macs * unit.mac_pj[dtype] + events.register_bytes * unit.register_pj_per_byte,
@@ -136,13 +138,14 @@ def unit_energy(made: Silicon, clock_hz: float, area: ChipArea | None = None) ->
     dram, timings = standard.energy, standard.timings
     refresh_w = dram.refresh_pj * 1e-12 / timings.trefi if timings.trefi else 0.0
     leakage = clock = 0.0
-    for die, table in zip(area.dies, (node, made.io_node), strict=False):
-        logic, sram = _active(made, die.logic_mm2, area), die.sram_mm2
-        if die is not area.compute:
-            logic = die.logic_mm2
-        leak = logic * table.logic_leakage_w_per_mm2 + sram * table.sram_leakage_w_per_mm2
-        leakage += die.count * leak * leakage_scale(table, clock_hz)
-        clock += die.count * logic * table.clock_pj_per_mm2 * 1e-12 * clock_hz * dynamic_scale(table, clock_hz)
+    for die, table, stated in zip(area.dies, (node, made.io_node), stated_mm2(chip), strict=False):
+        is_compute = die is area.compute
+        at_hz = clock_hz if is_compute else nominal_clock(table)
+        logic = _active(made, die.logic_mm2, area) if is_compute else die.logic_mm2
+        logic += max((stated or 0.0) - die.mm2, 0.0)
+        leak = logic * table.logic_leakage_w_per_mm2 + die.sram_mm2 * table.sram_leakage_w_per_mm2
+        leakage += die.count * leak * leakage_scale(table, at_hz)
+        clock += die.count * logic * table.clock_pj_per_mm2 * 1e-12 * at_hz * dynamic_scale(table, at_hz)
     return UnitEnergy(
         mac_pj={dtype: pj * volt2 for dtype, pj in node.mac_pj.items()},
         lane_pj=node.lane_pj * volt2,
@@ -160,6 +163,13 @@ def unit_energy(made: Silicon, clock_hz: float, area: ChipArea | None = None) ->
         clock_idle_share=node.clock_idle_share,
         die_pj_per_byte=8 * die_link_pj_per_bit(made),
     )
+
+
+def stated_mm2(chip: ChipSpec) -> tuple[float | None, float | None]:
+    """Area in mm2 that the chip states for one compute die and one I/O die."""
+    physical = chip.physical
+    areas = physical.die_area, physical.io_dies.die_area if physical.io_dies else None
+    return areas[0], areas[1]
 
 
 def operand_bytes(made: Silicon, dtype: Dtype) -> tuple[float, float]:

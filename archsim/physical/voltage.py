@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from numpy import interp
+
 from archsim.hardware import TechnologySpec
 
-__all__ = ["dynamic_scale", "leakage_scale", "voltage"]
+__all__ = ["dynamic_scale", "leakage_scale", "nominal_clock", "voltage"]
 
 LEAKAGE_EXPONENT = 3.0
 """Leakage power over voltage near nominal: current grows about with its square (drain-induced barrier lowering)."""
@@ -26,6 +28,17 @@ def voltage(node: TechnologySpec, clock_hz: float) -> float:
     above = next((i for i, point in enumerate(points) if point.clock >= clock_hz), len(points) - 1)
     low, high = points[above - 1], points[above]
     return low.volt + (high.volt - low.volt) * (clock_hz - low.clock) / (high.clock - low.clock)
+
+
+def nominal_clock(node: TechnologySpec) -> float:
+    """The clock in Hz that the nominal voltage of a node allows.
+
+    >>> from archsim.hardware import load_technology
+    >>> n7 = load_technology("n7")
+    >>> round(voltage(n7, nominal_clock(n7)), 6) == n7.nominal_volt
+    True
+    """
+    return float(interp(node.nominal_volt, [point.volt for point in node.curve], [point.clock for point in node.curve]))
 
 
 def dynamic_scale(node: TechnologySpec, clock_hz: float) -> float:

@@ -71,7 +71,7 @@ def digest(**overrides: str) -> str:
 
 def test_the_digest_of_a_chip_is_of_what_times_depend_on() -> None:
     base = digest()
-    same = {digest(memory__capacity="100 GB"), digest(scale_up__bandwidth="1 TB/s"), digest(physical__dies="2")}
+    same = {digest(memory__capacity="100 GB"), digest(scale_up__bandwidth="1 TB/s"), digest(physical__process="N3E")}
     assert same == {base}
     others = {
         digest(clock="1.4 GHz", peak="{}"), digest(core__vector__lanes="512"), digest(launch__latency="1 us"),

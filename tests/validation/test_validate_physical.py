@@ -18,12 +18,12 @@ PROMISED = {
     )},
     "a100 die": 10.0, "mi210 die": 10.0,
     **dict.fromkeys(("h100 die", "tpu-v4 die", "ascend-910b die", "mi300x compute die"), 15.0),
-    **{f"{chip} dense product": 15.0 for chip in ("a100", "h100", "tpu-v4", "mi300x")},
+    **{f"{chip} dense product": 15.0 for chip in ("a100", "h100", "tpu-v4", "mi300x", "b200")},
     **{f"{chip} {item}": 25.0 for chip in ("h100", "b200", "mi300x") for item in (
         "silicon", "memory", "package", "yield loss and test", "total",
     )},
     **{f"{chip} tpp": 0.1 for chip in ("h100", "h800", "a100", "a800", "h20", "rtx-4090")},
-    "h100 bf16": 12.5, "a100 fp16": 12.5,  # sustained clocks: 1.4 to 1.75 GHz around 1.6
+    **dict.fromkeys(("h100 bf16", "a100 fp16", "b200 bf16", "mi300x bf16"), 12.5),  # as 1.4 to 1.75 around 1.6
 }  # fmt: skip
 
 #: what the model does not reach, and why (docs/physical.md says more)
