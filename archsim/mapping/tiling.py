@@ -30,7 +30,7 @@ from archsim.errors import InputError
 from archsim.mapping.target import Target
 from archsim.models.vector import COSTS
 
-__all__ = ["MatmulShape", "Tiling", "chunk_bytes", "chunk_vector_cycles", "score_tilings"]
+__all__ = ["INDIFFERENT", "MatmulShape", "Tiling", "chunk_bytes", "chunk_vector_cycles", "score_tilings"]
 
 Ints = NDArray[np.int64]
 
@@ -41,6 +41,8 @@ SPLITS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 FINE_STEP, FINE_STEPS = 2, 8
 #: among candidates within this share of the best time the one with the fewest chunks wins (fewer, larger transfers)
 INDIFFERENT = 0.01
+#: where nothing but the matrix unit takes more than this share of its time, it is all that is waited for
+STEADY = 0.8
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,12 @@ class Tiling:
     estimate_s: float
     bound: str
     parts: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def steady(self) -> bool:
+        """Whether the matrix unit is what is waited for, by a wide margin: then chunks and waves are equal."""
+        others = [time for name, time in self.parts if name != "matrix"]
+        return bool(others) and max(others) <= STEADY * dict(self.parts)["matrix"]
 
     def __str__(self) -> str:
         split = f", split-K {self.split_k}" if self.split_k > 1 else ""

@@ -36,9 +36,8 @@ Ints = NDArray[np.int64]
 HEAD, TAIL, WINDOW = 4, 2, 8
 #: where memory takes more than this share of the time, a window of chunks lasts for so many refreshes
 MEMORY_SHARE, REFRESHES = 0.5, 16
-#: where nothing but the matrix unit takes more than this share of its time, chunks and waves count as equal; else a
-#: chunk stands for few others, and a window of waves has so many at least
-STEADY, WEIGHT, WAVES = 0.8, 3, 12
+#: where more than the matrix unit is waited for: the largest weight of a chunk, and the fewest waves in a window
+WEIGHT, WAVES = 3, 12
 #: programs of fewer steps are walked chunk by chunk; more than this is simulated of an unsteady one, if it is there
 WHOLE_STEPS, KEPT_STEPS = 10_000, 140_000
 
@@ -87,12 +86,6 @@ def _sampled(count: int, head: int, window: int, tail: int, saving: float = 0.75
     return Sample(np.r_[0 : head + window, count - tail : count], weights)
 
 
-def _steady(tiling: Tiling) -> bool:
-    """Whether the matrix unit is what is waited for, by a wide margin."""
-    others = [time for name, time in tiling.parts if name != "matrix"]
-    return bool(others) and max(others) <= STEADY * dict(tiling.parts)["matrix"]
-
-
 def chunk_count(shape: MatmulShape, tiling: Tiling) -> int:
     """Chunks of the reduction that one part of a tile walks over."""
     return -(-(-(-shape.k // tiling.tk)) // tiling.split_k)
@@ -118,7 +111,7 @@ def sample_chunks(target: Target, shape: MatmulShape, tiling: Tiling, *, exact: 
     if exact or empty > TAIL or 3 * tiles * tiling.split_k * count < WHOLE_STEPS:
         return _whole(count)
     head = max(HEAD, 2 * slots)
-    weight = min(_largest_weight(target, shape, tiling), count if _steady(tiling) else WEIGHT)
+    weight = min(_largest_weight(target, shape, tiling), count if tiling.steady else WEIGHT)
     window = max(WINDOW, (count - head - TAIL) / weight, _refreshed(target, shape, tiling, tiles * count))
     if window > count / 2:
         return _whole(count)
@@ -137,7 +130,7 @@ def sample_waves(
     period = -(-tiling.group_m * -(-shape.n // tiling.tn) // target.cores)
     b_bytes = shape.k * (shape.n * shape.b_bytes + tiling.group_m * tiling.tm * shape.a_bytes)
     first = period if b_bytes <= target.cache_bytes else 1  # its B stays in the cache for the periods that follow
-    if _steady(tiling):
+    if tiling.steady:
         return _sampled(waves, first, max(2, period), 0)
     window = max(WAVES, 2 * period, KEPT_STEPS // (3 * chunks * target.cores))
     return _sampled(waves, max(first, window // 2), window, 0)
