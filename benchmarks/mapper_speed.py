@@ -1,4 +1,4 @@
-"""How fast are products mapped and simulated? One on a GPU, one on an array, a decode layer, folds, and the growth with M.
+"""How fast are products mapped and simulated? On a GPU, on arrays, fold by fold, and how does it grow with M?
 
     python benchmarks/mapper_speed.py [--json]
 
@@ -112,7 +112,8 @@ def main() -> None:
         ("4096 x 12288 x 12288 on an A100, cold", cold_ms(gpu, large), 50, "LLMCompass 80 s, ZigZag 3-5 s"),
         ("the same, cached", cpu_ms(partial(product_s, gpu, large)), 1, ""),
         ("2048^3 on one 128 x 128 core, cold", cold_ms(one, gemm(2048, 2048, 2048)), 20, "ONNXim 24.8 s"),
-        ("Llama-3-8B decode layer on four such cores", cpu_ms(lambda: simulate(four, layer)), 100, "ONNXim above 445 s"),
+        ("Llama-3-8B decode layer on four such cores", cpu_ms(lambda: simulate(four, layer)), 100,
+         "ONNXim above 445 s"),
         ("folds of 512^3 on 32 x 32", cpu_ms(lambda: run_product(arrays[32], 512, 512, 512)), 10, "SCALE-Sim 34.7 s"),
         ("folds of 2048 x 14336 x 4096 on 128 x 128", cpu_ms(lambda: run_product(arrays[128], 2048, 14336, 4096)), 100,
          "SCALE-Sim: hundreds of seconds"),

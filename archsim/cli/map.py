@@ -25,7 +25,9 @@ def map_product(
     """Show how a product is cut on CHIP: the tiling, the times it was chosen by, and the runners-up.
 
     `score` is the closed form, the slowest of the resources (all of them with --json) plus what cannot overlap;
-    `simulated` is what the engine says of the best few, everything cold. The fastest is taken.
+    `simulated` is what the engine says, everything cold. Of those that the search itself simulated, marked *, the
+    fastest is taken; where it simulated none, the score decides: one of the best waits for its matrix unit alone, or
+    two of them would take too long.
 
     \b
     Examples:
@@ -52,20 +54,21 @@ def map_product(
     shape = MatmulShape((m,), n, k, dtype, width, width, max(width, 2.0))
     target.compute_dtype(dtype)
     if mapping is None:
-        found = candidates(target, shape, keep=top)
+        ranked = candidates(target, shape, keep=top)
     else:
-        tiling = pinned(target, shape, read_pin(mapping), f"gemm {m} x {n} x {k}")
-        found = [(tiling, simulated_s(target, shape, tiling))]
+        ranked = [(pinned(target, shape, read_pin(mapping), f"gemm {m} x {n} x {k}"), None)]
+    probed = [seconds is not None for _, seconds in ranked]
+    found = [(tiling, simulated_s(target, shape, tiling)) for tiling, _ in ranked]
     chosen = found[0][0]
     if figure is not None:
         _draw(figure, chip, target.cores, shape, chosen)
     rows = [
         {
             "tm": t.tm, "tn": t.tn, "tk": t.tk, "slots": t.slots, "split_k": t.split_k, "pair": t.pair,
-            "group_m": t.group_m, "bound": t.bound, "score_us": t.estimate_s * 1e6 or None,
-            "simulated_us": None if s is None else s * 1e6, "parts_us": {name: x * 1e6 for name, x in t.parts},
+            "group_m": t.group_m, "bound": t.bound, "score_us": t.estimate_s * 1e6,
+            "simulated_us": s * 1e6, "probed": tried, "parts_us": {name: x * 1e6 for name, x in t.parts},
         }
-        for t, s in found
+        for (t, s), tried in zip(found, probed, strict=True)
     ]  # fmt: skip
     if as_json:
         emit_json({"chip": chip, "m": m, "n": n, "k": k, "dtype": dtype, "pinned": mapping is not None,
@@ -82,7 +85,7 @@ def map_product(
         second = sorted(t.parts, key=lambda part: -part[1])[1:2]
         table.add_row(
             f"{t.tm} x {t.tn} x {t.tk}", str(t.split_k), str(t.pair),
-            *("" if x is None else f"{x:.1f} us" for x in (row["score_us"], row["simulated_us"])),
+            f"{row['score_us']:.1f} us", f"{row['simulated_us']:.1f} us{' *' if row['probed'] else ''}",
             t.bound, ", ".join(f"{name} {seconds * 1e6:.1f}" for name, seconds in second),
         )  # fmt: skip
     out.print(table)

@@ -65,6 +65,7 @@ __all__ = ["run"]
 @click.option("--exact", is_flag=True, help="Simulate every repeated layer and wave of tiles, also once they settle.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the routing of tokens to experts.")
 @click.option("--power-cap", type=float, metavar="WATTS", help="Of one chip: lowers its clock.  [default: its TDP]")
+@click.option("--mapping", type=click.Path(path_type=Path), help="YAML of pinned tilings: operator names, tm, tn, tk.")
 @output_file("--out", "Store the result (HDF5); `archsim report` shows it again.")
 @output_file("--timeline", "Write a timeline for ui.perfetto.dev (.json or .json.gz).")
 @output_file("--html", "Write a page of its own.")
@@ -92,6 +93,7 @@ def run(
     exact: bool,
     seed: int,
     power_cap: float | None,
+    mapping: Path | None,
     out: Path | None,
     timeline: Path | None,
     html: Path | None,
@@ -139,6 +141,7 @@ def run(
             timeline=timeline is not None,
             seed=seed,
             power_cap=power_cap,
+            mapping=mapping,
             command=shlex.join(["archsim", *sys.argv[1:]]),
             progress=lambda done, total, block: update(done, total),
         )

@@ -7,6 +7,7 @@ from archsim.mapping.footprint import Footprint, footprint, require_fit
 from archsim.mapping.fuse import Kernel, KernelBlock, fuse
 from archsim.mapping.layout import Layout, lay_out
 from archsim.mapping.lowering import Lowered, lower
+from archsim.mapping.pin import Pins, pin_kernels, read_pins
 from archsim.mapping.plan import Plan, candidate_plans, make_plan
 from archsim.mapping.roofline import Bounds, Rates, bound_kernels
 from archsim.mapping.search import candidates, choose_tiling
@@ -24,6 +25,7 @@ __all__ = [
     "Layout",
     "Lowered",
     "MatmulShape",
+    "Pins",
     "Plan",
     "Rates",
     "Target",
@@ -38,6 +40,8 @@ __all__ = [
     "lower",
     "make_plan",
     "make_target",
+    "pin_kernels",
+    "read_pins",
     "require_fit",
     "score_tilings",
     "shard",

@@ -43,12 +43,16 @@ ALONE = {"embedding", "moe_dispatch", "moe_combine", "sample", "amax", "quantise
 
 @dataclass(frozen=True)
 class Kernel:
-    """Tasks that run as one launch. kind: "product", "grouped", "attention", "vector" or "collective"."""
+    """Tasks that run as one launch. kind: "product", "grouped", "attention", "vector" or "collective".
+
+    pin: the sizes of its tiling where the user states them, by name.
+    """
 
     kind: str
     tasks: tuple[Task, ...]
     inputs: tuple[Operand, ...]
     outputs: tuple[Operand, ...]
+    pin: tuple[tuple[str, int], ...] = ()
 
     @property
     def name(self) -> str:

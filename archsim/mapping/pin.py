@@ -1,35 +1,78 @@
-"""A tiling that the user states instead of letting the search choose, and whether the chip can hold it."""
+"""Tilings that the user states instead of letting the search choose, and whether the chip can hold them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from archsim.errors import InputError, did_you_mean
-from archsim.hardware.document import read_document
+from archsim.hardware.document import Document, read_document
+from archsim.mapping.fuse import Kernel, KernelBlock
 from archsim.mapping.target import Target
-from archsim.mapping.tiling import MAX_SLOTS, MatmulShape, Tiling, chunk_bytes
+from archsim.mapping.tiling import MAX_SLOTS, MatmulShape, Tiling, chunk_bytes, score_tiling
 
-__all__ = ["pinned", "read_pin"]
+__all__ = ["Pins", "pin_kernels", "pinned", "read_pin", "read_pins"]
 
 KEYS = ("tm", "tn", "tk", "slots", "split_k", "group_m", "pair")
+
+Pins = Mapping[str, Mapping[str, int]]
+"""Operators by name, and for each the sizes of its tiling."""
 
 
 def read_pin(path: Path) -> dict[str, int]:
     """The YAML file of a pinned tiling: ``tm``, ``tn``, ``tk``, and any of slots, split_k, group_m and pair."""
     document = read_document(path, str(path))
-    for key, value in document.data.items():
-        place = document.marks.get((key,), str(path))
+    return _tiling(document, (), document.data)
+
+
+def read_pins(path: Path) -> dict[str, dict[str, int]]:
+    """The YAML file of a step's pinned tilings: operator names, and under each what :func:`read_pin` reads."""
+    document = read_document(path, str(path))
+    for name, value in document.data.items():
+        if not isinstance(value, dict):
+            raise InputError(f"{document.mark((name,))}: {name}: expected an operator with its tm, tn and tk below it")
+    return {name: _tiling(document, (name,), value) for name, value in document.data.items()}
+
+
+def _tiling(document: Document, path: tuple[str, ...], data: Mapping[str, Any]) -> dict[str, int]:
+    for key, value in data.items():
+        place = document.mark((*path, key))
         if key not in KEYS:
             raise InputError(f"{place}: {key}: unknown key{did_you_mean(key, KEYS)}; legal are {', '.join(KEYS)}")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{place}: {key} is {value}, but must be a whole number, at least 1")
     for key in KEYS[:3]:
-        if key not in document.data:
-            raise InputError(f"{path}: {key} is missing; a pinned tiling states {', '.join(KEYS[:3])}")
-    return dict(document.data)
+        if key not in data:
+            where = f"{document.mark(path)}: {'.'.join((*path, key))}"
+            raise InputError(f"{where} is missing; a pinned tiling states {', '.join(KEYS[:3])}")
+    return dict(data)
 
 
-def pinned(target: Target, shape: MatmulShape, pin: dict[str, int], operator: str) -> Tiling:
+def pin_kernels(blocks: Sequence[KernelBlock], pins: Pins) -> tuple[KernelBlock, ...]:
+    """The kernels with their pinned tilings; a kernel goes by its name or by that of any operator merged into it."""
+    found: set[str] = set()
+
+    def pin(kernel: Kernel) -> Kernel:
+        names = [] if kernel.kind not in ("product", "grouped") else [kernel.name, *(t.name for t in kernel.tasks)]
+        mine = [name for name in names if name in pins]
+        found.update(mine)
+        return replace(kernel, pin=tuple(pins[mine[0]].items())) if mine else kernel
+
+    if not pins:
+        return tuple(blocks)
+    result = tuple(replace(block, kernels=tuple(pin(kernel) for kernel in block.kernels)) for block in blocks)
+    products = [k.name for block in blocks for k in block.kernels if k.kind in ("product", "grouped")]
+    for name in pins:
+        if name not in found:
+            known = ", ".join(dict.fromkeys(products))
+            guess = did_you_mean(name, products)
+            raise InputError(f"--mapping: no product is called '{name}'{guess}; there are {known}")
+    return result
+
+
+def pinned(target: Target, shape: MatmulShape, pin: Mapping[str, int], operator: str) -> Tiling:
     """The tiling ``pin`` of ``shape``; InputError names the operator, the buffer and the bytes where it is illegal."""
     tm, tn, tk = pin["tm"], pin["tn"], pin["tk"]
     split, pair = pin.get("split_k", 1), pin.get("pair", 1)
@@ -48,12 +91,13 @@ def pinned(target: Target, shape: MatmulShape, pin: dict[str, int], operator: st
             f"{where} needs {held:,} B of accumulator, but a core of {target.name} has {target.accumulator_bytes:,} B"
         )
     chunk = int(chunk_bytes(tm, tn, tk, pair, shape))
-    slots = pin.get("slots", min(target.scratchpad_bytes // chunk, MAX_SLOTS))
-    if max(slots, 2) * chunk > target.scratchpad_bytes:
+    slots = max(pin.get("slots", min(target.scratchpad_bytes // chunk, MAX_SLOTS)), 2)
+    if slots * chunk > target.scratchpad_bytes:
         raise InputError(
-            f"{where} needs {max(slots, 2)} x {chunk:,} B of scratchpad, but a core of {target.name} has "
+            f"{where} needs {slots} x {chunk:,} B of scratchpad, but a core of {target.name} has "
             f"{target.scratchpad_bytes:,} B"
         )
+    tiling = score_tiling(target, shape, Tiling(tm, tn, tk, slots, split, 1, pair, 0.0, ""))
     rows = max(-(-m // (tm * pair)) * pair for m in shape.m)
-    group_m = min(pin.get("group_m", rows), rows)
-    return Tiling(tm, tn, tk, max(slots, 2), split, -(-group_m // pair) * pair, pair, 0.0, "pinned")
+    group_m = min(pin.get("group_m", tiling.group_m), rows)
+    return replace(tiling, group_m=-(-group_m // pair) * pair)

@@ -30,7 +30,15 @@ from archsim.errors import InputError
 from archsim.mapping.target import Target
 from archsim.models.vector import COSTS
 
-__all__ = ["INDIFFERENT", "MatmulShape", "Tiling", "chunk_bytes", "chunk_vector_cycles", "score_tilings"]
+__all__ = [
+    "INDIFFERENT",
+    "MatmulShape",
+    "Tiling",
+    "chunk_bytes",
+    "chunk_vector_cycles",
+    "score_tiling",
+    "score_tilings",
+]
 
 Ints = NDArray[np.int64]
 
@@ -197,7 +205,16 @@ def _rows_of_tiles(shape: MatmulShape, cuts: _Cuts) -> tuple[Ints, Ints]:
 
 def score_tilings(target: Target, shape: MatmulShape, keep: int = 8) -> list[Tiling]:
     """The ``keep`` best tilings, best first, the best ``tk`` of each shape of tile, split and pairing only."""
-    cuts = _candidates(target, shape)
+    return _scored(target, shape, _candidates(target, shape), keep)
+
+
+def score_tiling(target: Target, shape: MatmulShape, tiling: Tiling) -> Tiling:
+    """One tiling with its score and the raster order that suits it."""
+    sizes = (tiling.tm, tiling.tn, tiling.tk, tiling.split_k, tiling.pair, tiling.slots)
+    return _scored(target, shape, _Cuts(*(np.array([size]) for size in sizes)), keep=1)[0]
+
+
+def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[Tiling]:
     tm, tn, tk, split, pair, slots = (getattr(cuts, field) for field in cuts.__dataclass_fields__)
     cores, m_max = target.cores, max(shape.m)
     k_part = _ceil_div(_ceil_div(shape.k, tk), split) * tk

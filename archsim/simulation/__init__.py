@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from archsim.engine import Session
 from archsim.hardware import ChipSpec, SystemSpec
+from archsim.mapping import Pins, read_pins
 from archsim.results import Result, run_meta
 from archsim.simulation import outcome
 from archsim.simulation.blocks import BlockRun, run_block
@@ -42,6 +44,7 @@ def simulate(
     overlap: str = "auto",
     redundant: int = 0,
     node_limit: int | None = None,
+    mapping: str | Path | Pins | None = None,
     command: str = "",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Result:
@@ -72,6 +75,7 @@ def simulate(
         redundant: copies of experts beyond the first, which relieve the busiest chips (DeepSeek-V3 serves with 32).
         node_limit: nodes that the experts of one token may lie on, 0 for any; by default as the model was trained.
         power_cap: watts of one chip that a dense product must stay within; by default its TDP.
+        mapping: pinned tilings of products: a YAML file of operator names with tm, tn, tk, ... below each, or a dict.
         progress: called with (layers done, layers in all, block name).
 
     Returns the Result of the step on one chip; chips do the same work. Raises InputError for anything that
@@ -86,6 +90,7 @@ def simulate(
         phase, seq=seq, ctx=ctx, batch=batch, tp=tp, ep=ep, fidelity=fidelity, engine=engine, exact=exact, quant=quant,
         routing=routing, mtp=mtp, seed=seed, power_cap=power_cap, overlap=overlap, redundant=redundant,
         node_limit=node_limit,
+        pins=read_pins(Path(mapping)) if isinstance(mapping, str | Path) else mapping or {},
     )  # fmt: skip
     job = prepare(chip, workload, options, system, set)
     meta = _meta(job, command)
@@ -139,5 +144,6 @@ def _meta(job: Job, command: str) -> dict[str, object]:
         "routing": options.routing,
         "seed": options.seed,
         "power_cap_w": options.power_cap,
+        "mapping": {name: dict(pin) for name, pin in options.pins.items()},
         "notes": job.notes(),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from archsim.errors import InputError
@@ -14,6 +14,7 @@ from archsim.mapping import (
     Footprint,
     KernelBlock,
     Layout,
+    Pins,
     Plan,
     Target,
     bound_kernels,
@@ -23,6 +24,7 @@ from archsim.mapping import (
     lay_out,
     make_plan,
     make_target,
+    pin_kernels,
     require_fit,
     shard,
 )
@@ -67,6 +69,7 @@ class Options:
     overlap: str = "auto"
     redundant: int = 0
     node_limit: int | None = None
+    pins: Pins = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value, legal in (
@@ -106,8 +109,8 @@ class Job:
 
     @cached_property
     def blocks(self) -> tuple[KernelBlock, ...]:
-        times = self.micro_batches
-        return tuple(replace(b, repeat=times * b.repeat, micro_batches=times) for b in fuse(self.tasks))
+        times, blocks = self.micro_batches, pin_kernels(fuse(self.tasks), self.options.pins)
+        return tuple(replace(b, repeat=times * b.repeat, micro_batches=times) for b in blocks)
 
     @cached_property
     def layout(self) -> Layout:

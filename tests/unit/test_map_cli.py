@@ -17,11 +17,17 @@ def archsim(*args: object) -> Result:
 
 def test_the_fastest_candidate_is_taken_and_the_others_are_shown() -> None:
     found = json.loads(archsim("map", "h100", "--gemm", "256,2560,8192", "--json").stdout)
-    timed = [row["simulated_us"] for row in (found["chosen"], *found["runners_up"]) if row["simulated_us"]]
+    timed = [row["simulated_us"] for row in (found["chosen"], *found["runners_up"]) if row["probed"]]
     assert len(timed) > 1
     assert timed == sorted(timed)
     assert found["chosen"]["parts_us"]["matrix"] > 0
     assert "waves of 132 cores" in archsim("map", "h100", "--gemm", "256,2560,8192").stdout
+
+
+def test_a_product_too_large_to_probe_is_shown_with_its_simulated_time() -> None:
+    found = json.loads(archsim("map", "a100", "--gemm", "4096,12288,12288", "--top", "1", "--json").stdout)
+    assert not found["chosen"]["probed"]
+    assert found["chosen"]["simulated_us"] == pytest.approx(4160, rel=0.01)
 
 
 def test_the_picture_is_written(tmp_path: Path) -> None:
@@ -70,3 +76,35 @@ def test_a_type_that_the_unit_lacks_and_cannot_widen_is_named() -> None:
     outcome = archsim("map", "h100", "--gemm", "64,64,64", "--dtype", "bf17")
     assert outcome.exit_code == 2
     assert "--dtype bf17: must be one of" in outcome.stderr
+
+
+def run_pinned(tmp_path: Path, text: str) -> Result:
+    """A decode step with these pinned tilings."""
+    pins = tmp_path / "pins.yaml"
+    pins.write_text(text)
+    step = ["run", "h800", "llama-3.1-8b", "--phase", "decode", "--batch", 4, "--ctx", 64, "--mapping", pins]
+    return archsim(*step, "--json", "--top", 100)
+
+
+def test_a_pinned_operator_takes_its_tiling_and_the_others_stay(tmp_path: Path) -> None:
+    def times(text: str) -> dict[str, int]:
+        return {row["name"]: row["time_ps"] for row in json.loads(run_pinned(tmp_path, text).stdout)["ops"]}
+
+    free, pinned = times("{}\n"), times("self_attn.k_proj: {tm: 64, tn: 32, tk: 32}\n")
+    slower = {name for name in free if pinned[name] > 1.2 * free[name]}
+    assert slower == {"self_attn.q_proj + k_proj + v_proj"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mlp.down_prj: {tm: 64, tn: 64, tk: 64}\n", "(did you mean 'mlp.down_proj'?); there are self_attn.q_proj"),
+        ("mlp.down_proj: {tm: 512, tn: 512, tk: 64}\n", "mlp.down_proj: the pinned tiling 512 x 512 x 64 needs 1,048"),
+        ("mlp.down_proj: {tm: 64, tn: 64}\n", "pins.yaml:1:1: mlp.down_proj.tk is missing"),
+        ("tm: 64\n", "tm: expected an operator with its tm, tn and tk below it"),
+    ],
+)
+def test_an_illegal_pin_of_a_step_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    outcome = run_pinned(tmp_path, text)
+    assert outcome.exit_code == 2
+    assert message in outcome.stderr

@@ -11,6 +11,7 @@ from archsim.mapping.lowering.attention_backward import lower_attention_backward
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.lowering.table import Lowered
+from archsim.mapping.pin import pinned
 from archsim.mapping.search import choose_tiling
 from archsim.mapping.target import Target
 from archsim.mapping.task import Operand, Task
@@ -46,7 +47,7 @@ def _product(kernel: Kernel, target: Target, exact: bool) -> Lowered:
         convert_a=converted(first, x, target), convert_b=converted(first, w, target),
         block_scaled=width > w.element_bytes, halo=halo,
     )  # fmt: skip
-    tiling = choose_tiling(target, shape)
+    tiling = pinned(target, shape, dict(kernel.pin), kernel.name) if kernel.pin else choose_tiling(target, shape)
     return lower_product(
         target, kernel.name, shape, tiling, ProductOperands(x.tensor, w.tensor, y.tensor, b_each), exact=exact
     )
