@@ -188,7 +188,11 @@ def _all_to_all(s: Schedule, r: Collective, algorithm: Algorithm, transports: Se
 
 
 def _broadcast(s: Schedule, r: Collective, algorithm: Algorithm, transports: Sequence[TransportName | None]) -> None:
-    spread.chain(s, r.nbytes, transports)
+    if algorithm == "two_shot":
+        size = _only(s, algorithm).size
+        spread.scatter_gather(s, r.nbytes, chunks(s, r, r.nbytes / size, transports[0]), transports[0])
+    else:
+        spread.chain(s, r.nbytes, transports)
 
 
 def _send_recv(s: Schedule, r: Collective, algorithm: Algorithm, transports: Sequence[TransportName | None]) -> None:

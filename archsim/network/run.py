@@ -134,7 +134,8 @@ def _run(request: Collective, choice: Choice, schedule: Schedule, fold: bool | N
     if fold and not alike:
         raise InputError(f"{request.kind} by {choice[0]}: the chips are not alike, so one cannot stand for all")
     folded = alike if fold is None else fold
-    steps = len(schedule.messages) * (1 if folded else fabric.chips)
+    groups = max(fabric.chips // request.group.size, 1)
+    steps = sum(1 if folded else groups if message.senders else fabric.chips for message in schedule.messages)
     if steps > MOST_STEPS:
         raise InputError(f"{request.kind} by {choice[0]}: {steps:,} messages are more than can be simulated")
     time_ps, program, run = _time(schedule, folded=folded)

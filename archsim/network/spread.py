@@ -12,10 +12,10 @@ from archsim.models.collective import nodes_of_a_token
 from archsim.network.phases import Ready
 from archsim.network.schedule import Move, Schedule
 
-#: bytes that follow each other down a chain, and most chunks of them
-LINK_CHUNK_BYTES, MOST_LINK_CHUNKS = 2**17, 1024
+#: bytes that follow each other down a chain, most chunks of them, and most messages of all chips together
+LINK_CHUNK_BYTES, MOST_LINK_CHUNKS, MOST_LINK_MESSAGES = 2**17, 1024, 2**16
 
-__all__ = ["by_node", "chain", "direct", "tree"]
+__all__ = ["by_node", "chain", "direct", "scatter_gather", "tree"]
 
 
 def direct(s: Schedule, nbytes: float, transports: Sequence[TransportName | None]) -> None:
@@ -88,9 +88,23 @@ def tree(s: Schedule, nbytes: float, ready: Ready, transport: TransportName | No
                 down[node] = [s.send([move], block, down[parent], transport, plane, ((0, at[parent]),))]
 
 
+def scatter_gather(s: Schedule, nbytes: float, ready: Ready, transport: TransportName | None) -> None:
+    """The first chip sends a block of its own to each other one, and all send theirs to all: two steps, twice the bytes.
+
+    Reference: van de Geijn, "On global combine operations", 1994.
+    """
+    size = s.parts[0].size
+    block = max(1, ceil(nbytes / size / len(ready)))
+    for plane, _ in enumerate(ready):
+        sent = [s.send([Move(0, shift)], block, (), transport, plane, ((0, 0),)) for shift in range(1, size)]
+        for shift in range(1, size):
+            s.send([Move(0, shift)], block, sent, transport, plane)
+
+
 def chain(s: Schedule, nbytes: float, transports: Sequence[TransportName | None]) -> None:
     """The first chip sends to the next, that one on, chunk after chunk; the outer parts before the inner."""
-    count = min(ceil(nbytes / LINK_CHUNK_BYTES), MOST_LINK_CHUNKS)
+    hops = sum(part.size - 1 for part in s.parts)
+    count = min(ceil(nbytes / LINK_CHUNK_BYTES), MOST_LINK_CHUNKS, max(MOST_LINK_MESSAGES // hops, 1))
     block = max(1, ceil(nbytes / count))
     for plane in range(count):
         before: list[int] = []

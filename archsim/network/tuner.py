@@ -48,7 +48,8 @@ def _algorithms(parts: Sequence[Part], request: Collective) -> list[Algorithm]:
         return [request.algorithm]
     kinds = {part.dim.kind for part in parts}
     if request.kind == "broadcast":
-        return ["chain"]
+        rings = len(parts) > 1 or kinds == {"ring"} or ("ll" in parts[0].dim.link.transports and kinds == {"switch"})
+        return ["chain"] if rings else ["chain", "two_shot"]
     if request.kind == "send_recv":
         return ["direct"]
     if request.kind in ("all_to_all", "dispatch", "combine"):
@@ -112,7 +113,7 @@ def _transports(part: Part, request: Collective, algorithm: Algorithm) -> list[T
         wanted = PAIRWISE if pair <= LL_PAIR_BYTES else PAIRWISE[1:]
     elif algorithm == "in_switch":
         wanted = ("in_switch",)
-    elif algorithm in ("one_shot", "two_shot"):
+    elif algorithm in ("one_shot", "two_shot") and request.kind == "all_reduce":
         library = LIBRARY if part.dim.kind == "mesh" else ()
         wanted = library if request.algorithm == "auto" else (*library, "direct")
     found: list[TransportName | None] = [name for name in wanted if name in known]

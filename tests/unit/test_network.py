@@ -68,6 +68,12 @@ def test_a_mesh_has_a_link_to_each_peer() -> None:
     assert time_us(make("full_mesh", 8), "all_to_all", 8_000_000) == pytest.approx(1 + 70, rel=1e-6)
 
 
+def test_a_broadcast_over_a_mesh_is_scattered_and_gathered() -> None:
+    assert time_us(make("full_mesh", 8), "broadcast", 8_000_000, "two_shot") == pytest.approx(2 * (1 + 70), rel=1e-6)
+    chain, best = (time_us(make("full_mesh", 8), "broadcast", 8_000_000, name) for name in ("chain", "auto"))
+    assert best < chain
+
+
 def test_a_torus_uses_all_its_links_at_once() -> None:
     fabric = make("torus", 64, dims=(4, 4, 4))
     got = run_collective(fabric, Collective("all_reduce", 2**28, Group(64)))
