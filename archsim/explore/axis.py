@@ -35,6 +35,10 @@ class Axis:
         """What choice `index` sets."""
         return dict(zip(self.paths, self.values[index], strict=True))
 
+    def values_of(self, path: str) -> list[Value]:
+        """The values that `path` takes; none where it is not one of the axis."""
+        return [value[self.paths.index(path)] for value in self.values] if path in self.paths else []
+
     def __str__(self) -> str:
         shown = [" / ".join(map(str, value)) for value in self.values]
         text = ", ".join(shown if len(shown) <= 8 else [*shown[:4], "...", shown[-1]])

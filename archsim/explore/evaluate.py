@@ -24,6 +24,7 @@ from archsim.hardware import (
     SystemSpec,
     load_parts,
     load_rules,
+    own_tables,
 )
 from archsim.physical import (
     Silicon,
@@ -40,6 +41,9 @@ from archsim.simulation import simulate
 from archsim.trace import Trace, load_workload
 
 __all__ = ["Evaluator", "Metrics", "split", "workload_arguments"]
+
+#: where a chip names tables that may be files
+NODES = ("physical.technology", "physical.io_dies.technology")
 
 Metrics = dict[str, float]
 
@@ -101,6 +105,7 @@ class Evaluator:
             system.model_dump(mode="json", exclude={"title", "source", "notes"}) if system else None,
             [(label, self.traces[label].content_hash, spec.model_dump()) for label, spec in self.sweep.workloads],
             self.sweep.spec.fidelity,
+            own_tables(value for axis in self.sweep.space.axes for path in NODES for value in axis.values_of(path)),
         ]
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 

@@ -27,6 +27,7 @@ from archsim.hardware.loading import (
     load_rules,
     load_system,
     load_technology,
+    own_tables,
 )
 from archsim.hardware.memory import MemorySpec, MemoryStandard, Timings
 from archsim.hardware.noc import CacheSpec, Clusters, Crossbar, DiesSpec, Graph, Mesh, NocSpec, Ring, Routed
@@ -81,4 +82,5 @@ __all__ = [
     "load_rules",
     "load_system",
     "load_technology",
+    "own_tables",
 ]

@@ -97,11 +97,15 @@ class ChipSpec(Spec):
 
     @cached_property
     def content_hash(self) -> str:
-        """Blake2b over what can change a simulated number: names, titles and sources do not."""
+        """Blake2b over what can change a simulated number: names, titles and sources do not; files of tables do."""
+        from archsim.hardware.loading import own_tables
+
         content: dict[str, Any] = self.model_dump(mode="json", exclude=_FACTS_ONLY | {"name"})
         for label in ("name", "title", "provenance"):
             del content["memory"]["standard"][label]
         del content["physical"]["process"]
+        nodes = [self.physical.technology, self.physical.io_dies.technology if self.physical.io_dies else None]
+        content["tables"] = own_tables(nodes)
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,6 +36,7 @@ __all__ = [
     "load_rules",
     "load_system",
     "load_technology",
+    "own_tables",
 ]
 
 _FOLDERS = {
@@ -118,6 +119,13 @@ def list_technologies() -> list[str]:
 def load_technology(name: str | Path) -> TechnologySpec:
     """Load the table of a process node."""
     return _validate(TechnologySpec, _resolve("technology", name))
+
+
+def own_tables(nodes: Iterable[object]) -> list[dict[str, Any]]:
+    """The content of those technologies that are files of the user's; one that ships is told by its name."""
+    own = [Path(str(name)) for name in nodes if str(name).endswith((".yaml", ".yml"))]
+    found = [load_technology(path) for path in own if path.expanduser().is_file()]  # who reads a missing one says so
+    return [node.model_dump(mode="json", exclude={"title", "provenance"}) for node in found]
 
 
 def load_parts(name: str | Path = "default") -> PartsSpec:

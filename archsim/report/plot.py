@@ -168,7 +168,7 @@ def power(result: Result, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("time of all repeats of an operator, side by side (ms)")
     ax.set_ylabel("power of one chip (W)")
     _finish(ax, result)
-    _legend(ax, operators(result))
+    _legend(ax, operators(result), loc="upper left", bbox_to_anchor=(1.0, 1.0))  # bars reach down everywhere
     return ax
 
 
@@ -200,9 +200,10 @@ def _finish(ax: Axes, result: Result) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _legend(ax: Axes, parts: Sequence[Part]) -> None:
+def _legend(ax: Axes, parts: Sequence[Part], **place: Any) -> None:
     bounds = {part.bound for part in parts}
-    _key(ax, {bound: colour for bound, colour in BOUND.items() if bound in bounds}, title="bound by", loc="lower right")
+    colours = {bound: colour for bound, colour in BOUND.items() if bound in bounds}
+    _key(ax, colours, title="bound by", **(place or {"loc": "lower right"}))
 
 
 def _key(ax: Axes, colours: dict[str, str], **options: Any) -> Legend:

@@ -12,6 +12,7 @@ import pytest
 
 from archsim import simulate
 from archsim.explore import Outcome, Store, Sweep, open_sweep, run_sweep
+from archsim.explore.evaluate import Evaluator
 from archsim.hardware import ChipSpec, load_chip
 from archsim.mapping import make_target
 from archsim.mapping.target import TIMELESS
@@ -116,3 +117,15 @@ def test_a_failure_is_not_kept() -> None:
         with pytest.raises(ValueError):
             recall("kind", "a", fails)
         assert recall("kind", "a", lambda: 1) == 1
+
+
+def test_a_technology_of_ones_own_is_known_by_its_content(tmp_path: Path) -> None:
+    table = tmp_path / "mine.yaml"
+    sweep = Sweep.of(DATA | {"axes": {"physical.technology": ["n7", str(table)], "physical.tdp": ["100 W"]}})
+    hashes, keys = [], []
+    for price in (20_000, 20_000, 25_000):
+        table.write_text(f"base: n3\nwafer_usd: {price}\n")
+        hashes.append(load_chip("custom-npu", {"physical.technology": str(table)}).content_hash)
+        keys.append(Evaluator(sweep).key(sweep.space.point(1)))
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert keys[0] == keys[1] != keys[2]
