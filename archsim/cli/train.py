@@ -55,6 +55,8 @@ def degrees(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--overlap/--no-overlap", default=True, show_default=True, help="Reduce gradients beside the passes.")
 @click.option("--efficiency", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
               help="Share of the simulated speed of the passes that the software reaches.")  # fmt: skip
+@click.option("--host-launch", type=click.FloatRange(0), default=0.0, metavar="US", show_default=True,
+              help="Microseconds that the host needs to launch an operator.")  # fmt: skip
 @click.option("--routing", metavar="KIND|FILE", help="Of tokens to experts.  [default: balanced]")
 @click.option("--chip", metavar="NAME", help="Another chip than the system's.")
 @set_option
@@ -66,7 +68,7 @@ def degrees(command: Callable[..., Any]) -> Callable[..., Any]:
 def train(
     system: str, workload: str, timeline: Path | None, plot: Path | None, as_json: bool, fidelity: str,
     overrides: dict[str, str], chip: str | None, routing: str | None, precision: str, attention: str,
-    seq: int, efficiency: float, **degrees: Any,
+    seq: int, efficiency: float, host_launch: float, **degrees: Any,
 ) -> None:  # fmt: skip
     """Simulate one training step of WORKLOAD on SYSTEM: time, tokens/s, MFU, bubbles, memory of each stage.
 
@@ -82,7 +84,7 @@ def train(
     """
     check_outputs(timeline, plot)
     from archsim.hardware import load_system
-    from archsim.training import simulate_training
+    from archsim.training import Software, simulate_training
     from archsim.training.plan import fill
 
     plan = fill(load_system(system), **degrees)
@@ -95,7 +97,7 @@ def train(
 
         step = simulate_training(
             system, workload, plan, seq=seq, precision=precision, attention=attention, routing=routing, chip=chip,
-            set=overrides, efficiency=efficiency, fidelity=fidelity,
+            set=overrides, software=Software(efficiency, host_launch * 1e-6), fidelity=fidelity,
             timeline=timeline is not None or plot is not None, progress=hear,
         )  # fmt: skip
     from archsim.training import view

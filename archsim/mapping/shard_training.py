@@ -162,7 +162,7 @@ class _TrainingSharder(Sharder):
         axis = {"matmul": "k" if op.name.endswith(".wgrad") else "m"}.get(op.kind, "rows")
         dims[axis] = self._divide(dims[axis], tp)
         ins = [tp if self._is_activation(t) else 1 for t in op.inputs]
-        out = tp if self._is_activation(op.outputs[0]) else 1
+        out = tp if any(self._is_activation(t) for t in op.outputs) else 1
         task = self._task(op, state, dims, share_in=ins, share_out=out, split_out=1)
         self.by_rows |= {t for t in op.outputs if self._is_activation(t)}
         return task

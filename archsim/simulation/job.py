@@ -213,8 +213,8 @@ def candidates(
         raise InputError(f"the trace {trace.name} holds the {trace.phase} phase, not {options.phase}")
     if options.phase == "train":
         raise InputError(
-            f"a training step cannot be simulated yet; `archsim trace show {trace.name} --phase train` gives its "
-            "operators, FLOPs and bytes"
+            f"a training step has a plan of its own over stages and replicas: archsim train SYSTEM {trace.name} "
+            "(archsim plan SYSTEM ... --phase train ranks the plans)"
         )
     options = _sized(options, trace)
     if options.mtp:

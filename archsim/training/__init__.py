@@ -6,8 +6,9 @@ graph of a micro-batch --shard, fuse, run on one chip--> times of the passes of 
 
 from __future__ import annotations
 
+from archsim.training.costs import Software
 from archsim.training.plan import RECOMPUTE, SCHEDULES, TrainPlan
 from archsim.training.result import TrainStep
 from archsim.training.step import simulate_training
 
-__all__ = ["RECOMPUTE", "SCHEDULES", "TrainPlan", "TrainStep", "simulate_training"]
+__all__ = ["RECOMPUTE", "SCHEDULES", "Software", "TrainPlan", "TrainStep", "simulate_training"]

@@ -26,6 +26,24 @@ __all__ = [
 GRADIENT_BYTES = 4
 
 
+@dataclass(frozen=True)
+class Software:
+    """What software makes of the kernels; the defaults are the kernels' own speed.
+
+    efficiency: share of the simulated speed of a pass that is reached. launch_s: what the host needs for an operator,
+    in seconds; a pass takes as long as its launches at least. Experts count one by one, as they are launched.
+    """
+
+    efficiency: float = 1.0
+    launch_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.efficiency <= 1:
+            raise InputError(f"efficiency {self.efficiency}: must be more than 0 and at most 1")
+        if not 0 <= self.launch_s < 1:
+            raise InputError(f"host launch {self.launch_s} s: must be at least 0 and less than 1 s")
+
+
 @dataclass(frozen=True, eq=False)
 class Costs:
     """By block: its passes, its tasks (forward and backward), its weights on one chip."""
@@ -60,15 +78,21 @@ def measure(
 
 
 def layer_times(
-    block: BlockPasses, plan: TrainPlan, exchanges: Exchanges, held: Parameters, efficiency: float
+    block: BlockPasses, plan: TrainPlan, exchanges: Exchanges, held: Parameters, software: Software
 ) -> LayerTimes:
-    """The times of a block in a pipeline, with what it computes again."""
-    repeated = {"none": 0, "selective": block.forward.cheap, "full": block.forward.time}[plan.recompute]
-    again = repeated if is_layer(block.name) else 0
-    whole = (block.forward.time, block.backward.time + again, block.backward.weights, block.both + again)
-    forward, backward, weights, both = (round(ps / efficiency) for ps in whole)
+    """The times of a block in a pipeline, with what it computes again, as the software lets it run."""
+    layer = is_layer(block.name)
+    again = {"none": 0, "selective": block.forward.cheap, "full": block.forward.time}[plan.recompute] if layer else 0
+    host = software.launch_s * 1e12
+    forward_host, backward_host = block.forward.launches * host, block.backward.launches * host
+    if plan.recompute == "full" and layer:
+        backward_host += forward_host
+    forward = max(block.forward.time / software.efficiency, forward_host)
+    backward = max((block.backward.time + again) / software.efficiency, backward_host)
+    weights = backward * block.backward.weights / max(block.backward.time + again, 1)
+    both = max((block.both + again) / software.efficiency, forward_host + backward_host)
     gather, reduce = exchanges.gather_ps(held), exchanges.reduce_ps(held, GRADIENT_BYTES)
-    return LayerTimes(forward, backward, weights, both, gather, reduce)
+    return LayerTimes(round(forward), round(backward), round(weights), round(both), gather, reduce)
 
 
 def stages_of(passes: tuple[BlockPasses, ...], stages: int) -> list[tuple[str, ...]]:

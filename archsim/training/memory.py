@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from archsim.mapping.fuse import COLLECTIVES
 from archsim.mapping.task import TaskBlock
 from archsim.training.passes import is_cheap
 from archsim.training.plan import TrainPlan
@@ -43,7 +44,8 @@ def saved_bytes(forward: TaskBlock, backward: TaskBlock, recompute: str) -> tupl
     is not what is cheap to compute again, nor the results of experts, whose weights multiply their input there. With
     full recomputation it is what the block reads from outside, and the rest is alive while one layer is computed again.
     """
-    made = {o.tensor: o.nbytes for task in forward.tasks for o in task.outputs if o.role == "activation"}
+    tasks = [task for task in forward.tasks if task.kind not in COLLECTIVES]  # what they gather is dropped after use
+    made = {o.tensor: o.nbytes for task in tasks for o in task.outputs if o.role == "activation"}
     read = {o.tensor for task in backward.tasks if task.attrs.get("fn") != "dot" for o in task.inputs}
     if recompute == "none":
         read = {o.tensor for task in backward.tasks for o in task.inputs}

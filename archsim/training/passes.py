@@ -34,8 +34,8 @@ class Passes:
     """One pass of a block for one micro-batch on one chip, in ps.
 
     kernels, collectives: sums of each alone. weights: of the backward pass, kernels whose results are gradients of
-    weights. cheap: of the forward pass, kernels that selective recomputation repeats. flops: of this chip. run: what
-    was simulated; None for a bound.
+    weights. cheap: of the forward pass, kernels that selective recomputation repeats. flops: of this chip. launches:
+    of operators by the host, experts one by one. run: what was simulated; None for a bound.
     """
 
     time: int
@@ -44,6 +44,7 @@ class Passes:
     weights: int
     cheap: int
     flops: int
+    launches: int
     run: BlockRun | None = None
 
 
@@ -117,8 +118,9 @@ def _sums(block: KernelBlock, times: Sequence[float], whole: int | None, run: Bl
         weights += time if _of_weights(kernel.name) else 0.0
         cheap += time if all(is_cheap(task) for task in kernel.tasks) else 0.0
     flops = sum(kernel.flops for kernel in block.kernels)
+    launches = sum(max(len(task.rows), 1) for kernel in block.kernels for task in kernel.tasks)
     time = round(max(kernels, collectives)) if whole is None else whole
-    return Passes(time, round(kernels), round(collectives), round(weights), round(cheap), flops, run)
+    return Passes(time, round(kernels), round(collectives), round(weights), round(cheap), flops, launches, run)
 
 
 def _of_weights(name: str) -> bool:

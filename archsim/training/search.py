@@ -31,7 +31,7 @@ from archsim.models.collective import Level, all_gather, all_reduce, over_nodes,
 from archsim.network import Fabric, Group
 from archsim.simulation.job import links_of
 from archsim.trace import Trace
-from archsim.training.costs import Costs, layer_times, measure, memory_of, stages_of, update_ps
+from archsim.training.costs import Costs, Software, layer_times, measure, memory_of, stages_of, update_ps
 from archsim.training.job import TrainJob, prepare_training, with_plan
 from archsim.training.memory import StageMemory
 from archsim.training.pipeline import LayerTimes
@@ -123,7 +123,7 @@ def _chips(system: str | SystemSpec) -> int:
 def _candidate(job: TrainJob, costs: Costs) -> Candidate:
     plan = job.plan
     bounds = _Bounds(plan, job)
-    times = {b.name: layer_times(b, plan, bounds, costs.held[b.name], 1.0) for b in costs.passes}
+    times = {b.name: layer_times(b, plan, bounds, costs.held[b.name], Software()) for b in costs.passes}
     stages = stages_of(costs.passes, plan.pp * plan.virtual)
     ranks = [[stages[chunk * plan.pp + rank] for chunk in range(plan.virtual)] for rank in range(plan.pp)]
     names = [[name for part in rank for name in part] for rank in ranks]

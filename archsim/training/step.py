@@ -9,6 +9,7 @@ from archsim.hardware import ChipSpec, SystemSpec
 from archsim.trace import Trace
 from archsim.training.costs import (
     Costs,
+    Software,
     hidden_bytes,
     layer_times,
     measure,
@@ -28,12 +29,14 @@ from archsim.training.schedule import make_schedule
 __all__ = ["run_training", "simulate_training"]
 
 FIDELITIES = ("roofline", "tile")
+#: software that gets out of the kernels what is in them
+KERNELS = Software()
 
 
 def simulate_training(
     system: str | SystemSpec, workload: str | Trace, plan: TrainPlan, *, seq: int = 4096, precision: str = "bf16",
     attention: str = "fused", routing: str | None = None, chip: str | ChipSpec | None = None,
-    set: Mapping[str, str] | None = None, fidelity: str = "tile", efficiency: float = 1.0, timeline: bool = False,
+    set: Mapping[str, str] | None = None, fidelity: str = "tile", software: Software = KERNELS, timeline: bool = False,
     seed: int = 0, progress: Callable[[str], None] = lambda name: None,
 ) -> TrainStep:  # fmt: skip
     """Simulate one training step.
@@ -49,7 +52,7 @@ def simulate_training(
         routing: of tokens to experts; by default "balanced", since auxiliary losses see to it in training.
         chip, set: another chip than the system's, and overrides of it.
         fidelity: "tile", or "roofline" for a lower bound of each pass.
-        efficiency: share of the simulated speed of the passes that the software reaches; 1 is the kernels' own.
+        software: what it makes of the kernels; by default passes run as the kernels do.
         timeline: keep what every rank did.
 
     Raises InputError where a degree does not divide, or memory does not suffice.
@@ -57,22 +60,20 @@ def simulate_training(
     job = prepare_training(
         system, workload, plan, seq=seq, precision=precision, attention=attention, routing=routing, chip=chip, set=set
     )  # fmt: skip
-    return run_training(job, fidelity=fidelity, efficiency=efficiency, timeline=timeline, seed=seed, progress=progress)
+    return run_training(job, fidelity=fidelity, software=software, timeline=timeline, seed=seed, progress=progress)
 
 
 def run_training(
-    job: TrainJob, *, fidelity: str = "tile", efficiency: float = 1.0, timeline: bool = False, seed: int = 0,
+    job: TrainJob, *, fidelity: str = "tile", software: Software = KERNELS, timeline: bool = False, seed: int = 0,
     progress: Callable[[str], None] = lambda name: None, fit: bool = True,
 ) -> TrainStep:  # fmt: skip
     """Simulate a prepared step; without `fit` also one whose memory does not suffice."""
     if fidelity not in FIDELITIES:
         raise InputError(f"fidelity {fidelity}: must be one of {', '.join(FIDELITIES)}")
-    if not 0 < efficiency <= 1:
-        raise InputError(f"efficiency {efficiency}: must be more than 0 and at most 1")
     plan = job.plan
     costs = measure(job, fidelity=fidelity, seed=seed, progress=progress)
     exchanges = Exchanges(plan, job.network)
-    times = {b.name: layer_times(b, plan, exchanges, costs.held[b.name], efficiency) for b in costs.passes}
+    times = {b.name: layer_times(b, plan, exchanges, costs.held[b.name], software) for b in costs.passes}
     schedule = make_schedule(plan.schedule, plan.pp, plan.micro_batches, plan.virtual)
     stages = stages_of(costs.passes, schedule.stages)
     chunks = [[stages[chunk.stage] for chunk in schedule.chunks_of(rank)] for rank in range(plan.pp)]
@@ -90,12 +91,12 @@ def run_training(
     memory = tuple(memory_of(costs, each, run.alive[rank], plan) for rank, each in enumerate(chunks))
     if fit:
         require_fit(job, memory)
-    return _result(job, costs, run, memory, update, efficiency)
+    return _result(job, costs, run, memory, update, software)
 
 
 def _result(
     job: TrainJob, costs: Costs, run: PipelineRun, memory: tuple[StageMemory, ...],
-    update: list[int], efficiency: float,
+    update: list[int], software: Software,
 ) -> TrainStep:  # fmt: skip
     plan, passes = job.plan, costs.passes
     again = 1 if plan.recompute == "full" else 0
@@ -107,17 +108,20 @@ def _result(
     exposed = max(run.time_ps - run.passes_ps - max(update), 0) / run.time_ps
     return TrainStep(
         plan, job.chip, job.system, job.trace.name, job.seq, job.precision, run.time_ps * 1e-12, flops, computed,
-        1 - busy / run.passes_ps, exposed, memory, passes, tuple(run.spans), tuple(_notes(job, efficiency)),
+        1 - busy / run.passes_ps, exposed, memory, passes, tuple(run.spans), tuple(_notes(job, software)),
     )  # fmt: skip
 
 
-def _notes(job: TrainJob, efficiency: float) -> list[str]:
+def _notes(job: TrainJob, software: Software) -> list[str]:
     notes = [f"the description of {job.chip.name} is an estimate: {job.chip.title}"] if job.chip.estimated else []
     notes.append("one chip of each stage stands for its replicas, which work alike")
     if job.facts.experts:
         notes.append(f"tokens are routed to experts: {job.routing or 'balanced, as auxiliary losses see to'}")
-    if efficiency < 1:
-        notes.append(f"passes are taken to run at {efficiency:.0%} of the simulated speed (an assumption)")
+    if software != KERNELS:
+        notes.append(
+            f"passes are taken to reach {software.efficiency:.0%} of the simulated speed, and to take at least "
+            f"{software.launch_s * 1e6:g} us an operator (an assumption)"
+        )
     notes.append("activation memory is an estimate")
     return notes
 

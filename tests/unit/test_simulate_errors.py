@@ -47,8 +47,8 @@ def test_a_misspelt_name_or_value_is_told_the_right_one(changes: dict[str, Any],
         ({"phase": "prefil"}, "--phase prefil: must be one of prefill, decode, train"),
         (
             {"phase": "train"},
-            "a training step cannot be simulated yet; `archsim trace show llama-3.1-8b --phase train` gives its "
-            "operators, FLOPs and bytes",
+            "a training step has a plan of its own over stages and replicas: archsim train SYSTEM llama-3.1-8b "
+            "(archsim plan SYSTEM ... --phase train ranks the plans)",
         ),
         ({"mtp": True}, "llama-3.1-8b has no layers for the prediction of more than one token"),
         ({"fidelity": "exact"}, "--fidelity exact: must be one of roofline, tile"),

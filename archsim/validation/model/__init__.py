@@ -1,0 +1,1 @@
+"""Whole models on whole systems against published figures, inference and training."""
