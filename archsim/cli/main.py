@@ -22,6 +22,7 @@ COMMANDS = {
     "run": ("archsim.cli.run", "run", "Simulate a workload on a chip or a system of chips."),
     "train": ("archsim.cli.train", "train", "Simulate a training step on a system of chips."),
     "plan": ("archsim.cli.plan", "plan", "Rank the ways to spread a step over a system."),
+    "serve": ("archsim.cli.serve", "serve", "What a system yields as a server: throughput, latency, pools."),
     "report": ("archsim.cli.report", "report", "Show a stored result again, or as a page or a timeline."),
     "compare": ("archsim.cli.compare", "compare", "Compare two stored results."),
     "chip": ("archsim.cli.chip", "chip", "List, show and check chip descriptions."),

@@ -94,8 +94,11 @@ def _print(report: Report, rows: bool) -> None:
         table = Table("case", box=None)
         for name in ("expected", "got", "error"):
             table.add_column(name, justify="right")
+        if any(row.assumption for row in report.rows):
+            table.add_column("assumption")
         for row in report.rows:
-            table.add_row(row.case, f"{row.expected:,.6g}", f"{row.got:,.6g}", f"{row.error_pct:+.2f} %")
+            said = [row.assumption] if row.assumption else []
+            table.add_row(row.case, f"{row.expected:,.6g}", f"{row.got:,.6g}", f"{row.error_pct:+.2f} %", *said)
         out.print(table)
     if report.groups:
         out.print(_groups(report))

@@ -1,5 +1,22 @@
-"""Serving: the requests that a deployed model receives."""
+"""Serving: what a model on a system yields in a steady state, and readers of public request traces."""
 
 from archsim.serving.arrivals import REQUEST, Arrivals, read_arrivals
+from archsim.serving.deployment import Deployment
+from archsim.serving.load import (
+    Operating,
+    Request,
+    at_batch,
+    curve,
+    decode_pool,
+    fixed_batch,
+    largest_batch,
+    most_load,
+    prefill_rate,
+)
+from archsim.serving.pools import Pools, pools
+from archsim.serving.stacks import STACKS, Stack, stack_of
 
-__all__ = ["REQUEST", "Arrivals", "read_arrivals"]
+__all__ = [
+    "REQUEST", "STACKS", "Arrivals", "Deployment", "Operating", "Pools", "Request", "Stack", "at_batch", "curve",
+    "decode_pool", "fixed_batch", "largest_batch", "most_load", "pools", "prefill_rate", "read_arrivals", "stack_of",
+]  # fmt: skip

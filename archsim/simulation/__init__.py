@@ -64,7 +64,7 @@ def simulate(
         fidelity: "roofline" (a closed-form lower bound on the time) or "tile".
         engine: "compiled", or "simpy", the readable reference (slow; for small workloads).
         exact: simulate every wave of tiles and every repeated layer instead of carrying settled ones forward.
-        quant: "none", "fp8", "fp8-kv", "int8", "int4", "fp4" or "mxfp4" (see `archsim.trace.quantised`).
+        quant: "none", "fp8", "fp8-kv", "int8", "int4", "fp4", "fp4-kv" or "mxfp4" (see `archsim.trace.quantised`).
         routing: of tokens to experts: "uniform", "balanced", "zipf:0.5", or the path of a file of measured routing
             (docs/trace-format.md); by default what the trace says, which is uniform unless it was set.
         mtp: with the layers that predict more than one token (DeepSeek-V3, GLM-4.5).

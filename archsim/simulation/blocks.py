@@ -28,8 +28,8 @@ __all__ = ["BlockRun", "KernelRun", "run_block"]
 
 #: relative change of a repetition's time below which the block has settled
 SETTLED = 3e-3
-#: layers of micro-batches that run together: one fills the pipeline, one drains it, two show the period
-TOGETHER = 4
+#: layers of micro-batches that run together: one fills the pipeline, one shows the period, one drains it
+TOGETHER = 3
 COMPUTE, COMMUNICATION = "compute", "communication"
 
 

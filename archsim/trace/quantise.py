@@ -40,6 +40,9 @@ PLANS: dict[str, Plan] = {
     "int4": Plan("int4 weights", "int4", (1, 128), scales="bf16"),
     # NVFP4: blocks of 16 with an E4M3 scale (its second, per-tensor scale is not counted)
     "fp4": Plan("NVFP4 weights and activations", "fp4", (1, 16), scales="fp8", activations=(1, 16)),
+    "fp4-kv": Plan(
+        "NVFP4 weights and activations, fp8 KV cache", "fp4", (1, 16), scales="fp8", activations=(1, 16), kv_cache="fp8"
+    ),
     # OCP microscaling: blocks of 32 with a power of two (E8M0, one byte)
     "mxfp4": Plan("MXFP4 weights", "fp4", (1, 32), scales="fp8"),
 }

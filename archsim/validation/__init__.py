@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from archsim.validation.collective import COLLECTIVE
 from archsim.validation.hbm import HBM, HBM_TILE
+from archsim.validation.model import MODEL
 from archsim.validation.noc import NOC
 from archsim.validation.npu import NPU
 from archsim.validation.op import OP
@@ -33,5 +34,5 @@ __all__ = [
 ]
 
 SUITES: dict[str, Suite] = {
-    suite.name: suite for suite in (SYSTOLIC, NPU, HBM, HBM_TILE, NOC, COLLECTIVE, OP, PHYSICAL)
+    suite.name: suite for suite in (SYSTOLIC, NPU, HBM, HBM_TILE, NOC, COLLECTIVE, OP, MODEL, PHYSICAL)
 }

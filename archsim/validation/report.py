@@ -25,6 +25,8 @@ ERRORS: dict[str, Callable[[NDArray[np.float64]], float]] = {
 class Row:
     """One case: the reference's value (not zero) and ours; `group` is what its error is reported with.
 
+    assumption: what was assumed for this row, where the reference does not say it all.
+
     >>> Row("a", expected=200, got=190).error_pct
     -5.0
     """
@@ -33,6 +35,7 @@ class Row:
     expected: float
     got: float
     group: str = ""
+    assumption: str = ""
 
     @property
     def error_pct(self) -> float:
@@ -106,6 +109,7 @@ class Report:
         if rows:
             result["rows"] = [
                 {"case": row.case, "expected": row.expected, "got": row.got, "error_pct": row.error_pct}
+                | ({"assumption": row.assumption} if row.assumption else {})
                 for row in self.rows
             ]
         return result

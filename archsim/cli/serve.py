@@ -1,0 +1,181 @@
+"""`archsim serve`: what a system yields as a server, in a steady state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from archsim.cli._common import console, emit_json, json_option, progress
+from archsim.cli._results import check_outputs, output_file, wrote
+
+if TYPE_CHECKING:
+    from archsim.serving import Deployment, Operating, Pools, Request
+
+__all__ = ["serve"]
+
+
+def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    from archsim import units
+
+    return None if value is None else units.parse(value, "time")
+
+
+def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    from archsim import units
+
+    return None if value is None else units.parse(value, "bandwidth")
+
+
+@click.command()
+@click.argument("system")
+@click.argument("workload")
+@click.option("--input", "input_tokens", type=int, required=True, help="Prompt tokens of a request.")
+@click.option("--output", "output_tokens", type=int, required=True, help="Answer tokens of a request.")
+@click.option("--batch", type=click.IntRange(1), help="Sequences over the whole system.  [default: see below]")
+@click.option("--tpot", callback=_duration, metavar="TIME", help="The most sequences with a token at least so often.")
+@click.option("--static", is_flag=True, help="One batch from prompts to last tokens, none in flight.")
+@click.option("--curve", type=click.IntRange(2, 20), help="So many points from few sequences to as many as fit.")
+@click.option("--prefix-hit", type=float, default=0.0, show_default=True, help="Share of a prompt found in the cache.")
+@click.option("--mtp-acceptance", type=float, help="Share of the draft tokens that are right; switches MTP on.")
+@click.option("--draft", type=click.IntRange(1, 8), default=1, show_default=True, help="Draft tokens a step with MTP.")
+@click.option("--quant", default="none", show_default=True, help="As `archsim run`; fp8-kv, fp4-kv: KV cache in fp8.")
+@click.option("--tp", type=int, help="Tensor-parallel degree.  [default: all chips of a node, 1 with experts]")
+@click.option("--redundant", type=int, default=0, show_default=True, help="Copies of experts that relieve busy chips.")
+@click.option("--routing", help="As `archsim run`.")
+@click.option("--stack", default="ideal", show_default=True, help="Serving stack whose overhead is assumed.")
+@click.option("--prefill-system", metavar="NAME", help="Prompts are computed there, and their caches sent over.")
+@click.option("--prompts", type=click.IntRange(1), help="Prompts at a time there.  [default: one a chip]")
+@click.option("--kv-link", callback=_rate, metavar="RATE", help="Between them, per chip.  [default: scale-out link]")
+@output_file("--figure", "Draw throughput against interactivity (.png, .svg or .pdf).")
+@json_option
+def serve(
+    system: str, workload: str, input_tokens: int, output_tokens: int, batch: int | None, tpot: float | None,
+    static: bool, curve: int | None, prefix_hit: float, mtp_acceptance: float | None, draft: int, quant: str,
+    tp: int | None, redundant: int, routing: str | None, stack: str, prefill_system: str | None, prompts: int | None,
+    kv_link: float | None, figure: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """What SYSTEM yields when it serves WORKLOAD to requests that are all alike and always waiting.
+
+    Without --batch, --tpot or --curve: as many sequences as fit. SYSTEM is a preset or file of a system, or a chip.
+
+    \b
+    Examples:
+      archsim serve hgx-h100 llama-3.1-70b --input 2048 --output 256 --quant fp8-kv --stack tensorrt-llm
+      archsim serve h100 llama-3.1-8b --input 1000 --output 1000 --quant fp8-kv --tpot 20ms
+      archsim serve h100 llama-3.1-8b --input 128 --output 128 --batch 64 --static
+      archsim serve hgx-h200 deepseek-v3 --input 2000 --output 500 --quant fp8 --mtp-acceptance 0.7 --curve 6
+      archsim serve h800-x144 deepseek-v3 --input 4000 --output 1000 --quant fp8 --redundant 32 --tpot 50ms \\
+        --prefill-system h800-x32 --prefix-hit 0.5
+    """
+    from archsim import serving
+
+    check_outputs(figure)
+    request = serving.Request(input_tokens, output_tokens, prefix_hit)
+    drafts = draft if mtp_acceptance is not None else 0
+    options: dict[str, Any] = {"quant": quant, "redundant": redundant, "routing": routing}
+    server = _deployment(system, workload, options, tp, stack, drafts, mtp_acceptance or 0.0)
+    shared = prefill_system is None
+    found: list[Operating] = []
+    both: Pools | None = None
+    with progress("serving") as update:
+
+        def heard(state: Operating) -> None:
+            update(len(found) + 1)
+
+        if curve is not None:
+            found = serving.curve(server, request, curve, heard=heard)
+        elif tpot is not None:
+            found = [serving.largest_batch(server, request, tpot, heard=heard, shared=shared)]
+        elif static:
+            most = server.capacity(input_tokens + output_tokens)
+            found = [serving.fixed_batch(server, request, batch or most)]
+        else:
+            most = batch or server.capacity(input_tokens + output_tokens)
+            state = serving.at_batch if shared else serving.decode_pool
+            found = [state(server, request, most)]
+        if prefill_system is not None:
+            first = _deployment(prefill_system, workload, options | {"overlap": "auto"}, tp, stack, 0, 0.0)
+            both = serving.pools(first, server, request, prompts or first.chips, found[-1].batch, kv_link)
+    if figure is not None:
+        from archsim.report.serving import interactivity
+
+        interactivity(found, f"{workload} on {system}").savefig(figure, dpi=150, bbox_inches="tight")
+        wrote(figure)
+    if as_json:
+        emit_json(_json(server, request, found, both))
+    else:
+        _show(server, request, found, both)
+
+
+def _deployment(
+    system: str, workload: str, options: dict[str, Any], tp: int | None, stack: str, draft: int, acceptance: float
+) -> Deployment:
+    from archsim.errors import InputError
+    from archsim.hardware import list_chips, load_system
+    from archsim.serving import Deployment, stack_of
+    from archsim.trace import load_workload
+
+    trace = load_workload(workload, "decode")
+    experts = any(op.kind == "grouped_matmul" for block in trace.blocks for op in block.ops)
+    if system in list_chips():
+        return Deployment(system, workload, None, options, stack_of(stack), draft, acceptance)
+    where = load_system(system)
+    degree = tp or (1 if experts else min(where.chips_per_node, where.chips))
+    if where.chips % degree:
+        raise InputError(f"--tp {degree}: must divide the {where.chips} chips of {system}")
+    return Deployment(where.chip, workload, where, options | {"tp": degree}, stack_of(stack), draft, acceptance)
+
+
+def _json(server: Deployment, request: Request, found: list[Operating], both: Pools | None) -> dict[str, Any]:
+    states = [
+        {
+            "batch": s.batch, "chips": s.chips, "tpot_s": s.tpot_s, "ttft_s": s.ttft_s, "output_per_s": s.output_per_s,
+            "input_per_s": s.input_per_s, "output_per_s_per_chip": s.per_chip, "output_per_s_per_user": s.interactivity,
+        }
+        for s in found
+    ]  # fmt: skip
+    answer: dict[str, Any] = {
+        "workload": server.workload, "where": server.where(), "chip": server.chip, "input_tokens": request.input_tokens,
+        "output_tokens": request.output_tokens, "prefix_hit": request.prefix_hit,
+        "tokens_per_step": server.tokens_per_step, "stack": server.stack.describe(), "states": states,
+    }  # fmt: skip
+    if both is not None:
+        answer["pools"] = {
+            "prefill_input_per_s": both.prefill_per_s, "prefill_systems_per_decode_system": both.prefill_share,
+            "kv_bytes_per_request": both.kv_bytes, "kv_transfer_s": both.transfer_s, "ttft_s": both.ttft_s,
+            "output_per_s_per_chip": both.output_per_chip,
+        }  # fmt: skip
+    return answer
+
+
+def _show(server: Deployment, request: Request, found: list[Operating], both: Pools | None) -> None:
+    from archsim.report.numbers import count, si
+    from archsim.report.table import table
+
+    out = console()
+    hit = f", {request.prefix_hit:.0%} of the prompt in the cache" if request.prefix_hit else ""
+    out.print(
+        f"[bold]{server.workload} on {server.where()}[/bold]  {request.input_tokens:,} tokens in, "
+        f"{request.output_tokens:,} out{hit}"
+    )
+    rows = [
+        (
+            count(s.batch), si(s.tpot_s, "s"), "-" if both else si(s.ttft_s, "s"), f"{s.interactivity:.3g}",
+            count(s.output_per_s), count(s.input_per_s), count(s.per_chip),
+        )
+        for s in found
+    ]  # fmt: skip
+    columns = [">batch", ">TPOT", ">TTFT", ">tok/s/user", ">output/s", ">input/s", ">output/s/chip"]
+    out.print(table(columns, rows, out.width))
+    if both is not None:
+        out.print(
+            f"prefill: {both.prefill_per_s:,.0f} prompt tokens/s of one system; {both.prefill_share:.2f} such systems "
+            f"for this one; {both.kv_bytes / 1e6:,.0f} MB of cache take {si(both.transfer_s, 's')}; first token after "
+            f"{si(both.ttft_s, 's')}; {both.output_per_chip:,.0f} output tokens/s for each chip of both",
+            soft_wrap=True,
+        )
+    if server.draft:
+        out.print(f"[dim]{server.draft} draft tokens: {server.tokens_per_step:.2f} tokens a step[/dim]")
+    out.print(f"[dim]stack {server.stack.describe()}[/dim]", soft_wrap=True)

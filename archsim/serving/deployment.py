@@ -1,0 +1,136 @@
+"""A model on a system as a server sees it: how long an iteration takes, and how many sequences fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from archsim.errors import InputError
+from archsim.hardware import SystemSpec, load_chip, load_system
+from archsim.serving.stacks import STACKS, Stack
+from archsim.simulation import Options, candidates, simulate
+
+__all__ = ["Deployment", "Step"]
+
+#: sequences above which none is looked for
+MOST = 2**20
+
+
+@dataclass(frozen=True)
+class Step:
+    """One simulated iteration on the device. kernels: launches in it."""
+
+    time_s: float
+    kernels: int
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A model on a system under a serving stack; simulated steps are kept, equal ones are simulated once.
+
+    options: of `archsim.simulate` (tp, ep, quant, redundant, routing, overlap, ...), the same for every step.
+    draft: tokens that a multi-token-prediction module proposes each step, ``acceptance`` of them right.
+    """
+
+    chip: str
+    workload: str
+    system: str | SystemSpec | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    stack: Stack = STACKS["ideal"]
+    draft: int = 0
+    acceptance: float = 0.0
+    _steps: dict[tuple[Any, ...], Step] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.acceptance <= 1:
+            raise InputError(f"--mtp-acceptance {self.acceptance:g}: must be a share from 0 to 1")
+        if self.draft < 0:
+            raise InputError(f"--draft {self.draft}: must be at least 0")
+
+    @property
+    def chips(self) -> int:
+        where = load_system(self.system) if isinstance(self.system, str) else self.system
+        return where.chips if where is not None else 1
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens of one sequence that a decode step yields: ``1 + p + p^2 + ... + p^draft``.
+
+        A draft token counts only if all before it were right.
+        """
+        return sum(self.acceptance**n for n in range(self.draft + 1))
+
+    def prefill_s(self, batch: int, seq: int, ctx: int = 0) -> float:
+        """Seconds of an iteration that computes ``seq`` new prompt tokens of each sequence after ``ctx`` known ones."""
+        step = self.step("prefill", batch, seq, ctx)
+        return max(step.time_s, step.kernels * self.stack.launch_s) + self._host_s(batch)
+
+    def _host_s(self, batch: int) -> float:
+        """Host time between iterations; data-parallel groups have hosts of their own."""
+        return self.stack.gap_s + self.stack.sequence_s * batch / self.groups()
+
+    def decode_s(self, batch: int, ctx: int) -> float:
+        """Seconds of an iteration that decodes every sequence, at ``ctx`` cached tokens (launches are in a graph)."""
+        return self.step("decode", batch, 1 + self.draft, max(ctx, 1)).time_s + self._host_s(batch)
+
+    def tpot_s(self, batch: int, first: int, last: int) -> float:
+        """Seconds of one output token of a sequence, in the mean over a growing cache of ``first`` to ``last`` tokens.
+
+        The time of a step is linear in the cache that it reads, so the step in the middle is the mean.
+        """
+        return self.decode_s(batch, (first + last) // 2) / self.tokens_per_step
+
+    def step(self, phase: str, batch: int, seq: int, ctx: int) -> Step:
+        """The simulated iteration."""
+        key = (phase, batch, seq, ctx)
+        if key not in self._steps:
+            mtp = self.draft > 0 and phase == "decode"
+            result = simulate(
+                self.chip, self.workload, phase=phase, batch=batch, seq=seq, ctx=ctx, system=self.system, mtp=mtp,
+                **self.options,
+            )  # fmt: skip
+            self._steps[key] = Step(result.time_s, int(result.op_table.repeat.sum()))
+        return self._steps[key]
+
+    def capacity(self, tokens: int) -> int:
+        """Most sequences over the whole system whose caches of ``tokens`` tokens fit; InputError if not even one does.
+
+        Weights and caches are exact; activations, of a chunk of prompts or of all sequences, are an estimate. The cache
+        gets the stack's share of what they leave.
+        """
+        group = self.groups()
+        fixed, each_token = self._need()
+        chip = load_chip(self.chip, dict(self.options.get("set") or {}))
+        free = (chip.memory.usable_capacity - fixed) * self.stack.kv_share
+        each = each_token * tokens
+        fit = int(free // each)
+        if fit < 1:
+            raise InputError(
+                f"{self.workload} on {self.where()}: {fixed / 1e9:.1f} GB of weights and activations leave "
+                f"{max(free, 0) / 1e9:.1f} GB for the KV cache of a chip, less than one sequence of {tokens:,} tokens "
+                f"({each / 1e9:.2f} GB)"
+            )
+        return min(fit, self.stack.most, MOST // group) * group
+
+    def where(self) -> str:
+        system = self.system if isinstance(self.system, str) or self.system is None else self.system.name
+        return system or self.chip
+
+    def groups(self) -> int:
+        """Data-parallel groups of the plan: batches are multiples of it."""
+        tp = self.options.get("tp")
+        return self.chips // tp if tp else 1
+
+    def _need(self) -> tuple[int, float]:
+        """Bytes of weights and activations on one chip, and of the cache of one token (both exact but activations)."""
+        known = {"quant", "tp", "ep", "redundant", "routing", "node_limit"}
+        options = {name: value for name, value in self.options.items() if name in known} | {"overlap": "none"}
+        groups, tokens = self.groups(), 64
+        decode = Options("decode", groups, 1, tokens - 1, mtp=self.draft > 0, **options)
+        prefill = Options("prefill", groups, self.stack.chunk, 0, **options)
+        first, prompts = (
+            candidates(self.chip, self.workload, each, self.system, self.options.get("set"))[0].need
+            for each in (decode, prefill)
+        )
+        return first.weights + max(first.activations, prompts.activations), first.kv_cache / tokens

@@ -1,0 +1,69 @@
+"""What the software around the chip costs: assumptions per serving stack, the same for every model, batch and chip.
+
+======================  ===========================================================================================
+quantity                meaning
+======================  ===========================================================================================
+``gap_s``               time between the last kernel of an iteration and the first of the next: sampling, batching
+``sequence_s``          the same for each sequence: its sampling, its place in the next batch, its answer
+``launch_s``            host time of one kernel in a prefill, whose launches are not in a graph: the device waits for
+                        the host where ``kernels x launch_s`` exceeds what the kernels take
+``kv_share``            share of the memory beside weights and activations that the KV cache gets
+``chunk``               tokens of prompts that one iteration takes at most
+``most``                sequences that one engine holds at most
+======================  ===========================================================================================
+
+The values are assumptions ("estimate" in every output): the defaults that the projects document (`kv_share`, `chunk`,
+`most`) and host times of the order that their profiles show. `sequence_s` of TensorRT-LLM was chosen with three rows of
+384 to 2,048 short sequences in view (TR6-005, TR6-021, TR1-011 of the suite `model`); nothing else was fitted to a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from archsim.errors import InputError, did_you_mean
+
+__all__ = ["STACKS", "Stack", "stack_of"]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Assumptions about a serving stack; see the module."""
+
+    name: str
+    title: str
+    gap_s: float = 0.0
+    sequence_s: float = 0.0
+    launch_s: float = 0.0
+    kv_share: float = 1.0
+    chunk: int = 8192
+    most: int = 2**20
+
+    def describe(self) -> str:
+        """The assumption in one line."""
+        return (
+            f"{self.name}: {self.gap_s * 1e3:g} ms of host between iterations and "
+            f"{self.sequence_s * 1e6:g} us for each sequence, {self.launch_s * 1e6:g} us for each "
+            f"launch of a prefill, {self.kv_share:.0%} of the free memory for the KV cache (assumptions)"
+        )
+
+
+STACKS: dict[str, Stack] = {
+    stack.name: stack
+    for stack in (
+        Stack("ideal", "no software at all"),
+        Stack("tensorrt-llm-static", "TensorRT-LLM 0.5 and 0.6, one fixed batch", 0.3e-3, 4e-6, 10e-6, 0.95),
+        Stack("tensorrt-llm", "TensorRT-LLM 1.0, batches in flight", 0.5e-3, 4e-6, 5e-6, 0.9, 8192, 2048),
+        Stack("deepseek", "DeepSeek's own engine", 0.5e-3, 4e-6, 0.0, 0.9, 16384),
+        Stack("sglang", "SGLang with its overlapping scheduler", 0.5e-3, 4e-6, 5e-6, 0.9, 16384),
+        Stack("cloudmatrix", "Huawei's xDeepServe on CloudMatrix384", 0.5e-3, 4e-6, 0.0, 0.9, 16384),
+        Stack("vllm", "vLLM, engine and API in one process", 2e-3, 10e-6, 8e-6, 0.9, 8192, 1024),
+    )
+}
+
+
+def stack_of(name: str) -> Stack:
+    """The stack of a name; InputError with the known ones."""
+    if name not in STACKS:
+        raise InputError(f"--stack {name}: unknown{did_you_mean(name, STACKS)}; there are {', '.join(STACKS)}")
+    return STACKS[name]

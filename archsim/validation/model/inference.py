@@ -1,0 +1,164 @@
+"""Published inference figures as cases: TensorRT-LLM, NIM and MLPerf tables.
+
+Requests are those of the table; what the table does not say is an assumption that stands beside the row.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from archsim.hardware import load_chip
+from archsim.serving import STACKS, Deployment, Operating, Request, at_batch, fixed_batch, most_load
+from archsim.trace import load_workload, quantised
+from archsim.validation.model.case import Case
+from archsim.validation.model.deepseek import read_deepseek
+from archsim.validation.model.names import CHIPS, FORMATS, MODELS, chip_of, system_of, tensor_degree
+from archsim.validation.table import Record
+
+__all__ = ["read_inference"]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Mean prompt and answer of a data set, in tokens."""
+
+    title: str
+    input_tokens: int
+    output_tokens: int
+
+
+#: data sets of MLPerf inference; means as the harness (`tokens_per_sample`) and its papers state them, from memory
+DATASETS = {
+    "Llama-2-70B": Mix("OpenOrca", 294, 294), "Mixtral-8x7B": Mix("OpenOrca, GSM8K, MBXP", 294, 145),
+    "Llama-3.1-405B": Mix("LongBench, RULER, GovReport", 9400, 680), "Llama-3.1-8B": Mix("CNN/DailyMail", 778, 73),
+    "DeepSeek-R1": Mix("five sets of questions", 800, 3880),
+}  # fmt: skip
+#: a replica has the fewest chips, a power of two, of which the weights take at most this share of the memory
+WEIGHTS_SHARE = 0.5
+SERVER = "a server under random arrivals with a tail-latency limit: queueing over time is not modelled"
+
+
+def read_inference(record: Record) -> Case | str:
+    """The case of a row, or why it has none."""
+    model, system, value = (record.text(name) for name in ("model", "system", "value"))
+    number = re.fullmatch(r"[0-9.]+(e[0-9]+)?", value)
+    if number is None:
+        return "a range, a list or a bound of a vendor, not a value"
+    if record.text("source").startswith("public pages citing") or system.startswith(("Cerebras", "Groq")):
+        return "a service on a chip without a preset (Cerebras WSE-3, Groq LPU)"
+    special = read_deepseek(record)
+    if special is not None:
+        return special
+    if model not in MODELS:
+        return f"no workload of {model} is shipped"
+    chip = chip_of(system)
+    if chip is None:
+        return f"no preset of the chip of {re.sub(r'^[0-9x-]+', '', system).split('-')[0].split('_')[0]}"
+    if record.text("id").startswith("MLP"):
+        return _mlperf(record, chip)
+    return _table(record, chip)
+
+
+def _table(record: Record, chip: str) -> Case | str:
+    """Rows of TensorRT-LLM and NIM."""
+    name, metric, source = record.text("id"), record.text("metric"), record.text("source")
+    chips = int((re.search(r"x(\d+)$", record.text("system")) or ["", "1"])[1])
+    degree = tensor_degree(record.text("parallelism"))
+    dtype = record.text("dtype")
+    if degree is None or dtype not in FORMATS:
+        return f"the cell '{record.text('parallelism') if degree is None else dtype}' is not understood"
+    in_flight = name.startswith(("TR1", "NIM"))
+    quant = "fp8-kv" if in_flight and dtype == "FP8" else FORMATS[dtype]
+    stack = "tensorrt-llm" if in_flight else "tensorrt-llm-static"
+    model = MODELS[record.text("model")]
+    server = _server(chip, model, chips, degree, quant, stack)
+    request = Request(record.integer("input_len"), record.integer("output_len"))
+    assumption = f"{quant}, TP{degree}, stack {stack}"
+    expected = record.number("value")
+    if metric == "time to first token":
+        batch = record.integer("batch_concurrency")
+        return Case(name, f"TensorRT-LLM first token, {chip}", expected,
+                    lambda: 1e3 * server.prefill_s(batch, request.input_tokens), assumption)  # fmt: skip
+    if name.startswith("TR1"):
+        return Case(name, f"TensorRT-LLM 1.0 at most load, {chip}", expected,
+                    lambda: most_load(server, request, first_token=False).output_per_s,
+                    f"{assumption}, all that fit")  # fmt: skip
+    batch = record.integer("batch_concurrency")
+    if name.startswith("NIM"):
+        return _nim(name, metric, expected, server, request, batch, assumption)
+    share = chips if "per GPU" in metric else 1
+    group = f"TensorRT-LLM fixed batch, {chip}"
+    if model == "llama-2-70b":  # its decode attention read the cache once per query head before version 0.7
+        group = "TensorRT-LLM fixed batch, grouped queries"
+    return Case(name, group, expected,
+                lambda: fixed_batch(server, request, batch).output_per_s / share, f"{assumption}: {source[-22:]}"
+                if share == 1 else assumption)  # fmt: skip
+
+
+def _nim(
+    name: str, metric: str, expected: float, server: Deployment, request: Request, users: int, assumption: str
+) -> Case | str:
+    room = server.capacity(request.input_tokens + request.output_tokens)
+    if metric == "TTFT" and users > 1:
+        return "time to first token among many users: queueing over time is not modelled"
+
+    def state() -> Operating:
+        return at_batch(server, request, min(users, room), first_token=False)
+
+    figures: Mapping[str, Callable[[], float]] = {
+        "TTFT": lambda: 1e3 * server.prefill_s(1, request.input_tokens),
+        "ITL": lambda: 1e3 * (state().tpot_s if users > 1 else server.tpot_s(1, *_span(request))),
+        "output throughput": lambda: (state() if users > 1 else fixed_batch(server, request, 1)).output_per_s,
+    }
+    if metric not in figures:
+        return f"the metric '{metric}' is not one of a steady state"
+    waiting = f", {users - room} of {users} users wait" if users > room else ""
+    return Case(name, "NIM (TensorRT-LLM) by users", expected, figures[metric], assumption + waiting)
+
+
+def _span(request: Request) -> tuple[int, int]:
+    return request.input_tokens, request.input_tokens + request.output_tokens
+
+
+def _mlperf(record: Record, chip: str) -> Case | str:
+    """Offline rows: replicas of equal size side by side, each at its most load."""
+    scenario, model = record.text("batch_concurrency"), record.text("model")
+    if scenario != "Offline":
+        return SERVER
+    if record.text("id") == "MLP-053":
+        return "below the same submitter's Server row: contradicts itself"
+    chips = int((re.search(r"x(\d+)_TRT$", record.text("system")) or ["", "1"])[1])
+    quant = "fp4-kv" if chip == "B200" else "fp8-kv"
+    workload, mix = MODELS[model], DATASETS[model]
+    degree = _fewest(workload, quant, CHIPS[chip][0])
+    if degree > chips:
+        return f"{chips} x {chip} leave too little room beside the weights for the assumed replica"
+    experts = model.startswith("DeepSeek")  # attention by data, experts over all chips
+    server = _server(chip, workload, chips if experts else degree, 1 if experts else degree, quant, "tensorrt-llm")
+    copies, request = 1 if experts else chips // degree, Request(mix.input_tokens, mix.output_tokens)
+    return Case(
+        record.text("id"), f"MLPerf offline, {chip}", record.number("value"),
+        lambda: copies * most_load(server, request, first_token=False).output_per_s,
+        f"{mix.title}: mean {mix.input_tokens} in, {mix.output_tokens} out; {quant}, {copies} x TP{degree}",
+        heavy=experts,
+    )  # fmt: skip
+
+
+@cache
+def _fewest(workload: str, quant: str, chip: str) -> int:
+    trace = load_workload(workload, "decode")
+    weights = quantised(trace, quant).at(batch=1, seq=1, ctx=1).weight_bytes
+    degree = 1
+    while weights / degree > WEIGHTS_SHARE * load_chip(chip).memory.capacity:
+        degree *= 2
+    return degree
+
+
+@cache
+def _server(chip: str, workload: str, chips: int, tp: int, quant: str, stack: str) -> Deployment:
+    options: dict[str, Any] = {"quant": quant, "tp": tp}
+    return Deployment(CHIPS[chip][0], workload, system_of(chip, chips), options, STACKS[stack])

@@ -1,0 +1,124 @@
+"""Steady states of a server, on a device whose iterations take a formula's time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+from click.testing import CliRunner
+
+from archsim.cli.main import cli
+from archsim.errors import InputError
+from archsim.serving import (
+    Deployment,
+    Request,
+    at_batch,
+    curve,
+    fixed_batch,
+    largest_batch,
+    most_load,
+    pools,
+    prefill_rate,
+    stack_of,
+)
+from archsim.serving.deployment import Step
+from archsim.serving.pools import kv_bytes
+
+pytestmark = pytest.mark.unit
+
+
+@dataclass(frozen=True)
+class Formula(Deployment):
+    """Prefill: 1 us a token. Decode: 5 ms, 10 us a sequence, 1 ns for each cached token. Room for 4,000,000 tokens."""
+
+    def step(self, phase: str, batch: int, seq: int, ctx: int) -> Step:
+        if phase == "prefill":
+            return Step(1e-6 * batch * seq, 300)
+        return Step(5e-3 + 1e-5 * batch * seq + 1e-9 * batch * ctx, 300)
+
+    def capacity(self, tokens: int) -> int:
+        return 4_000_000 // tokens
+
+
+SERVER = Formula("h100", "llama-3.1-8b")
+ASKED = Request(1000, 1000)
+
+
+def test_a_fixed_batch_takes_its_prompts_and_every_step() -> None:
+    state = fixed_batch(SERVER, ASKED, 8)
+    step = 5e-3 + 8e-5 + 8 * 1500e-9
+    assert state.ttft_s == pytest.approx(8e-3)
+    assert state.output_per_s == pytest.approx(8000 / (8e-3 + 999 * step))
+
+
+def test_in_flight_every_token_pays_its_share_of_a_prompt() -> None:
+    state = at_batch(SERVER, ASKED, 100)
+    assert state.tpot_s == pytest.approx(5e-3 + 1e-3 + 100 * 1500e-9 + 100 / 1000 * 1e-3)
+    assert state.output_per_s == pytest.approx(100 / state.tpot_s)
+    assert most_load(SERVER, ASKED).batch == 2000
+
+
+def test_a_prefix_that_is_cached_is_not_computed() -> None:
+    half = Request(1000, 1000, prefix_hit=0.5)
+    assert prefill_rate(SERVER, half, 4) == pytest.approx(2 * prefill_rate(SERVER, ASKED, 4))
+    assert at_batch(SERVER, half, 100).output_per_s > at_batch(SERVER, ASKED, 100).output_per_s
+
+
+def test_draft_tokens_count_if_all_before_them_were_right() -> None:
+    drafting = replace(SERVER, draft=2, acceptance=0.5)
+    assert drafting.tokens_per_step == 1.75
+    assert drafting.tpot_s(1, 1000, 1000) == pytest.approx((5e-3 + 3e-5 + 1e-6) / 1.75)
+
+
+def test_the_largest_batch_stays_within_the_limit_and_a_larger_one_does_not() -> None:
+    state = largest_batch(SERVER, ASKED, 10e-3)
+    assert state.tpot_s <= 10e-3 < at_batch(SERVER, ASKED, round(1.04 * state.batch)).tpot_s
+    with pytest.raises(InputError, match=r"--tpot 1 ms: with 1 sequences a token takes 5\.\d+ ms already"):
+        largest_batch(SERVER, ASKED, 1e-3)
+
+
+def test_the_curve_trades_interactivity_for_throughput() -> None:
+    states = curve(SERVER, ASKED, 5)
+    assert [s.batch for s in states] == sorted(s.batch for s in states)
+    assert all(a.interactivity > b.interactivity for a, b in itertools.pairwise(states))
+    assert states[-1].batch == 2000
+
+
+def test_a_prefill_out_of_a_graph_waits_for_its_host() -> None:
+    slow = replace(SERVER, stack=stack_of("tensorrt-llm-static"))
+    assert slow.prefill_s(1, 128) == pytest.approx(300 * 10e-6 + 0.3e-3 + 4e-6)
+    assert slow.prefill_s(1, 8000) == pytest.approx(8e-3 + 0.3e-3 + 4e-6)
+
+
+def test_pools_are_in_balance() -> None:
+    both = pools(SERVER, SERVER, ASKED, 8, 100, 50e9)
+    assert both.prefill_per_s * both.prefill_share == pytest.approx(both.decode.input_per_s)
+    assert both.kv_bytes == kv_bytes(SERVER, 1000) == 1000 * 32 * 2 * 8 * 128 * 2
+    assert both.transfer_s == pytest.approx(both.kv_bytes / 50e9)
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match="--prefix-hit 1"):
+        Request(10, 10, 1.0)
+    with pytest.raises(InputError, match="there are ideal"):
+        stack_of("vlm")
+    with pytest.raises(InputError, match="--mtp-acceptance 2"):
+        Deployment("h100", "llama-3.1-8b", acceptance=2)
+    with pytest.raises(InputError, match="less than one sequence of 9,000,000 tokens"):
+        Deployment("h100", "llama-3.1-8b").capacity(9_000_000)
+
+
+def test_capacity_is_the_memory_that_weights_leave() -> None:
+    server = Deployment("h100", "llama-3.1-8b", options={"quant": "fp8-kv"})
+    each = 2000 * 32 * 2 * 8 * 128  # bytes of a cache of 2,000 tokens in fp8
+    assert 0.95 * (80e9 - 9e9) / each < server.capacity(2000) < (80e9 - 9e9) / each
+
+
+def test_the_command_answers_in_json() -> None:
+    arguments = "serve edge-npu llama-3.1-8b --input 64 --output 16 --quant int4 --batch 1 --static --json"
+    result = CliRunner().invoke(cli, arguments.split())
+    assert result.exit_code == 0, result.output
+    (state,) = json.loads(result.output)["states"]
+    assert state["output_per_s"] == pytest.approx(16 / (state["ttft_s"] + 15 * state["tpot_s"]))

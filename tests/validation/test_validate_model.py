@@ -1,0 +1,35 @@
+"""Suite `model`: every row is a case or says why not, and a few that are light lie within the band."""
+
+from __future__ import annotations
+
+import pytest
+
+from archsim.validation import SUITES
+from archsim.validation.model import _read
+from archsim.validation.model.case import Case
+from archsim.validation.suite import DATA
+from archsim.validation.table import Table
+
+pytestmark = pytest.mark.validation
+
+RECORDS = {record.text("id"): record for record in Table.read(DATA / "published_llm.csv").records()}
+
+
+def test_every_row_is_a_case_or_says_why_not() -> None:
+    read = {name: _read(record) for name, record in RECORDS.items()}
+    cases = {name: case for name, case in read.items() if isinstance(case, Case)}
+    assert len(cases) > 90
+    assert all(case.assumption and case.expected > 0 for case in cases.values())
+    assert all(isinstance(case, Case) or len(case) > 10 for case in read.values())
+    assert {"DSI-001", "DSI-002", "CM-002", "CM-003", "TR1-011", "NIM-009", "MLP-013"} <= cases.keys()
+
+
+@pytest.mark.parametrize(("name", "within"), [("NIM-026", 20), ("TR5-012", 20), ("NIM-009", 12)])
+def test_a_row_lies_near_what_was_published(name: str, within: float) -> None:
+    case = _read(RECORDS[name])
+    assert isinstance(case, Case)
+    assert case.got() == pytest.approx(case.expected, rel=within / 100)
+
+
+def test_the_suite_knows_its_file() -> None:
+    assert SUITES["model"].reference_for(Table.read(DATA / "published_llm.csv")) is not None
