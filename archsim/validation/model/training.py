@@ -168,7 +168,7 @@ def _deepseek(row: Mapping[str, str]) -> TrainingCase | str:
 
 _BRIDGE = re.compile(r"TP(\d+) PP(\d+) CP(\d+) VP(\d+|n/a) EP(\d+) FSDP(\d+)")
 _PRECISION = {"FP8-CS": "fp8-tensor", "FP8-MX": "mxfp8", "BF16": "bf16"}
-_NODES = {"B200": "hgx-b200", "H100": "hgx-h100"}
+_NODES = {"B200": "hgx-b200", "H100": "hgx-h100", "GB300": "gb300-nvl72"}
 
 
 def _megatron_bridge(row: Mapping[str, str]) -> TrainingCase | str:
@@ -201,7 +201,9 @@ def _megatron_bridge(row: Mapping[str, str]) -> TrainingCase | str:
 
 
 def _gpus(node: str, chips: int) -> SystemSpec:
-    """So many GPUs in nodes of eight."""
+    """So many GPUs in nodes of eight, or racks of 64."""
+    if node == "gb300-nvl72":
+        return load_system(node, {"chips": chips, "chips_per_node": min(chips, 64)})
     if chips <= 8:
         return load_system(node)
     many = {"hgx-h100": "p5-x16", "hgx-b200": "a4-x16"}[node]
@@ -248,16 +250,16 @@ def _maxtext(row: Mapping[str, str]) -> TrainingCase | str:
         "TFLOPS per chip": lambda s: _whole_attention(s) * 1e-12,
         "MFU": lambda s: 100 * _whole_attention(s) / s.chip.flops("bf16"),
     }
-    system = load_system(base, {"chips": chips, "chips_per_node": chips, "dims": list(_sides(chips))})
+    system = load_system(base, {"chips": chips, "chips_per_node": chips, "dims": list(_sides(named[1], chips))})
     return TrainingCase(
         f"tpu-{named[1]} training, MaxText", STACKS["MaxText"], system, f"maxtext-{size.lower()}", plan, {"seq": 2048},
         values[row["metric"]],
     )  # fmt: skip
 
 
-def _sides(chips: int) -> tuple[int, ...]:
-    """A torus as square as powers of two allow, in two dimensions up to 256 chips of a v5e, else in three."""
-    sides = [1, 1, 1]
+def _sides(chip: str, chips: int) -> tuple[int, ...]:
+    """A torus as square as powers of two allow, in two dimensions for a v5e, else in three."""
+    sides = [1, 1] if chip == "v5e" else [1, 1, 1]
     while chips > 1:
         sides[sides.index(min(sides))] *= 2
         chips //= 2
