@@ -53,6 +53,7 @@ def degrees(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--attention", type=click.Choice(("fused", "unfused")), default="fused", show_default=True,
               help="Flash attention, or products per head with a softmax between them.")  # fmt: skip
 @click.option("--overlap/--no-overlap", default=True, show_default=True, help="Reduce gradients beside the passes.")
+@click.option("--overlap-tp", is_flag=True, help="Tensor-parallel collectives beside their products, piece by piece.")
 @click.option("--efficiency", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
               help="Share of the simulated speed of the passes that the software reaches.")  # fmt: skip
 @click.option("--host-launch", type=click.FloatRange(0), default=0.0, metavar="US", show_default=True,

@@ -81,15 +81,16 @@ def layer_times(
     block: BlockPasses, plan: TrainPlan, exchanges: Exchanges, held: Parameters, software: Software
 ) -> LayerTimes:
     """The times of a block in a pipeline, with what it computes again, as the software lets it run."""
-    layer = is_layer(block.name)
-    again = {"none": 0, "selective": block.forward.cheap, "full": block.forward.time}[plan.recompute] if layer else 0
+    layer, pieces = is_layer(block.name), plan.overlap_tp
+    forward_ps, backward_ps = block.forward_ps(pieces=pieces), block.backward_ps(pieces=pieces)
+    again = {"none": 0, "selective": block.forward.cheap, "full": forward_ps}[plan.recompute] if layer else 0
     host = software.launch_s * 1e12
     forward_host, backward_host = block.forward.launches * host, block.backward.launches * host
     if plan.recompute == "full" and layer:
         backward_host += forward_host
-    forward = max(block.forward.time / software.efficiency, forward_host)
-    backward = max((block.backward.time + again) / software.efficiency, backward_host)
-    weights = backward * block.backward.weights / max(block.backward.time + again, 1)
+    forward = max(forward_ps / software.efficiency, forward_host)
+    backward = max((backward_ps + again) / software.efficiency, backward_host)
+    weights = backward * min(block.backward.weights / max(backward_ps + again, 1), 1.0)
     both = max((block.both + again) / software.efficiency, forward_host + backward_host)
     gather, reduce = exchanges.gather_ps(held), exchanges.reduce_ps(held, GRADIENT_BYTES)
     return LayerTimes(round(forward), round(backward), round(weights), round(both), gather, reduce)

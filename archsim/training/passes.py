@@ -57,6 +57,14 @@ class BlockPasses:
     forward: Passes
     backward: Passes
 
+    def forward_ps(self, *, pieces: bool) -> int:
+        """The forward pass; in `pieces` its collectives hide behind its kernels as far as they are shorter."""
+        return max(self.forward.kernels, self.forward.collectives) if pieces else self.forward.time
+
+    def backward_ps(self, *, pieces: bool) -> int:
+        """The backward pass, likewise."""
+        return max(self.backward.kernels, self.backward.collectives) if pieces else self.backward.time
+
     @property
     def both(self) -> int:
         """A forward and a backward pass that overlap."""

@@ -30,6 +30,8 @@ class TrainPlan:
     micro_batch: sequences of a replica at a time. batch: sequences of the whole step.
     overlap: gradients are reduced, and weights gathered, beside the passes (Megatron's overlap_grad_reduce and
     overlap_param_gather); otherwise after and before them.
+    overlap_tp: collectives of a layer run beside the products that feed them or wait for them, piece by piece (user
+    buffers of Transformer Engine, collective matmul of XLA); otherwise only beside what does not need them.
     """
 
     tp: int = 1
@@ -45,6 +47,7 @@ class TrainPlan:
     micro_batch: int = 1
     batch: int = 1
     overlap: bool = True
+    overlap_tp: bool = False
 
     @property
     def chips(self) -> int:

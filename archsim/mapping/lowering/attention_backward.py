@@ -35,7 +35,8 @@ __all__ = ["lower_attention_backward"]
 
 Ints = NDArray[np.int64]
 Q, K, V, OUT, DO, DQ, DK, DV, SUMS = range(9)
-ROWS, KEYS = (64, 128), (64, 128)
+#: sides of a tile; systolic arrays are worth more rows than a warp group has
+SIDES, LONG_SIDES = (64, 128), (128, 256, 512, 1024)
 MAX_SLOTS = 3
 
 
@@ -139,7 +140,7 @@ def _first_row(shape: AttentionShape, key: Ints) -> Ints:
 def _heads_at_once(target: Target, shape: AttentionShape) -> int:
     """Heads whose queries and gradients half of the cache holds, but enough for every core."""
     nbytes = shape.q_len * (2 * shape.q_bytes * (shape.d_qk + shape.d_v) + 4 * shape.d_qk)
-    for_cores = -(-target.cores // max(shape.kv_len // KEYS[-1], 1))
+    for_cores = -(-target.cores // max(shape.kv_len // SIDES[-1], 1))
     return max(int(target.cache_bytes / 2 // nbytes), for_cores)
 
 
@@ -147,20 +148,25 @@ def _choose(target: Target, shape: AttentionShape) -> _Cut:
     """The cut with the least time for a pair of query and key."""
     best: tuple[float, _Cut] | None = None
     wide = shape.d_qk + shape.d_v
-    for rows, keys in product(ROWS, KEYS):
-        sums = 4 * (keys * wide + 2 * rows * keys + rows * shape.d_qk)
-        free = target.scratchpad_bytes - keys * wide * shape.q_bytes - 2 * rows * keys * shape.q_bytes
+    systolic = target.chip.core.matrix.kind == "systolic"
+    # kernels of tensor cores spend nearly all registers on sums, twice what a forward pass does
+    room = target.accumulator_bytes * (1 if systolic else 2)
+    for rows, keys in product(*2 * (LONG_SIDES if systolic else SIDES,)):
+        # S and dP are sums in registers, of which the scratchpad holds a copy; of an array it holds them themselves
+        pairs = 2 * rows * keys
+        sums = 4 * (keys * wide + rows * shape.d_qk + (0 if systolic else pairs))
+        free = target.scratchpad_bytes - keys * wide * shape.q_bytes - pairs * (4 if systolic else shape.q_bytes)
         slots = min(int(free // (rows * wide * shape.q_bytes)), MAX_SLOTS)
-        if slots < 1 or sums > 2 * target.accumulator_bytes:  # a kernel that spends nearly all registers on sums
+        if slots < 1 or sums > room:
             continue
         seconds = _pair_time(target, shape, rows, keys) * (1.0 if slots > 1 else 2.0)
         if best is None or seconds <= best[0]:
             best = seconds, _Cut(rows, keys, slots)
     if best is None:
         raise InputError(
-            f"no tile of the gradients of attention with heads of {shape.d_qk} fits {target.name}: {ROWS[0]} queries x "
-            f"{KEYS[0]} keys need {4 * (KEYS[0] * wide + 2 * ROWS[0] * KEYS[0] + ROWS[0] * shape.d_qk):,} B of sums "
-            f"({2 * target.accumulator_bytes:,} B) and {3 * ROWS[0] * wide * shape.q_bytes:,.0f} B of scratchpad "
+            f"no tile of the gradients of attention with heads of {shape.d_qk} fits {target.name}: {SIDES[0]} queries x "
+            f"{SIDES[0]} keys need {4 * (SIDES[0] * wide + 2 * SIDES[0] * SIDES[0] + SIDES[0] * shape.d_qk):,} B of sums "
+            f"({room:,} B) and {3 * SIDES[0] * wide * shape.q_bytes:,.0f} B of scratchpad "
             f"({target.scratchpad_bytes:,} B)"
         )
     return best[1]

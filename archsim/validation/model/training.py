@@ -186,7 +186,7 @@ def _megatron_bridge(row: Mapping[str, str]) -> TrainingCase | str:
     dp = int(chips) // (tp * pp * cp)
     plan = TrainPlan(
         tp=tp, pp=pp, cp=cp, dp=dp, ep=ep, sp=tp > 1, virtual=virtual if pp > 1 else 1, zero=3 if fsdp else 1,
-        batch=int(sizes[1]), micro_batch=int(sizes[2]),
+        batch=int(sizes[1]), micro_batch=int(sizes[2]), overlap_tp=tp > 1,
     )  # fmt: skip
     values: dict[str, Callable[[TrainStep], float]] = {
         "tokens per second per GPU": lambda s: s.tokens_per_s / s.plan.chips,
@@ -243,7 +243,8 @@ def _maxtext(row: Mapping[str, str]) -> TrainingCase | str:
     chips = int(named[2]) // (2 if named[1] in ("v4", "v5p") else 1)
     dp = chips // tp
     plan = TrainPlan(
-        tp=tp, dp=dp, sp=tp > 1, zero=3, batch=each * chips, micro_batch=each * tp, recompute=recompute
+        tp=tp, dp=dp, sp=tp > 1, zero=3, batch=each * chips, micro_batch=each * tp, recompute=recompute,
+        overlap_tp=tp > 1,
     )  # fmt: skip
     base = {"v4": "tpu-v4-pod", "v5p": "tpu-v5p-pod", "v5e": "tpu-v5e-pod"}[named[1]]
     values: dict[str, Callable[[TrainStep], float]] = {
