@@ -3,8 +3,8 @@
     python benchmarks/training_speed.py [--json]
 
 Bounds: the passes of a step are simulated tile by tile once for each kind of block and cost nearly all of it; the
-pipeline costs a SimPy event or two for each layer, micro-batch and stage. A search evaluates lower bounds of passes once
-for each combination of degrees that they depend on, and microseconds for each plan.
+pipeline costs a SimPy event or two for each layer, micro-batch and stage. A search evaluates lower bounds of passes
+once for each combination of degrees that they depend on, and microseconds for each plan.
 """
 
 from __future__ import annotations

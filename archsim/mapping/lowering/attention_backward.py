@@ -163,11 +163,11 @@ def _choose(target: Target, shape: AttentionShape) -> _Cut:
         if best is None or seconds <= best[0]:
             best = seconds, _Cut(rows, keys, slots)
     if best is None:
+        side = SIDES[0]
         raise InputError(
-            f"no tile of the gradients of attention with heads of {shape.d_qk} fits {target.name}: {SIDES[0]} queries x "
-            f"{SIDES[0]} keys need {4 * (SIDES[0] * wide + 2 * SIDES[0] * SIDES[0] + SIDES[0] * shape.d_qk):,} B of sums "
-            f"({room:,} B) and {3 * SIDES[0] * wide * shape.q_bytes:,.0f} B of scratchpad "
-            f"({target.scratchpad_bytes:,} B)"
+            f"no tile of the gradients of attention with heads of {shape.d_qk} fits {target.name}: {side} queries x "
+            f"{side} keys need {4 * side * (wide + 2 * side + shape.d_qk):,} B of sums ({room:,} B) and "
+            f"{3 * side * wide * shape.q_bytes:,.0f} B of scratchpad ({target.scratchpad_bytes:,} B)"
         )
     return best[1]
 
