@@ -89,7 +89,7 @@ def tree(s: Schedule, nbytes: float, ready: Ready, transport: TransportName | No
 
 
 def scatter_gather(s: Schedule, nbytes: float, ready: Ready, transport: TransportName | None) -> None:
-    """The first chip sends each other one a block of its own, and all send theirs to all: in two steps, twice the bytes.
+    """The first chip sends a block to each other one, and all send theirs to all: two steps, twice the bytes.
 
     Reference: van de Geijn, "On global combine operations", 1994.
     """
