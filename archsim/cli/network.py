@@ -112,7 +112,7 @@ def _row(run: CollectiveRun) -> dict[str, Any]:
         "bytes": run.request.nbytes, "time_us": run.time_ps * 1e-6, "algbw_GBps": run.algbw * 1e-9,
         "busbw_GBps": run.busbw * 1e-9, "algorithm": algorithm, "transport": inside, "transport_out": outside,
         "bound_us": run.bound_ps * 1e-6, "busiest_links": max(run.busy.values(), default=0.0),
-        "messages": run.messages, "folded": run.folded,
+        "messages": run.messages, "folded": run.folded, "cores": run.cores,
     }  # fmt: skip
 
 

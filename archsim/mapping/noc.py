@@ -11,8 +11,10 @@ the links over the edge of a die share the bandwidth between the two.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 
 from archsim.hardware import ChipSpec, Clusters, Crossbar, DiesSpec, Graph, Mesh, Ring, Routed
 from archsim.noc import ROUTINGS, hierarchical, join, mesh, ring, torus
@@ -32,9 +34,10 @@ class Network:
     """``to_core[core][port]`` and ``from_core[core][port]`` list the resource ids of the links on the way.
 
     A port is a memory port, or all of a die's. ``along[core]`` are the links from the core before, which passes on what
-    both want.
+    both want. first: resource id of the first link.
     """
 
+    first: int
     links: tuple[Link, ...]
     stripe_bytes: int
     to_core: tuple[tuple[Way, ...], ...]
@@ -46,6 +49,16 @@ class Network:
         """Ways into the memory."""
         return len(self.to_core[0])
 
+    @property
+    def read_bytes_per_s(self) -> float:
+        """What all cores together can read when every one reads as much from every port: the busiest link's limit."""
+        if not self.links:
+            return inf
+        ways = [way for core in self.to_core for way in core]
+        passed = Counter(link for way in ways for link in way)
+        slowest = max((self.links[link - self.first].as_per_byte * count for link, count in passed.items()), default=0)
+        return len(ways) * 1e18 / slowest if slowest else inf
+
 
 def lay_out(chip: ChipSpec, first_resource: int) -> Network:
     """The links of ``chip``'s network, numbered from ``first_resource``, and its routes."""
@@ -56,7 +69,7 @@ def lay_out(chip: ChipSpec, first_resource: int) -> Network:
         return _dies(chip.cores, dies, first_resource)
     nothing: Way = ()  # the switch is as wide as its ports, so it never binds
     routes = ((nothing,),) * chip.cores
-    return Network((), STRIPE_BYTES, routes, routes, (nothing,) * chip.cores)
+    return Network(first_resource, (), STRIPE_BYTES, routes, routes, (nothing,) * chip.cores)
 
 
 def _dies(cores: int, dies: DiesSpec, first: int) -> Network:
@@ -68,7 +81,7 @@ def _dies(cores: int, dies: DiesSpec, first: int) -> Network:
     home = [core * dies.count // cores for core in range(cores)]
     ports = range(dies.count)
     return Network(
-        links, int(dies.interleave),
+        first, links, int(dies.interleave),
         tuple(tuple(walk.way("xy", port, die) for port in ports) for die in home),
         tuple(tuple(walk.way("xy", die, port) for port in ports) for die in home),
         ((),) * cores,
@@ -90,7 +103,7 @@ def _routed(chip: ChipSpec, noc: Routed, first: int) -> Network:
         else:
             links.append(Link(name, "noc", rate, hop_ps))
     return Network(
-        tuple(links), STRIPE_BYTES,
+        first, tuple(links), STRIPE_BYTES,
         tuple(tuple(walk.way(reads, port, router) for port in ports) for router in home),
         tuple(tuple(walk.way(writes, router, port) for port in ports) for router in home),
         tuple(walk.way(reads, before, router) for before, router in pairwise([home[0], *home])),

@@ -82,6 +82,7 @@ class Target:
     accumulator_bytes: int
     port_read_bytes_per_s: float
     port_write_bytes_per_s: float
+    noc_bytes_per_s: float
     dram_bytes_per_s: float
     memory_latency_s: float
     loaded_latency_s: float
@@ -328,6 +329,7 @@ def make_target(chip: ChipSpec, power_cap_w: float | None = None) -> Target:
         accumulator_bytes=int(core.accumulator.capacity),
         port_read_bytes_per_s=read_bytes_per_s,
         port_write_bytes_per_s=write_bytes_per_s,
+        noc_bytes_per_s=network.read_bytes_per_s,
         dram_bytes_per_s=chip.memory.bandwidth,
         memory_latency_s=idle_s,
         loaded_latency_s=LOADED * idle_s,

@@ -273,12 +273,13 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     merging = (partial + c_total) / min(cores * target.port_read_bytes_per_s, target.cache_bytes_per_s or np.inf)
     reduction_s = np.where(split > 1, target.barrier_s + 2 * target.memory_latency_s + merging, 0.0)
 
-    parts = np.stack([matrix_s, vector_s, port_in_s, port_out_s, cache_s, dram_s, latency_s])
+    noc_s = fetched / target.noc_bytes_per_s
+    parts = np.stack([matrix_s, vector_s, port_in_s, port_out_s, noc_s, cache_s, dram_s, latency_s])
     time = parts.max(axis=0) + fill_s + drain_s + reduction_s
     # by time, but among nearly equal ones the fewest steps (np.lexsort is stable: then the candidate's index)
     close = time <= time.min() * (1 + INDIFFERENT)
     order = np.lexsort((tiles * chunks, np.where(close, time.min(), time)))
-    names = ("matrix", "vector", "port in", "port out", "cache", "dram", "latency")
+    names = ("matrix", "vector", "port in", "port out", "noc", "cache", "dram", "latency")
     best: dict[tuple[int, int, int, int], Tiling] = {}
     for i in order[: 16 * keep]:
         kind = (int(tm[i]), int(tn[i]), int(split[i]), int(pair[i]))

@@ -27,7 +27,7 @@ class CollectiveRun:
     """One collective, alone on its fabric.
 
     time_ps: from launch to end. bound_ps: of that, the time of the busiest link, below which no order of messages
-    can come. busy: share of the time that each class of links is busy (the mean over chips).
+    can come. busy: share of the time that each class of links is busy (the mean over chips). cores: that it occupies.
     """
 
     request: Collective
@@ -37,6 +37,7 @@ class CollectiveRun:
     time_ps: int
     bound_ps: int
     busy: dict[str, float]
+    cores: int = 0
 
     @property
     def algbw(self) -> float:
@@ -140,7 +141,7 @@ def _run(request: Collective, choice: Choice, schedule: Schedule, fold: bool | N
         raise InputError(f"{request.kind} by {choice[0]}: {steps:,} messages are more than can be simulated")
     time_ps, program, run = _time(schedule, folded=folded)
     if program is None or run is None:
-        return CollectiveRun(request, choice, folded, 0, time_ps, 0, {})
+        return CollectiveRun(request, choice, folded, 0, time_ps, 0, {}, schedule.cores)
     members = 1 if folded else fabric.chips
     links = [i for i, port in enumerate(fabric.ports) if port.group == "fabric"]
     busy = run.busy_ps.reshape(len(fabric.ports), members)[links]
@@ -148,6 +149,7 @@ def _run(request: Collective, choice: Choice, schedule: Schedule, fold: bool | N
     return CollectiveRun(
         request, choice, folded, len(program), time_ps, int(busy.max(initial=0)),
         {fabric.ports[i].name: float(b.mean()) / elapsed for i, b in zip(links, busy, strict=True)},
+        schedule.cores,
     )  # fmt: skip
 
 

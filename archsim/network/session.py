@@ -59,7 +59,10 @@ class FabricSession:
     def _collective(self, request: Collective) -> Generator[Event, Any, Run | None]:
         schedule = schedule_of(self.fabric, request)
         if self.folded and not foldable(schedule):
-            raise InputError(f"{request.kind}: its chips are not alike; it needs a session with folded=False")
+            raise InputError(
+                f"{request.kind}: its chips are not alike; it needs a session with folded=False, "
+                "best of fabric.alone(groups)"
+            )
         yield self.env.timeout(round(schedule.launch_s * 1e12))
         if not schedule.messages:
             return None
