@@ -102,8 +102,8 @@ def stages_of(passes: tuple[BlockPasses, ...], stages: int) -> list[tuple[str, .
     cost = {block.name: block.forward.time + block.backward.time for block in passes}
     usual = sum(cost[b.name] * b.repeat for b in layers) / max(sum(b.repeat for b in layers), 1)
     kinds = [block.name for block in layers for _ in range(block.repeat)]
-    before = [b.name for b in passes if b.name.startswith("prologue")]
-    after = [b.name for b in passes if b.name.startswith("epilogue")]
+    before = [b.name for b in passes if b.name.startswith("prologue") for _ in range(b.repeat)]
+    after = [b.name for b in passes if b.name.startswith("epilogue") for _ in range(b.repeat)]
     first, last = (sum(cost[name] for name in side) / max(usual, 1) for side in (before, after))
     found = cut(kinds, partition(len(kinds), stages, first, last))
     found[0] = (*before, *found[0])
