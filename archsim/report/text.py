@@ -77,7 +77,7 @@ def _operators(result: Result, top: int, width: int) -> RenderableType:
 
 
 def _units(result: Result, width: int) -> RenderableType:
-    busiest = {"busiest noc link": result.busiest_link[1]} if result.busiest_link else {}
+    busiest = {"busiest link": result.busiest_link[1]} if result.busiest_link else {}
     units = sorted((result.units | busiest).items(), key=lambda item: -item[1])
     rows = [(unit.replace("_", " "), Bar(busy, 6, SERIES[0]), percent(busy)) for unit, busy in units]
     return table(("unit", "", ">busy"), rows, width)

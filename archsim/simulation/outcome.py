@@ -69,8 +69,8 @@ def _crowded(runs: Sequence[BlockRun], total: int) -> list[str]:
     longest = max(found, key=lambda name: found[name][0])
     others = f" and {len(found) - 1} more operators" if len(found) > 1 else ""
     return [
-        f"the on-chip network limits {longest}{others}, {share:.0%} of the step: it takes {found[longest][1]:.2f} "
-        "times what the busiest link needs, since transfers wait for each other"
+        f"the on-chip network limits {longest}{others}, {share:.0%} of the step: {longest} takes "
+        f"{found[longest][1]:.2f} times what its busiest link needs, since transfers wait for each other"
     ]
 
 
