@@ -8,7 +8,7 @@ KERNELS := $(wildcard archsim/kernels/*.pyx archsim/kernels/*.pxd archsim/kernel
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-export build lint types contracts bench validate wheel clean
+.PHONY: help demo test test-export build lint types contracts bench studies validate wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,14 @@ contracts: $(VENV)/.built  ## which package may import which (import-linter)
 
 bench: $(VENV)/.built  ## operators/s, SimPy events/s, peak memory
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+studies: $(VENV)/.built  ## simulate the points of notebooks/studies again (a quarter of an hour)
+	@for name in $(notdir $(wildcard notebooks/studies/*)); do \
+		rm -rf build/studies/$$name; \
+		$(BIN)/archsim sweep run $$name --out build/studies/$$name && $(BIN)/archsim sweep compact build/studies/$$name && \
+		sed 's|"folder": ".*"|"folder": "."|' build/studies/$$name/sweep.json > notebooks/studies/$$name/sweep.json && \
+		cp build/studies/$$name/table.h5 notebooks/studies/$$name/ || exit 1; \
+	done
 
 validate: $(VENV)/.built  ## hold the simulator against the reference data that ships with it
 	@$(BIN)/archsim validate

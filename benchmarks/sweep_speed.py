@@ -112,7 +112,10 @@ def workers(points: int = 24) -> dict[str, float]:
 
 
 def ten_thousand(full: bool, seconds: float = 120.0) -> dict[str, float]:
-    """The sweep `npu-ten-thousand` at the tile fidelity with pruning and reuse on two processes, or a part of it."""
+    """The sweep `npu-ten-thousand` at the tile fidelity on two processes, or a part of it.
+
+    With reuse, and a margin of 20 % for pruning.
+    """
     from archsim.explore import Outcome, Store, executors, load_sweep, run_sweep
 
     class Enough(Exception):
@@ -130,7 +133,10 @@ def ten_thousand(full: bool, seconds: float = 120.0) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(folder)
         with contextlib.suppress(Enough):
-            run_sweep(sweep, store, executors.local(2), in_flight=4, cache=store.folder / "cache", on_progress=watch)
+            run_sweep(
+                sweep, store, executors.local(2), in_flight=4, margin=0.2, cache=store.folder / "cache",
+                on_progress=watch,
+            )  # fmt: skip
     wall = time.perf_counter() - begin
     return {
         "wall_s": wall, "points": seen.total, "recorded": seen.done, "simulated": seen.counts["done"],

@@ -134,8 +134,8 @@ def heat_map(view: SweepView, axes: Sequence[str] = ()) -> Figure:
     """The best value of the first objective for each pair of values of two parameters, by default those that matter."""
     objective, done = view.sweep.objectives[0], _done(view)
     for path in axes:
-        if path not in view.sweep.free:
-            raise InputError(f"--axes {path}: the sweep varies {', '.join(view.sweep.free)}")
+        if path not in view.sweep.space.paths:
+            raise InputError(f"--axes {path}: the sweep varies {', '.join(view.sweep.space.paths)}")
     paths = [*axes, *(path for path in first_order(done, objective.key, view.sweep.free) if path not in axes)][:2]
     if len(paths) < 2:
         raise InputError("a heat map needs two parameters that change the first objective")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["read_table", "write_table"]
 
 VERSION = 1
+#: values below which the chunks of a packed column take more room than it saves
+WORTH_PACKING = 1024
 
 
 def write_table(path: Path, records: Sequence[Record]) -> None:
@@ -48,7 +50,8 @@ def write_table(path: Path, records: Sequence[Record]) -> None:
 
 
 def _column(file: Any, name: str, values: Any, dtype: Any = None) -> None:
-    file.create_dataset(name, data=values, dtype=dtype, **({"compression": "gzip"} if len(values) else {}))
+    packed = {"compression": "gzip"} if len(values) >= WORTH_PACKING else {}
+    file.create_dataset(name, data=values, dtype=dtype, **packed)
 
 
 def read_table(path: Path) -> Iterator[Record]:
