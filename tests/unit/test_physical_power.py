@@ -17,6 +17,7 @@ from archsim.physical import (
     unit_energy,
     voltage,
 )
+from archsim.physical.voltage import dynamic_scale, leakage_scale
 
 pytestmark = pytest.mark.unit
 
@@ -96,3 +97,25 @@ def test_a_chip_without_limit_or_table_keeps_its_clock() -> None:
     assert sustained_clock(bare, "bf16") == bare.clock
     with pytest.raises(InputError, match=r"states no physical\.technology"):
         silicon(bare)
+
+
+def test_silicon_that_is_stated_but_not_described_takes_power() -> None:
+    small, large = (load_chip("custom-npu", {"physical.die_area": f"{mm2} mm2"}) for mm2 in (100, 1000))
+    modelled = load_chip("custom-npu", {"physical.die_area": "null"})
+    watts = [sum(gemm_power(silicon(chip), "bf16", chip.clock).values()) for chip in (small, modelled, large)]
+    assert watts[0] == watts[1] < watts[2]
+    node, beyond = silicon(large).node, 1000 - chip_area(silicon(large)).compute.mm2
+    volts = dynamic_scale(node, large.clock), leakage_scale(node, large.clock)
+    clocked = node.clock_pj_per_mm2 * 1e-12 * large.clock * volts[0]
+    assert watts[2] - watts[1] == pytest.approx(beyond * (clocked + node.logic_leakage_w_per_mm2 * volts[1]))
+
+
+def test_io_dies_keep_the_voltage_of_their_node() -> None:
+    """Leakage over that of the cores' voltage is a line; it goes through zero only where there are no I/O dies."""
+    for name, io_dies in (("mi300x", True), ("h100", False)):
+        made = silicon(load_chip(name))
+        scale = [leakage_scale(made.node, clock) for clock in (0.9e9, 1.5e9, 2.1e9)]
+        watts = [unit_energy(made, clock).leakage_w for clock in (0.9e9, 1.5e9, 2.1e9)]
+        slope = (watts[1] - watts[0]) / (scale[1] - scale[0])
+        assert watts[2] == pytest.approx(watts[1] + slope * (scale[2] - scale[1]))
+        assert (watts[0] - slope * scale[0] > 50) == io_dies
