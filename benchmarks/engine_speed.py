@@ -37,7 +37,7 @@ def memory(cache: bool) -> Memory:
     """Five HBM3 stacks, 160 pseudo-channels of 21 GB/s, behind a 50 MiB cache or none."""
     dram = Dram(channels=160, interleave_bytes=256, banks=16, row_bytes=1024, burst_bytes=32, burst_ps=1538,
                 cl_ps=150_000, rcd_ps=14_000, rp_ps=14_000, rc_ps=42_000, act_ps=4_000, refi_ps=3_900_000,
-                rfc_ps=350_000, turn_ps=6_000)  # fmt: skip
+                rfc_ps=350_000, to_write_ps=3_000, to_read_ps=3_000)  # fmt: skip
     front = Cache(50 * 2**20, 4096, attoseconds_per_byte(5.5e12), hit_latency_ps=200_000) if cache else None
     return Memory("hbm", "memory", dram, front)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from archsim.program import Cache, Dram, Memory, service_ps
-from archsim.program.machine import HOLES, LOOK_AHEAD, SESSIONS
+from archsim.program.machine import BINS, LOOK_AHEAD, SESSIONS
 
 __all__ = ["ReferenceMemory"]
+
+NEVER = -(1 << 60)  # long ago
 
 
 @dataclass
@@ -19,84 +22,125 @@ class _Session:
     row: int
     opened_ps: int
     next_column_ps: int
-    closed_ps: int
-
-
-@dataclass
-class _Bank:
-    open: _Session | None = None
-    next_activate_ps: int = 0
-    sessions: list[_Session] = field(default_factory=list)
+    next_activate_ps: int  # of the bank, as far as tRC and writes are concerned
+    late_ps: int  # how long the activate waited for its bank
+    closed_ps: int = 0
 
 
 @dataclass
 class _Bus:
-    """A lane's data bus: free from some time on, and in idle times before that."""
+    """A lane's data bus. Nothing before the end is idle while it is `solid`; else `used_ps` tells what of each bin of
+    time is used, from the bin `first` on."""
 
-    free_ps: int = 0
-    latest_ps: int = 0  # the latest end of a hole
-    holes: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)] * HOLES)
-    next: int = 0  # the hole to be forgotten
+    bin_ps: int
+    end_ps: int = 0
+    front_ps: int = 0  # the end of what did not wait for its bank
+    origin_ps: int = 0  # where bins are counted from
+    first: int = 0
+    solid: bool = True
+    writing: bool = False
+    used_ps: Counter[int] = field(default_factory=Counter)
 
-    def take(self, earliest: int, length: int) -> int:
-        """A slot in idle time that was left before, or at the end."""
-        if earliest + length <= self.latest_ps:
-            for i, (begin, end) in enumerate(self.holes):
-                slot = max(begin, earliest)
-                if slot + length <= end:
-                    # of what is left before and after, the longer part is kept
-                    self.holes[i] = (begin, slot) if slot - begin > end - slot - length else (slot + length, end)
-                    return slot
-        slot = max(self.free_ps, earliest)
-        if slot > self.free_ps:
-            self.holes[self.next] = (self.free_ps, slot)
-            self.latest_ps = slot
-            self.next = (self.next + 1) % HOLES
-        self.free_ps = slot + length
-        return slot
+    def take(self, arrival: int, earliest: int, length: int) -> tuple[int, int]:
+        """Time from `earliest` on, wherever it is idle after `arrival`; when it begins and ends."""
+        if self.solid and earliest <= self.end_ps:
+            self.end_ps += length
+            return self.end_ps - length, self.end_ps
+        if self.solid:
+            self.solid = False
+            self.first, self.origin_ps = 0, max(self.end_ps, arrival)
+            self.used_ps.clear()
+        self._forget((arrival - self.origin_ps) // self.bin_ps)
+        earliest -= self.origin_ps
+        slot, begin, whole = max(earliest // self.bin_ps, self.first), -1, length
+        while True:
+            self._forget(slot - BINS + 1)
+            part = min(length, self.bin_ps - self.used_ps[slot])
+            if part and begin < 0:
+                begin = max(earliest, slot * self.bin_ps + self.used_ps[slot])
+            self.used_ps[slot] += part
+            length -= part
+            if length == 0:
+                break
+            slot += 1
+        end = self.origin_ps + max(slot * self.bin_ps + self.used_ps[slot], begin + whole)
+        self.end_ps = max(self.end_ps, end)
+        while self.used_ps[self.first] == self.bin_ps:
+            self.first += 1
+        self.solid = self.origin_ps + self.first * self.bin_ps + self.used_ps[self.first] >= self.end_ps
+        return self.origin_ps + begin, end
+
+    def turn(self, idle: int) -> None:
+        """Change the direction once all is served that did not wait for a bank; idle time before that is lost."""
+        self.writing = not self.writing
+        self.front_ps += idle
+        self.end_ps = max(self.end_ps, self.front_ps)
+        if not self.solid:
+            slot, within = divmod(self.front_ps - self.origin_ps, self.bin_ps)
+            self._forget(slot)
+            if slot == self.first:
+                self.used_ps[slot] = max(self.used_ps[slot], within)
+
+    def _forget(self, before: int) -> None:
+        self.first = max(self.first, before)
 
 
 @dataclass
 class _Lane:
-    """One pseudo-channel."""
+    """One pseudo-channel; `sessions` holds the rows of each bank, the latest first."""
 
-    banks: list[_Bank]
+    bus: _Bus
+    sessions: list[list[_Session]]
     group_free_ps: list[int]
-    bus: _Bus = field(default_factory=_Bus)
     activate_free_ps: int = 0
-    written: int = 0
+    posted: int = 0  # bursts of writes that wait
+
+
+class _Queue:
+    """Requests that wait in a controller, each a few bursts, by when they leave; `room` bursts (0: no limit)."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.bursts = room, 0
+        self.piece = min(255, max(1, room // LOOK_AHEAD)) if room else 1 << 40
+        self.left: list[tuple[int, int]] = []
+        self.latest_ps = 0  # when the last of those that have entered leaves
+
+    def enter(self, bursts: int, t: int) -> int:
+        """When there is room for so many bursts that are offered at `t`."""
+        self.bursts += bursts
+        while self.room and self.bursts > self.room and self.left:
+            leaves, gone = self.left.pop(0)
+            self.bursts -= gone
+            t = max(t, leaves)
+        return t
+
+    def leave(self, bursts: int, leaves: int) -> None:
+        """So many bursts that are in the queue will have left it at `leaves`."""
+        self.latest_ps = max(self.latest_ps, leaves)
+        if self.room:
+            insort(self.left, (leaves, bursts))
 
 
 @dataclass
-class _Queue:
-    """What a channel's controller looks ahead,
-    in blocks of bursts; `left_sums` sum up when the bursts of each leave."""
+class _Posted:
+    """A write that waits to be served."""
 
-    block_bursts: int
-    bursts: int = 0
-    gate_ps: int = 0
-    present: int = 0
-    left_sums: list[int] = field(default_factory=lambda: [0] * LOOK_AHEAD)
+    lane: int
+    bank: int
+    row: int
+    bursts: int
 
-    def enter(self, t: int) -> int:
-        """When a run that is offered at `t` is taken in."""
-        if self.block_bursts and self.bursts >= self.block_bursts:
-            self.present = min(range(LOOK_AHEAD), key=lambda i: self.left_sums[i])
-            self.gate_ps = max(self.gate_ps, self.left_sums[self.present] // self.block_bursts)
-            self.left_sums[self.present] = self.bursts = 0
-        return max(t, self.gate_ps)
 
-    def leave(self, bursts: int, leaves: int) -> None:
-        """A run has entered and will have left at `leaves`; blocks that it fills take the place of the first to
-        leave."""
-        while self.block_bursts:
-            part = min(bursts, self.block_bursts - self.bursts)
-            self.left_sums[self.present] += part * leaves
-            self.bursts += part
-            bursts -= part
-            if bursts == 0:
-                return
-            self.enter(0)
+@dataclass
+class _Channel:
+    lanes: list[_Lane]
+    reads: _Queue
+    writes: _Queue
+    posted: list[_Posted] = field(default_factory=list)
+    accepted_ps: int = 0
+    drained_ps: int = 0  # the last of the writes that were served together has left the queue
+    row_bus_free_ps: int = 0
+    closed_before_ps: int = 0  # rows opened before have been closed by a refresh
 
 
 @dataclass
@@ -106,45 +150,44 @@ class _Block:
     room: int
 
 
-@dataclass
 class _DramState:
-    """DRAM lanes; `access` is one contiguous range, cut into runs that lie in one row of one bank.
+    """DRAM channels; `access` is one contiguous range, cut into runs that lie in one row of one bank.
 
     Times inside are live times: those that all-bank refreshes take are left out, and put back at the end.
     """
 
-    spec: Dram
-    counters: Counter[str]
-    lanes: list[_Lane] = field(init=False)
-    queues: list[_Queue] = field(init=False)
-    closed_before_ps: int = 0
-
-    def __post_init__(self) -> None:
-        dram = self.spec
-        self.lanes = [
-            _Lane([_Bank() for _ in range(dram.banks)], [0] * dram.bank_groups)
-            for _ in range(dram.channels * dram.lanes_per_channel)
+    def __init__(self, spec: Dram, counters: Counter[str]) -> None:
+        self.spec, self.counters, groups = spec, counters, spec.bank_groups
+        self.channels = [
+            _Channel(
+                [
+                    _Lane(_Bus(spec.bin_ps), [[_Session(-1, 0, NEVER, 0, 0)] for _ in range(spec.banks)], [0] * groups)
+                    for _ in range(spec.lanes_per_channel)
+                ],
+                _Queue(spec.read_queue),
+                _Queue(spec.write_queue),
+            )
+            for _ in range(spec.channels)
         ]
-        self.queues = [_Queue(dram.block_bursts) for _ in range(dram.channels)]
 
     def access(self, t: int, address: int, nbytes: int, write: bool) -> tuple[int, int]:
+        dram = self.spec
         t = self._live(t)
-        if self.spec.live_ps:
-            self.closed_before_ps = max(self.closed_before_ps, t - t % self.spec.live_ps)
-        runs = [self._run(t, *run, write) for run in self._cut(address, nbytes)]
+        columns = [self._run(t, *run, write) for run in self._cut(address, nbytes)]
+        head = min(first for each in columns for first, _ in each)
+        done = max(t, *(last + dram.burst_ps for each in columns for _, last in each))
         self.counters["bytes_written" if write else "bytes_read"] += nbytes
-        return self._real(min(head for head, _ in runs)), self._real(max(t, *(done for _, done in runs)))
+        to_data = 0 if write else dram.cl_ps
+        return self._real(head + to_data), self._real(done + to_data)
 
-    def _cut(self, address: int, nbytes: int) -> Iterator[tuple[_Queue, _Lane, int, int, int]]:
-        """Yield (queue, lane, bank, row, bytes) of the runs of a range."""
+    def _cut(self, address: int, nbytes: int) -> Iterator[tuple[_Channel, int, int, int, int]]:
+        """Yield (channel, lane, bank, row, bytes) of the runs of a range."""
         dram, end = self.spec, address + nbytes
         while address < end:
             chunk, within = divmod(address, dram.interleave_bytes)
             local = chunk // dram.channels * dram.interleave_bytes + within
             size = min(end - address, dram.interleave_bytes - within, dram.run_bytes - local % dram.run_bytes)
-            lane, bank, row = self._place(local)
-            channel = chunk % dram.channels
-            yield self.queues[channel], self.lanes[channel * dram.lanes_per_channel + lane], bank, row, size
+            yield self.channels[chunk % dram.channels], *self._place(local), size
             address += size
 
     def _place(self, local: int) -> tuple[int, int, int]:
@@ -155,63 +198,138 @@ class _DramState:
         return *divmod(flat, self.spec.banks), row
 
     def _run(
-        self, t: int, queue: _Queue, lane: _Lane, number: int, row: int, nbytes: int, write: bool
-    ) -> tuple[int, int]:
-        dram, bank = self.spec, lane.banks[number]
-        bursts = -(-nbytes // dram.burst_bytes)
-        group = number // (dram.banks // dram.bank_groups)
-        arrival = queue.enter(t)
-        if write:
-            turned = min(dram.drain_bursts, lane.written + bursts)
-            lane.bus.free_ps += dram.turn_ps * (turned - lane.written) // dram.drain_bursts
-            lane.written = turned
-        else:
-            lane.written = 0
-        activate = 0
-        session = bank.open
-        if session and session.row == row and session.opened_ps >= self.closed_before_ps:
-            self.counters["row_hits"] += 1
-        else:
-            session, activate = self._open(arrival, lane, number, row, write)
-        spacing = max(dram.ccd_ps, dram.burst_ps)
-        lane.group_free_ps[group] = max(lane.group_free_ps[group], arrival)
-        column = lane.bus.take(max(arrival, session.next_column_ps, lane.group_free_ps[group]), bursts * dram.burst_ps)
-        lane.group_free_ps[group] += bursts * spacing
-        last = column + (bursts - 1) * spacing
-        session.next_column_ps = last + spacing
-        closed = last + (dram.wr_ps if write else dram.rtp_ps) + dram.rp_ps
-        bank.next_activate_ps = max(bank.next_activate_ps, closed)
-        # a request leaves the queue with its activate or its column command; those of a run one after the other
-        queue.leave(bursts, (column + last) // 2 if bursts > 1 or activate == 0 else activate)
-        self.counters["dram_busy_ps"] += bursts * dram.burst_ps
-        if write:
-            return column, column + bursts * dram.burst_ps
-        return column + dram.cl_ps, last + dram.burst_ps + dram.cl_ps
+        self, t: int, channel: _Channel, lane: int, bank: int, row: int, nbytes: int, write: bool
+    ) -> list[tuple[int, int]]:
+        """First and last columns of the pieces of a run."""
+        bursts = -(-nbytes // self.spec.burst_bytes)
+        self.counters["row_hits"] += 1
+        self.counters["dram_busy_ps"] += bursts * self.spec.burst_ps
+        columns = []
+        queue = channel.writes if write else channel.reads
+        while bursts:
+            piece = min(bursts, queue.piece)
+            bursts -= piece
+            t = channel.accepted_ps = queue.enter(piece, max(t, channel.accepted_ps))
+            columns.append((self._write if write else self._read)(channel, t, _Posted(lane, bank, row, piece)))
+        return columns
 
-    def _open(self, arrival: int, lane: _Lane, number: int, row: int, write: bool) -> tuple[_Session, int]:
+    def _read(self, channel: _Channel, t: int, run: _Posted) -> tuple[int, int]:
+        if channel.posted and channel.reads.latest_ps < t:
+            self._drain(channel, channel.reads.latest_ps, 0)
+        # activates go on while writes are served, so that columns may follow at once
+        return self._serve(channel, max(t, channel.drained_ps - self.spec.rcd_ps), run, False)
+
+    def _write(self, channel: _Channel, t: int, run: _Posted) -> tuple[int, int]:
+        """At once while nothing is read; else a write waits until enough of them do."""
+        if not channel.writes.room or (not channel.posted and channel.reads.latest_ps <= t):
+            return self._serve(channel, t, run, True)
+        channel.posted.append(run)
+        lane = channel.lanes[run.lane]
+        lane.posted += run.bursts
+        last = max(t, lane.bus.end_ps) + (lane.posted - 1) * self.spec.burst_ps
+        if sum(each.bursts for each in channel.posted) > self.spec.drain_high or channel.reads.latest_ps <= t:
+            self._drain(channel, t, self.spec.drain_low)
+        return t, last
+
+    def _drain(self, channel: _Channel, t: int, down_to: int) -> None:
+        """Serve writes that wait, first those whose bank is ready first, until at most `down_to` bursts are left."""
+
+        def ready(run: _Posted) -> int:
+            session = channel.lanes[run.lane].sessions[run.bank][0]
+            hit = session.row == run.row and session.opened_ps >= channel.closed_before_ps
+            return t if hit else max(t, self._ready_again(session))
+
+        while sum(run.bursts for run in channel.posted) > down_to:
+            run = min(channel.posted, key=ready)
+            channel.posted.remove(run)
+            channel.lanes[run.lane].posted -= run.bursts
+            self._serve(channel, t, run, True)
+        channel.drained_ps = channel.writes.latest_ps
+
+    def _serve(self, channel: _Channel, arrival: int, run: _Posted, write: bool) -> tuple[int, int]:
+        """Bursts in one row of one bank that are in the queue from `arrival` on: their first and their last column."""
+        dram, lane, bursts = self.spec, channel.lanes[run.lane], run.bursts
+        if dram.live_ps and arrival >= channel.closed_before_ps + dram.live_ps:
+            channel.closed_before_ps = arrival - arrival % dram.live_ps
+        if lane.bus.writing != write:
+            lane.bus.turn(dram.to_write_ps if write else dram.to_read_ps)
+        sessions = lane.sessions[run.bank]
+        session, activate = sessions[0], NEVER
+        if session.row != run.row or session.opened_ps < channel.closed_before_ps:
+            session, activate = self._open(channel, lane, arrival, run, write)
+        spacing = max(dram.ccd_ps, dram.burst_ps)
+        group = run.bank // (dram.banks // dram.bank_groups)
+        token = max(lane.group_free_ps[group], arrival)
+        column, end = lane.bus.take(arrival, max(token, session.next_column_ps), bursts * dram.burst_ps)
+        session.next_column_ps = max(column + bursts * spacing, end + spacing - dram.burst_ps)
+        lane.group_free_ps[group] = max(token + bursts * spacing, session.next_column_ps - session.late_ps)
+        last = session.next_column_ps - spacing
+        lane.bus.front_ps = max(lane.bus.front_ps, last + dram.burst_ps - session.late_ps)
+        if write:
+            session.next_activate_ps = max(session.next_activate_ps, last + dram.wr_ps + dram.rp_ps)
+        self._put_off(sessions, session)
+        # a request leaves the queue with its activate or its column command; those of a run one after the other
+        queue = channel.writes if write else channel.reads
+        queue.leave(bursts, (column + last) // 2 if bursts > 1 or activate == NEVER else activate)
+        return column, last
+
+    def _open(
+        self, channel: _Channel, lane: _Lane, arrival: int, run: _Posted, write: bool
+    ) -> tuple[_Session, int]:  # fmt: skip
         """The session of a row that is not open, and its activate, if it was not open when the run arrived either."""
-        dram, bank = self.spec, lane.banks[number]
-        before = bank.open if bank.open and bank.open.opened_ps >= self.closed_before_ps else None
-        if before:
-            for session in bank.sessions:
-                if session.row == row and session.closed_ps > arrival and session.opened_ps >= self.closed_before_ps:
-                    # it waited beside those that the row was open for, and went with them
-                    self.counters["row_hits"] += 1
-                    return session, 0
+        dram, sessions = self.spec, lane.sessions[run.bank]
+        before = sessions[0]
+        conflict = before.row >= 0 and before.opened_ps >= channel.closed_before_ps
+        if conflict:
+            for session in sessions[1:]:
+                if (
+                    session.row == run.row
+                    and session.closed_ps > arrival
+                    and session.opened_ps >= channel.closed_before_ps
+                ):
+                    # it waits beside those that the row is open for, and goes with them
+                    return session, NEVER
         self.counters["row_misses"] += 1
+        self.counters["row_hits"] -= 1
         # the activate takes its place in the lane's order now; a bank that must wait does not hold up the others
-        turn = max(arrival, lane.activate_free_ps)
-        lane.activate_free_ps = turn + dram.act_ps
-        activate = max(turn + dram.rp_ps if before else turn, bank.next_activate_ps)
+        turn = max(arrival, lane.activate_free_ps, channel.row_bus_free_ps) + (dram.rp_ps if conflict else 0)
+        lane.activate_free_ps = max(arrival, lane.activate_free_ps) + dram.act_ps
+        channel.row_bus_free_ps = max(arrival, channel.row_bus_free_ps) + dram.row_bus_ps
+        activate = max(turn, self._ready_again(before))
         if dram.refi_bank_ps:
-            phase = (activate - number * dram.refi_bank_ps) % (dram.banks * dram.refi_bank_ps)
+            phase = (activate - run.bank * dram.refi_bank_ps) % (dram.banks * dram.refi_bank_ps)
             activate += max(0, dram.rfc_bank_ps - phase)
-        if before:
+        if conflict:
             before.closed_ps = activate - dram.rp_ps
-            bank.sessions = [before, *bank.sessions[: SESSIONS - 1]]
+        else:
+            sessions.pop(0)
         to_column = (dram.rcd_write_ps or dram.rcd_ps) if write else dram.rcd_ps
-        bank.open, bank.next_activate_ps = _Session(row, activate, activate + to_column, 0), activate + dram.rc_ps
-        return bank.open, activate
+        sessions.insert(
+            0, _Session(run.row, activate, activate + to_column, activate + dram.rc_ps, activate - turn)
+        )  # fmt: skip
+        del sessions[SESSIONS:]
+        return sessions[0], activate
+
+    def _put_off(self, sessions: list[_Session], session: _Session) -> None:
+        """A row stays open longer than was thought: those that the bank opens after it come later."""
+        at = next(i for i, each in enumerate(sessions) if each is session)
+        while at:
+            delay = self._ready_again(sessions[at]) - sessions[at - 1].opened_ps
+            if delay <= 0:
+                return
+            sessions[at].closed_ps += delay
+            at -= 1
+            later = sessions[at]
+            later.opened_ps += delay
+            later.late_ps += delay
+            later.next_column_ps += delay
+            later.next_activate_ps += delay
+
+    def _ready_again(self, session: _Session) -> int:
+        """When the bank of this row can be activated for another one."""
+        dram = self.spec
+        last = session.next_column_ps - max(dram.ccd_ps, dram.burst_ps)
+        return max(session.next_activate_ps, last + dram.rtp_ps + dram.rp_ps)
 
     def _live(self, t: int) -> int:
         dram = self.spec

@@ -15,46 +15,59 @@ cdef struct Counters:
     int64_t dram_busy_ps
 
 
-cdef struct Session:  # a row that has been closed for another one
-    int64_t row, opened, next_column, closed
+cdef struct Session:  # a row of a bank: since when it is open, when it has been closed for another one
+    int64_t row, opened, next_column, next_act, closed, late
 
 
-cdef struct Queue:  # of a channel's controller, in blocks of bursts
-    int64_t bursts          # of the present block so far
-    int64_t gate            # when there was room for the present block
-    int64_t[8] left         # for each block in it, the sum over its bursts of when they leave
-    int present
+cdef struct Queue:  # when the bursts in it leave, the earliest first: a ring of time << 8 | bursts
+    int64_t *left
+    int64_t head, count, mask, bursts, room
+    int64_t piece           # bursts that enter and leave together, at most
 
 
-cdef struct Bus:  # of a lane: free from then on, and in idle times before that
-    int64_t free, latest    # the latest end of a hole
-    int64_t[8] begin
-    int64_t[8] end
-    int next                # the hole to be forgotten
+cdef struct Posted:  # a write that waits to be served
+    int64_t lane, bank, row, bursts
+
+
+cdef struct Channel:
+    Queue reads, writes
+    Posted *post
+    int64_t posted, posted_bursts
+    int64_t accepted        # the last request
+    int64_t drained         # the last of the writes that were served together has left the queue
+    int64_t row_free        # its row-command bus
+    int64_t refresh_at      # the next one
+    int64_t closed_before   # rows opened before this (live) time have been closed by a refresh
+
+
+cdef struct Bus:  # of a lane: how much of each bin of time is used
+    int64_t end             # of what is used
+    int64_t front           # the end of what did not wait for its bank
+    int64_t origin          # where bins are counted from
+    int64_t first           # the first bin that is remembered
+    bint solid              # nothing before the end is idle, and all bins are empty
+    bint writing
+    int32_t[64] used
 
 
 cdef struct Memory:
     # organisation and timings: archsim.program.machine.Dram; lanes are pseudo-channels, over all channels
     int64_t channels, lanes, lanes_per_channel, interleave_bytes, run_bytes, banks, row_bytes, burst_bytes, burst_ps
-    int64_t cl_ps, rcd_ps, rcd_write_ps, rp_ps, rc_ps, rtp_ps, wr_ps, act_ps, ccd_ps, turn_ps
-    int64_t groups, block_bursts, block_shift, drain_bursts
+    int64_t cl_ps, rcd_ps, rcd_write_ps, rp_ps, rc_ps, column_to_act_ps, write_to_act_ps, act_ps, ccd_ps
+    int64_t row_bus_ps, to_write_ps, to_read_ps, groups, drain_high, drain_low
     int64_t live_ps, rfc_ps, refi_bank_ps, rfc_bank_ps  # live: between two all-bank refreshes (0: none)
-    int burst_shift         # of a mapped address; tables NULL: rows go round the banks
+    int burst_shift, bin_shift         # of a mapped address; tables NULL: rows go round the banks
     const uint64_t *tables
     # the cache: archsim.program.machine.Cache (capacity 0: none)
     int64_t capacity_blocks, block_bytes, cache_as_per_byte, hit_latency_ps
     # one entry a lane, then one a bank group and one a bank of each lane (lanes side by side)
     int64_t *act_free
-    int64_t *written        # bursts written since the last read, at most drain_bursts
+    int64_t *group_of       # of a bank, in its lane
+    int64_t *posted         # bursts of writes that wait
     Bus *buses
     int64_t *group_free
-    int64_t *open_row
-    int64_t *opened         # when the open row was activated
-    int64_t *next_column    # of the open row
-    int64_t *next_act
     Session *sessions       # SESSIONS a bank and lane: rows that were open before, the latest one first
-    Queue *queues           # one a channel
-    int64_t closed_before   # rows opened before this (live) time have been closed by a refresh
+    Channel *controllers
     # cached blocks: slots in a doubly linked list (most recent first), found through an open-addressing table
     int64_t cache_free
     int64_t *block_id

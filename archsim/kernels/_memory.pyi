@@ -17,4 +17,11 @@ class MemoryKernel:
         head: NDArray[np.int64],
         done: NDArray[np.int64],
     ) -> None: ...
+    def access_in_order(
+        self,
+        address: NDArray[np.int64],
+        nbytes: NDArray[np.int64],
+        write: NDArray[np.uint8],
+        done: NDArray[np.int64],
+    ) -> None: ...
     def read_counters(self) -> dict[str, int]: ...

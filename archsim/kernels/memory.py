@@ -13,39 +13,35 @@ Cache (if there is one), with s = service_ps(nbytes, cache rate):
     head = t1, or, if all blocks of a read were absent, the earliest head of their fetches
 
 DRAM: chunk c = address // interleave is on channel c % channels, at local address (c // channels) * interleave +
-address % interleave. The map of a channel says pseudo-channel (lane),
-bank and row (without a map: row = local // row_bytes,
-bank = row % banks). The range is cut into runs of consecutive bytes in one row of one bank; a row of channels is
-served in one
-go, for their runs lie alike. All times are live times, without those that all-bank refreshes take; these are put
-back at the
-end, and close all rows. A run of n bursts, in address order:
+address % interleave. The map of a channel says pseudo-channel (lane), bank and row (without a map: row = local //
+row_bytes, bank = row % banks). The range is cut into runs of consecutive bytes in one row of one bank. All times are
+live times, without those that all-bank refreshes take; these are put back at the end, and close all rows.
 
-    arrival = when the channel's queue had room (below)
-    the row is open:       its next column
-    it was, at `arrival`:  the next column of that time        (FR-FCFS: it waits beside those that opened the row)
-    else an activate at    turn = max(arrival, act_free),  act_free = turn + act_ps                   (tRRD, tFAW,
-    command bus)
-                           act = max(turn + (rp if another row was open), bank_next_act),
-                           skipping the bank's own refresh
-                           next column = act + rcd,  bank_next_act = act + rc
-    group  = max(group_free, arrival),  group_free = group + n * ccd
-    column = a slot of n bursts on the data bus, from max(arrival, next column, group) on: idle time left before,
-    or its end
-    last = column + (n - 1) * ccd,  next column = last + ccd,  bank_next_act = max(bank_next_act, last + rtp or wr + rp)
-    read:  head = column + cl;  done = last + burst + cl
-    write: head = column;       done = column + n * burst                      (posted: nobody waits for the cells)
-    a turn to writes and back costs `turn` of the bus, a part of it with each of the first `drain_bursts` writes
-    in a row
+A run enters the read or the write queue of its channel in pieces of at most an eighth of the queue, in order: when
+there is room, that is when enough of those in it have left. A piece of n bursts that is in the queue from `arrival` on:
 
-The queue of a channel holds 8 blocks of bursts. A block enters when the block that leaves first (on average over
-its bursts)
-has left; a burst leaves with its activate, or its column command.
+    row     open: its next column. Closed for another row later than `arrival`: the next column of that time, for the
+            piece waits beside those that the row is open for (FR-FCFS); what the bank opens after it is put off.
+            Else an activate, in the order of arrival but for what the bank itself has to wait for (`late`):
+                turn = max(arrival, act_free, row_bus_free)  (+ rp if another row is open);  act_free += act
+                act = max(turn, last act + rc, last column + rtp or wr + rp),  skipping the bank's own refresh
+                next column = act + rcd
+    group   group_free = max(group_free, arrival) + n * ccd, or the last column + ccd - late
+    column  from max(arrival, next column, group_free before) on, where the bus of the lane is idle: bus time is counted
+            in 64 bins of at least eight bursts, so that a piece that must wait for its bank holds up no other
+    last    column + (n - 1) * ccd, or later where the bus is not idle
+    leaves  the queue with its activate, or half-way through its columns
 
-Assumptions: requests come to a channel in the order of the accesses. Times of JEDEC names as in JESD235/JESD238.
-Valid for runs of any size; within 8 % of the cycle model on average over the reference streams (docs/memory.md).
-Not modelled:
-tRRD_L, tCCD_R, tWTR by bank group, refreshes put off, sub-block sectors and finite miss registers of the cache.
+A read ends with the data of its last column; head = column + cl, done = last + burst + cl. A write ends on the bus
+(posted). While reads wait, writes do too: above `drain_high` bursts of them those whose bank is ready first are served,
+down to `drain_low`, or all when no read waits. The bus turns at the end of what did not wait for a bank (`to_write`,
+`to_read`), and reads that come later have their columns after those writes; until then such a write is said to end
+after all that is booked. Writes that wait when a program ends are not waited for.
+
+Assumptions: requests come to a channel in the order of the accesses. Times of JEDEC names as in JESD235/JESD238. Valid
+for runs of any size; within 4 % of the cycle model on average over the reference streams, 6 % over random standards,
+maps, controllers and streams (docs/memory.md). Not modelled: tRRD_L, tCCD_R, tWTR by bank group, refreshes put off,
+sub-block sectors and finite miss registers of the cache.
 """
 
 from __future__ import annotations
@@ -67,7 +63,7 @@ def memory_kernel(memory: Memory) -> MemoryKernel:
     cache = memory.cache
     blocks = cache.capacity_bytes // cache.block_bytes if cache else 0
     dram = memory.dram
-    derived = {name: getattr(dram, name) for name in ("lanes_per_channel", "run_bytes", "live_ps", "block_bursts")}
+    derived = {name: getattr(dram, name) for name in ("lanes_per_channel", "run_bytes", "live_ps")}
     effective = {"ccd_ps": max(dram.ccd_ps, dram.burst_ps), "rcd_write_ps": dram.rcd_write_ps or dram.rcd_ps}
     tables = dram.map.tables if dram.map else None
     return MemoryKernel({**vars(dram), **derived, **effective}, tables, blocks, asdict(cache) if cache else {})
@@ -110,6 +106,14 @@ class MemoryModel:
         self._kernel.access(t, where, size, np.ascontiguousarray(columns[3], np.bool_).view(np.uint8), head, done)
         latency = self.memory.latency_ps
         return head + latency, done + latency
+
+    def access_in_order(self, address: ArrayLike, nbytes: ArrayLike, write: ArrayLike = False) -> NDArray[np.int64]:
+        """Serve accesses of which each is offered when the one before has been taken in; return when they are done."""
+        columns = np.broadcast_arrays(address, nbytes, write)
+        where, size = (np.ascontiguousarray(column, np.int64) for column in columns[:2])
+        done = np.empty_like(where)
+        self._kernel.access_in_order(where, size, np.ascontiguousarray(columns[2], np.bool_).view(np.uint8), done)
+        return done + self.memory.latency_ps
 
     @property
     def counters(self) -> Counters:

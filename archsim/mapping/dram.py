@@ -95,11 +95,8 @@ def chip_dram(memory: MemorySpec) -> Dram:
 def tile_dram(dram: DramChannels, *, sharing: int | None = None) -> Dram:
     """The same channels for the tile model, in picoseconds.
 
-    sharing: how many pseudo-channels share a row-command bus and its queues, if it is not those of one channel
-    of the map.
-    Their activates take turns on it. A turn of the data bus to writes and
-    back costs the idle time of tRTW and of tWTR on it; the write queue of a channel is drained from its high to
-    its low mark.
+    sharing: how many pseudo-channels share a row-command bus and the queues, if it is not those of one channel of the
+    map. Each has its share of the queues then, and the others' activates take as much of the bus as its own.
     """
     t, controller, found = dram.timing, dram.controller, dram.map.organisation
 
@@ -108,8 +105,6 @@ def tile_dram(dram: DramChannels, *, sharing: int | None = None) -> Dram:
 
     lanes = found.pseudo_channels
     sharing = sharing or lanes
-    turn = (t.rtw + t.cwl - t.cl - t.bl) + (t.wtr_l + t.cl)
-    drained = (controller.drain_high - controller.drain_low) * controller.write_queue / sharing
     all_banks, by_bank = controller.refresh == "all_bank", controller.refresh == "per_bank"
     return Dram(
         channels=dram.map.channels,
@@ -119,9 +114,13 @@ def tile_dram(dram: DramChannels, *, sharing: int | None = None) -> Dram:
         banks=found.banks // lanes,
         row_bytes=found.columns * found.burst_bytes, burst_bytes=found.burst_bytes, burst_ps=ps(t.bl), cl_ps=ps(t.cl),
         rcd_ps=ps(t.rcd_rd), rcd_write_ps=ps(t.rcd_wr), rp_ps=ps(t.rp), rc_ps=ps(t.rc), rtp_ps=ps(t.rtp),
-        wr_ps=ps(t.cwl + t.bl + t.wr), act_ps=ps(max(t.rrd_s, t.faw / 4, sharing * (t.act_ticks + t.pre_ticks))),
-        ccd_ps=ps(t.ccd_l), bank_groups=found.stack_ids * found.bank_groups, turn_ps=ps(turn),
-        drain_bursts=max(1, round(drained)), queue_bursts=max(1, controller.read_queue * lanes // sharing),
+        wr_ps=ps(t.cwl + t.bl + t.wr), act_ps=ps(max(t.rrd_s, t.faw / 4)),
+        row_bus_ps=ps(t.act_ticks + t.pre_ticks) * sharing // lanes,
+        ccd_ps=ps(t.ccd_l), bank_groups=found.stack_ids * found.bank_groups, to_write_ps=ps(t.rtw - t.bl),
+        to_read_ps=ps(t.cwl + t.wtr_l), read_queue=max(1, controller.read_queue * lanes // sharing),
+        write_queue=max(1, controller.write_queue * lanes // sharing),
+        drain_high=int(controller.drain_high * controller.write_queue * lanes / sharing),
+        drain_low=int(controller.drain_low * controller.write_queue * lanes / sharing),
         refi_ps=ps(t.refi) if all_banks else 0, rfc_ps=ps(t.rfc) if all_banks else 0,
         refi_bank_ps=ps(t.refi_pb) if by_bank else 0, rfc_bank_ps=ps(t.rfc_pb) if by_bank else 0, map=dram.map,
     )  # fmt: skip

@@ -22,12 +22,12 @@ __all__ = ["Cache", "Dram", "Kind", "Link", "Machine", "Memory", "Resource", "Un
            "attoseconds_per_byte", "service_ps"]  # fmt: skip
 
 AS_PER_PS = 10**6
-#: blocks that the queue of a memory lane is counted in
+#: entries that a queue of a memory has room for, of several bursts each
 LOOK_AHEAD = 8
 #: rows of a bank whose requests are remembered to have waited together
 SESSIONS = 4
-#: idle times of a data bus that are remembered, to be filled
-HOLES = 8
+#: bins of time of a data bus that are remembered, of at least eight bursts each
+BINS = 64
 
 
 class Kind(IntEnum):
@@ -109,11 +109,13 @@ class Dram:
     | `rcd_ps`, `rcd_write_ps` | activate to read; to write (0: as to read) |
     | `rp_ps`, `rc_ps` | precharge; activate to activate of one bank |
     | `rtp_ps`, `wr_ps` | last read, last write command to precharge |
-    | `act_ps` | least time between activates of one lane, max(tRRD, tFAW / 4, the row-command bus) |
+    | `act_ps` | least time between activates of one lane on average, max(tRRD, tFAW / 4) |
+    | `row_bus_ps` | time that an activate and its precharge take on the row-command bus of a channel |
     | `refi_ps`, `rfc_ps` | all-bank refresh: every tREFI the lanes are gone for tRFC (0: no refresh) |
     | `refi_bank_ps`, `rfc_bank_ps` | per-bank refresh: every tREFIpb the next bank is gone for tRFCpb (0: none) |
-    | `turn_ps`, `drain_bursts` | bus time lost to a turn to writes and back; the writes that are served at a turn |
-    | `queue_bursts` | requests of one burst that a channel's controller looks ahead (0: no limit) |
+    | `to_write_ps`, `to_read_ps` | idle time of the data bus at a turn to writes; back to reads |
+    | `read_queue`, `write_queue` | bursts that a channel's controller holds (0: no limit, writes do not wait) |
+    | `drain_high`, `drain_low` | bursts of waiting writes above which they are served, and down to which |
     | `map` | where addresses go within a channel; a lane is one of its pseudo-channels |
     """
 
@@ -130,21 +132,24 @@ class Dram:
     act_ps: int = 0
     refi_ps: int = 0
     rfc_ps: int = 0
-    turn_ps: int = 0
+    row_bus_ps: int = 0
+    to_write_ps: int = 0
+    to_read_ps: int = 0
     bank_groups: int = 1
     ccd_ps: int = 0
     rcd_write_ps: int = 0
     rtp_ps: int = 0
     wr_ps: int = 0
-    drain_bursts: int = 1
-    queue_bursts: int = 0
+    read_queue: int = 0
+    write_queue: int = 0
+    drain_high: int = 0
+    drain_low: int = 0
     refi_bank_ps: int = 0
     rfc_bank_ps: int = 0
     map: AddressMap | None = None
 
     def __post_init__(self) -> None:
-        counts = ("channels", "interleave_bytes", "banks", "row_bytes", "burst_bytes", "burst_ps", "bank_groups",
-                  "drain_bursts")  # fmt: skip
+        counts = ("channels", "interleave_bytes", "banks", "row_bytes", "burst_bytes", "burst_ps", "bank_groups")
         timings = tuple(each.name for each in fields(self) if each.name not in (*counts, "map"))
         _require(self, positive=counts, not_negative=timings)
         if self.refi_ps and self.rfc_ps >= self.refi_ps:
@@ -174,14 +179,14 @@ class Dram:
         return self.map.run_bytes if self.map else self.row_bytes
 
     @property
+    def bin_ps(self) -> int:
+        """A bin of time on the data bus."""
+        return 1 << (8 * self.burst_ps - 1).bit_length()
+
+    @property
     def live_ps(self) -> int:
         """Time between two all-bank refreshes (0: there are none)."""
         return self.refi_ps - self.rfc_ps if self.refi_ps else 0
-
-    @property
-    def block_bursts(self) -> int:
-        """The queue is counted in blocks of so many bursts, a power of two (0: it has no limit)."""
-        return 1 << max(1, self.queue_bursts // LOOK_AHEAD).bit_length() - 1 if self.queue_bursts else 0
 
 
 @dataclass(frozen=True)

@@ -158,12 +158,38 @@ def test_a_range_is_spread_over_the_channels(make: Make) -> None:
 
 
 def test_a_write_is_posted_when_its_bus_slot_ends_and_the_bus_takes_time_to_turn(make: Make) -> None:
-    done = accesses(make, memory(turn_ps=6), (0, 0, 64, True), (0, 64, 64, False))
+    done = accesses(make, memory(to_write_ps=2, to_read_ps=4), (0, 0, 64, True), (0, 64, 64, False))
     assert done.finish_ps.tolist() == [
-        12 + 4,  # the bus starts out reading and has turned by 6, the row is open at 12
-        16 + 10 + 4,  # the bus is free at 16, cl
+        12 + 4,  # the bus starts out reading and has turned by 2, the row is open at 12
+        16 + 4 + 10 + 4,  # the bus is free at 16 and has turned by 20, cl
     ]
     assert (done.counters.bytes_written, done.counters.bytes_read) == (64, 64)
+
+
+def test_a_queue_takes_a_request_when_another_has_left_it(make: Make) -> None:
+    # Room for one burst: the second row is activated (act_ps = 5 apart) as the first request leaves with its activate.
+    # The third goes through bank 0 and waits until 60 for tRC, so that the last, in an idle bank, comes in then only
+    # (and finds room on the bus in the same bin of time). With room it follows the third in their bank group, at
+    # 25 + 12 + 2, as if that had not had to wait for its bank.
+    rows = (0, 1, 4, 2)
+    one, many = (accesses(make, memory(read_queue=n), *((0, 1024 * row, 32, False) for row in rows)) for n in (1, 8))
+    assert one.finish_ps.tolist() == [24, 29, 60 + 24, 60 + 24]
+    assert many.finish_ps.tolist() == [24, 29, 60 + 24, 39 + 12]
+
+
+def test_writes_wait_while_reads_do_until_there_are_enough_of_them(make: Make) -> None:
+    dram = memory(read_queue=8, write_queue=8, drain_high=2, to_write_ps=2, to_read_ps=4)
+    stories = [(0, 0, 64, False), *((0, 64 + 32 * i, 32, True) for i in range(3)), (0, 192, 32, False)]
+    done = accesses(make, dram, *stories)
+    # The read has its columns from 12 to 16. Two writes wait, and are said to follow on the bus: until 18 and 20. With
+    # the third they are served, from 16 + 2 to 24; the read after them from 24 + 4 on.
+    assert done.finish_ps.tolist() == [26, 18, 20, 22, 28 + 10 + 2]
+
+
+def test_a_row_that_is_wanted_while_it_is_open_is_not_opened_again(make: Make) -> None:
+    # Rows 0 and 4 of bank 0 in turn, all at once: each is opened once.
+    done = accesses(make, memory(), *((0, at, 32, False) for at in (0, 4096, 32, 4128)))
+    assert done.counters.row_misses == 2
 
 
 def test_nothing_starts_during_a_refresh(make: Make) -> None:
@@ -228,16 +254,16 @@ def test_the_least_recent_block_leaves(make: Make) -> None:
 
 def test_a_dirty_victim_is_written_back_before_its_successor_is_fetched(make: Make) -> None:
     stories = [(0, 0, 64, True), (100, 256, 64, True), (1000, 1024, 64, False)]
-    done = accesses(make, memory(CACHE, turn_ps=6), *stories)
-    # At t1 = 1020 block 0 goes out: slot 1026..1042 in bank 0. Then the bus turns: slot 1048; row 1 (bank 1) is ready
-    # at 1025 + 12, so its data come at 1048 + 10 + 16.
-    assert done.finish_ps.tolist() == [36, 136, 1074]
+    done = accesses(make, memory(CACHE, to_write_ps=2, to_read_ps=4), *stories)
+    # At t1 = 1020 block 0 goes out: slot 1032..1048 in bank 0. Then the bus turns, until 1052; row 1 (bank 1) is ready
+    # at 1025 + 12, so its data come at 1052 + 10 + 16.
+    assert done.finish_ps.tolist() == [36, 136, 1078]
     assert (done.counters.bytes_written, done.counters.bytes_read) == (256, 256)
 
 
 def test_a_write_that_evicts_is_done_when_the_bus_has_taken_the_victim(make: Make) -> None:
     stories = [(0, 0, 64, True), (100, 256, 64, True), (1000, 512, 16, True)]
-    done = accesses(make, memory(CACHE, turn_ps=6), *stories)
+    done = accesses(make, memory(CACHE, to_write_ps=2, to_read_ps=4), *stories)
     assert done.finish_ps.tolist() == [36, 136, 1020 + 12 + 16]
 
 

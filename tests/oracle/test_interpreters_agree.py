@@ -20,6 +20,7 @@ EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[Heal
 def memories(draw: st.DrawFn, name: str = "memory") -> Memory:
     """Small numbers make ties, evictions, conflicts and refreshes frequent."""
     refi = draw(st.sampled_from([0, 40, 97]))
+    queue = draw(st.sampled_from([0, 1, 5, 40]))
     dram = Dram(
         channels=draw(st.integers(1, 4)),
         interleave_bytes=draw(st.sampled_from([32, 100, 256, 1024])),
@@ -34,7 +35,16 @@ def memories(draw: st.DrawFn, name: str = "memory") -> Memory:
         act_ps=draw(st.integers(0, 6)),
         refi_ps=refi,
         rfc_ps=draw(st.integers(0, 20)) if refi else 0,
-        turn_ps=draw(st.integers(0, 5)),
+        row_bus_ps=draw(st.integers(0, 3)),
+        to_write_ps=draw(st.integers(0, 5)),
+        to_read_ps=draw(st.integers(0, 5)),
+        ccd_ps=draw(st.integers(0, 6)),
+        rtp_ps=draw(st.integers(0, 6)),
+        wr_ps=draw(st.integers(0, 12)),
+        read_queue=draw(st.sampled_from([0, 1, 5, 40])),
+        write_queue=queue,
+        drain_high=queue * 3 // 4,
+        drain_low=queue // 4,
     )
     cache = None
     if draw(st.booleans()):
@@ -155,7 +165,7 @@ def test_memory_alone_is_the_same(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("interpreter", [CompiledInterpreter, SimpyInterpreter])
 def test_reset_forgets_everything(interpreter: type[CompiledInterpreter] | type[SimpyInterpreter]) -> None:
-    dram = Dram(2, 64, 2, 256, 32, 10, cl_ps=5, rcd_ps=7, rp_ps=9, turn_ps=3)
+    dram = Dram(2, 64, 2, 256, 32, 10, cl_ps=5, rcd_ps=7, rp_ps=9, to_read_ps=3)
     machine = Machine((Memory("memory", "memory", dram, Cache(512, 128, 100_000)), Link("link", "noc", 100)))
     builder = ProgramBuilder(machine)
     region = builder.region("data", 4096)
