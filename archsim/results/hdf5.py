@@ -10,7 +10,8 @@
 /links       name, busy
 /physical    JSON: Result.physical
 
-Version 2 added the energies of the operators and /physical, version 3 /links; older files are read without them.
+Version 2 added the energies of the operators and /physical, version 3 /links, version 4 activates; older files are read
+without them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_result", "save_result"]
 
-VERSION = 3
+VERSION = 4
 MAX_BYTES = 256 << 20  # of a file
 MAX_ROWS = 1 << 22  # of a table
 MAX_TEXT = 8 << 20  # characters of the meta and of all strings together
@@ -44,6 +45,7 @@ TABLES: dict[str, dict[str, type]] = {
     "memory": {"label": str, "bytes": int},
     "links": {"name": str, "busy": float},
 }
+SINCE = {**dict.fromkeys(ENERGIES, 2), "activates": 4}  # the version that added a column of an operator
 DTYPES: dict[type, Any] = {str: np.uint32, int: np.int64, float: np.float64}
 
 
@@ -93,13 +95,13 @@ def load_result(path: str | Path) -> Result:
             table: {
                 column: _column(file, f"{table}/{column}", kind, strings)
                 for column, kind in columns.items()
-                if not (old and column in ENERGIES)
+                if SINCE.get(column, 1) <= version
             }
             for table, columns in TABLES.items()
             if table != "links" or version >= 3
         }
-        if old:
-            tables["ops"] |= {column: np.zeros(len(tables["ops"]["name"]), np.int64) for column in ENERGIES}
+        absent = [column for column, since in SINCE.items() if since > version]
+        tables["ops"] |= {column: np.zeros(len(tables["ops"]["name"]), np.int64) for column in absent}
         return Result(
             meta=meta,
             time_ps=int(file.attrs["time_ps"]),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BOUNDS", "COLUMNS", "ENERGIES", "FULL", "OpTable"]
+__all__ = ["BOUNDS", "COLUMNS", "ENERGIES", "FULL", "OPTIONAL", "OpTable"]
 
 BOUNDS = ("compute", "vector", "memory", "noc", "collective", "launch", "latency")
 """What can hold an operator back: a busy unit, the gap before it, or waiting with every unit mostly idle."""
@@ -25,6 +25,7 @@ COLUMNS: dict[str, type] = {
     "flops": int,
     "bytes": int,
     "dram_bytes": int,
+    "activates": int,
     "bound": str,
     "matrix_busy": float,
     "vector_busy": float,
@@ -42,6 +43,9 @@ COLUMNS: dict[str, type] = {
 ENERGIES = tuple(name for name in COLUMNS if name.endswith("_pj"))
 """The columns that hold energies; 0 where no energy was computed."""
 
+OPTIONAL = ("activates", *ENERGIES)
+"""The columns that may be left out: 0 then."""
+
 FULL = 1.01
 """The most that a busy fraction may be: its parts are rounded to whole picoseconds."""
 
@@ -53,9 +57,9 @@ class OpTable:
     """One row per operator of each block; a block that repeats is listed once.
 
     `start_ps` is that of the first repeat; `time_ps`, `launch_ps` (part of it), `flops`, `bytes` (touched by the
-    operator), `dram_bytes` (moved to and from the memory) and the energies (`static_pj`: leakage and clock) are those
-    of one repeat on one chip; the busy columns are fractions of `time_ps`. Any sequences are taken and kept as
-    read-only arrays of one length.
+    operator), `dram_bytes` (moved to and from the memory), `activates` (rows opened for that, 0 in a roofline) and the
+    energies (`static_pj`: leakage and clock) are those of one repeat on one chip; the busy columns are fractions of
+    `time_ps`. Any sequences are taken and kept as read-only arrays of one length.
     """
 
     block: NDArray[np.str_]
@@ -68,6 +72,7 @@ class OpTable:
     flops: NDArray[np.int64]
     bytes: NDArray[np.int64]
     dram_bytes: NDArray[np.int64]
+    activates: NDArray[np.int64]
     bound: NDArray[np.str_]
     matrix_busy: NDArray[np.float64]
     vector_busy: NDArray[np.float64]
@@ -96,8 +101,8 @@ class OpTable:
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> OpTable:
-        """A table of dicts that each hold every column; energies may be left out."""
-        rows = [dict.fromkeys(ENERGIES, 0) | dict(row) for row in rows]
+        """A table of dicts that each hold every column but the optional ones."""
+        rows = [dict.fromkeys(OPTIONAL, 0) | dict(row) for row in rows]
         columns: dict[str, Any] = {column: [row[column] for row in rows] for column in COLUMNS}
         return cls(**columns)
 

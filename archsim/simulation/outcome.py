@@ -163,6 +163,7 @@ def _row(block: KernelBlock, run: KernelRun) -> dict[str, object]:
         "time_ps": round(run.time_ps),
         "launch_ps": run.launch_ps,
         "dram_bytes": round(run.dram_bytes),
+        "activates": round(run.activates),
         "bound": _bound(run, share),
         **{f"{unit}_busy": share.get(unit, 0.0) for unit in ("matrix", "vector", "memory")},
     }

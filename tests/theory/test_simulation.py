@@ -57,6 +57,8 @@ def test_decode_takes_at_least_its_weights_and_cache_over_the_memory_bandwidth(c
     step = run(chip, **DECODE)
     assert floor <= step.time_s <= 1.6 * floor
     assert step.op_table.total("dram_bytes") >= moved
+    row_bytes = load_chip(chip).memory.standard.row_bytes
+    assert step.op_table.total("activates") >= 0.95 * step.op_table.total("dram_bytes") / row_bytes
 
 
 @pytest.mark.parametrize("chip", ["h800", "custom-npu", "tpu-v4"])

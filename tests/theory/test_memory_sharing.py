@@ -1,0 +1,62 @@
+"""Streams that meet in a memory: each gets its share, and together they get what the memory gives."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from archsim.engine import CompiledInterpreter
+from archsim.hardware import load_memory_standard
+from archsim.mapping.dram import dram_channels, tile_dram
+from archsim.program import Machine, Memory, ProgramBuilder
+
+pytestmark = pytest.mark.theory
+
+TRANSFER, COUNT = 4096, 400
+
+
+def streams(count: int, *, aligned: bool = False, write: int = 0) -> tuple[list[int], float]:
+    """When each of some streams ends, and the bytes a second of all of them until the first does.
+
+    Each keeps four transfers in flight. aligned: they walk through the rows of one bank in step. write: so many write.
+    """
+    dram = dram_channels(load_memory_standard("hbm3"), channels=4)
+    machine = Machine((Memory("hbm", "memory", tile_dram(dram)),))
+    builder = ProgramBuilder(machine)
+    route = builder.route("hbm")
+    apart = dram.map.capacity_bytes // 8
+    for stream in range(count):
+        data = builder.region(f"stream{stream}", TRANSFER * COUNT)
+        before: list[int] = []
+        for step in range(COUNT):
+            after = before[-4:-3]
+            at = builder.step(
+                route, nbytes=TRANSFER, region=data, offset=step * TRANSFER, write=stream < write, after=after
+            )
+            before.append(at)
+    shift = 0 if aligned else 7 * 65536
+    run = CompiledInterpreter(machine).run(builder.build(), 0, [stream * (apart + shift) for stream in range(count)])
+    ends = [int(run.finish_ps[stream * COUNT : (stream + 1) * COUNT].max()) for stream in range(count)]
+    first = min(ends)
+    return ends, float(np.sum(run.finish_ps <= first)) * TRANSFER / first * 1e12
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_streams_that_read_end_together(aligned: bool) -> None:
+    ends, _ = streams(4, aligned=aligned)
+    assert min(ends) > 0.95 * max(ends)
+
+
+def test_streams_together_get_what_one_alone_does() -> None:
+    _, alone = streams(1)
+    _, together = streams(4)
+    assert together == pytest.approx(alone, rel=0.03)
+
+
+def test_streams_that_walk_through_one_bank_in_step_cost_bandwidth() -> None:
+    assert streams(4, aligned=True)[1] < 0.95 * streams(4)[1]
+
+
+def test_a_stream_that_writes_does_not_starve_one_that_reads() -> None:
+    ends, _ = streams(2, write=1)
+    assert min(ends) > 0.9 * max(ends)
