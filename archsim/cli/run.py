@@ -50,10 +50,10 @@ __all__ = ["run"]
 @click.option("--mtp", is_flag=True, help="With the layers that predict more than one token (DeepSeek-V3, GLM-4.5).")
 @click.option(
     "--fidelity",
-    type=click.Choice(("roofline", "tile")),
+    type=click.Choice(("roofline", "tile", "cycle")),
     default="tile",
     show_default=True,
-    help="A lower bound in closed form, or every tile.",
+    help="A lower bound in closed form, or every tile; cycle says which commands have it.",
 )
 @click.option(
     "--engine",

@@ -43,6 +43,11 @@ __all__ = ["Job", "Options", "candidates", "links_of", "prepare"]
 #: default prompt of a prefill and default cached tokens of a decode step
 SEQ, CTX = 2048, 4096
 FIDELITIES = ("roofline", "tile")
+CYCLE = (
+    "--fidelity cycle: covers parts of a chip, not whole steps: `archsim systolic` walks arrays fold by fold, "
+    "`archsim memory bench` DRAM command by command, `archsim noc bench` networks flit by flit; a step runs as roofline "
+    "or tile"
+)
 ENGINES = ("compiled", "simpy")
 #: whether the halves of a chip's batch take turns: as the closed form says where experts are spread, or as told
 OVERLAPS = ("auto", "two-batch", "none")
@@ -72,6 +77,8 @@ class Options:
     pins: Pins = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.fidelity == "cycle":
+            raise InputError(CYCLE)
         for name, value, legal in (
             ("phase", self.phase, PHASES), ("fidelity", self.fidelity, FIDELITIES), ("engine", self.engine, ENGINES),
             ("quant", self.quant, QUANTS), ("overlap", self.overlap, OVERLAPS),

@@ -15,6 +15,7 @@ from archsim.mapping.lowering import Lowered
 from archsim.mapping.lowering.attention import AttentionShape, lower_attention
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
+from archsim.mapping.search import simulated_s
 from archsim.models.vector import COSTS
 
 CHIPS = ("h800", "a100", "b200", "custom-npu", "tpu-v4", "gaudi3", "ascend-910b")
@@ -94,6 +95,23 @@ def test_no_candidate_exceeds_a_buffer(name: str, m: list[int], n: int, k: int) 
         assert 4 * tiling.tm * tiling.tn <= target.accumulator_bytes
 
 
+@pytest.mark.parametrize(("name", "m", "n", "k"), [("a100", 2048, 6144, 12288), ("tpu-v4", 16384, 4096, 4096)])
+def test_what_is_left_out_is_counted(name: str, m: int, n: int, k: int) -> None:
+    """Multiplications, results and transfers of a sampled product are those of the whole one."""
+    counts = []
+    for exact in (False, True):
+        _, lowered = lower_gemm(TARGETS[name], (m,), n, k, exact=exact)
+        program = lowered.program
+        weight = program.weight.astype(np.int64)
+        written = program.write & (program.region == lowered.tensors.index(C))
+        counts.append(
+            [len(program), (weight * program.work_ps).sum(), (weight * program.nbytes)[written].sum(),
+             (weight * program.nbytes)[~program.write].sum()]
+        )  # fmt: skip
+    assert counts[0][0] < 0.75 * counts[1][0]
+    assert counts[0][1:] == pytest.approx(counts[1][1:], rel=0.02)  # low tiles at the edge of the group
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.sampled_from(("h800", "tpu-v4", "custom-npu")), st.integers(1, 600), sizes, sizes)
 def test_chunks_alive_in_a_scratchpad_never_exceed_it(name: str, m: int, n: int, k: int) -> None:
@@ -142,6 +160,28 @@ def test_waves_carried_forward_agree_with_the_exact_run(name: str, m: int, n: in
             session.run([launch])
         times.append(session.now_ps - begin)
     assert times[1] == pytest.approx(times[0], rel=0.005)
+
+
+MORE = [  # what a chip has more of; its power limit is lifted, for more of anything would lower the clock
+    {"clock": "2400 MHz"},
+    {"memory.bandwidth": "4078 GB/s", "memory.stacks": "10"},
+    {"core.scratchpad.capacity": "256 KiB"},
+    {"core.accumulator.capacity": "256 KiB"},
+    {"core.port.read_bytes_per_cycle": "128"},
+    {"cache.capacity": "80 MiB"},
+    {"cores": "216"},
+]
+
+
+@pytest.mark.parametrize("more", MORE, ids=lambda more: next(iter(more)))
+def test_a_product_takes_no_longer_with_more_of_a_resource(more: dict[str, str]) -> None:
+    """Within 3 %: other tilings meet other banks and refreshes."""
+    free = {"peak": {}, "physical.tdp": "4000 W"}
+    plain, richer = (make_target(load_chip("a100", free | change)) for change in ({}, more))
+    for m, n, k in ((60, 1838, 2190), (512, 1024, 1024), (16, 4096, 1024)):
+        shape = MatmulShape((m,), n, k, "bf16", 2.0, 2.0, 2.0)
+        before, after = (simulated_s(target, shape, choose_tiling(target, shape)) for target in (plain, richer))
+        assert after <= 1.03 * before, (m, n, k)
 
 
 @pytest.mark.parametrize("name", ["h800", "custom-npu"])

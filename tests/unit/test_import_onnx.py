@@ -373,3 +373,16 @@ def test_damaged_files_are_input_errors(data: st.DataObject) -> None:
         except InputError as error:
             fault, count = str(error), 0
         assert count or fault.startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("chip", ["h100", "tpu-v4"])
+def test_resnet50_runs_on_a_gpu_and_on_a_tpu(chip: str, tmp_path: Path) -> None:
+    """Its multiplications are all there, and bound the time from below."""
+    trace = imported(resnet50(), tmp_path, dtype="bf16")
+    step = archsim.simulate(chip, trace, phase="prefill", batch=32)
+    flops = 32 * 2 * 4.09e9
+    products = step.op_table.kind == "matmul"
+    table = step.op_table
+    assert (table.flops * table.repeat)[products].sum() == pytest.approx(flops, rel=0.005)
+    floor_s = flops / archsim.hardware.load_chip(chip).flops("bf16")
+    assert floor_s < step.time_s < 30 * floor_s

@@ -89,3 +89,8 @@ def test_a_trace_of_the_other_phase_is_refused() -> None:
 def test_a_finished_spec_takes_no_overrides() -> None:
     chip = archsim.load_chip("h800")
     assert refused(chip=chip, set={"cores": "3"}) == "overrides need the chip's name or path; a ChipSpec is final"
+
+
+def test_cycle_fidelity_names_the_commands_that_have_it() -> None:
+    with pytest.raises(InputError, match="not whole steps: `archsim systolic` walks arrays fold by fold"):
+        archsim.simulate("h100", "llama-3.1-8b", phase="decode", fidelity="cycle")
