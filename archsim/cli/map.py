@@ -53,6 +53,9 @@ def map_product(
     width = DTYPE_BITS[dtype] / 8
     shape = MatmulShape((m,), n, k, dtype, width, width, max(width, 2.0))
     target.compute_dtype(dtype)
+    need, room = (m * k + k * n) * width + m * n * shape.c_bytes, int(target.chip.memory.capacity)
+    if need > room:
+        raise InputError(f"--gemm {gemm}: operands and result need {need:,.0f} B of memory, but {chip} has {room:,} B")
     if mapping is None:
         ranked = candidates(target, shape, keep=top)
     else:

@@ -45,8 +45,8 @@ SEQ, CTX = 2048, 4096
 FIDELITIES = ("roofline", "tile")
 CYCLE = (
     "--fidelity cycle: covers parts of a chip, not whole steps: `archsim systolic` walks arrays fold by fold, "
-    "`archsim memory bench` DRAM command by command, `archsim noc bench` networks flit by flit; a step runs as roofline "
-    "or tile"
+    "`archsim memory bench` DRAM command by command, `archsim noc bench` networks flit by flit; a step runs as "
+    "roofline or tile"
 )
 ENGINES = ("compiled", "simpy")
 #: whether the halves of a chip's batch take turns: as the closed form says where experts are spread, or as told

@@ -65,6 +65,20 @@ def test_an_illegal_pin_is_one_sentence(tmp_path: Path, text: str, message: str)
     assert message in outcome.stderr
 
 
+def test_a_product_larger_than_the_memory_is_one_sentence() -> None:
+    outcome = archsim("map", "a100", "--gemm", "9999999,9999999,9999999")
+    assert outcome.exit_code == 2
+    assert "need 599,999,880,000,006 B of memory, but a100 has 80,000,000,000 B" in outcome.stderr
+
+
+def test_a_tile_that_fits_no_buffer_names_operator_buffer_and_bytes() -> None:
+    step = ["run", "custom-npu", "llama-3.1-8b", "--phase", "decode", "--set", "core.scratchpad.capacity=8KiB"]
+    outcome = archsim(*step)
+    assert outcome.exit_code == 2
+    assert "operator self_attn.q_proj + k_proj + v_proj: no tile of a bf16 product fits custom-npu" in outcome.stderr
+    assert "need 73,728 B of scratchpad (8,192 B)" in outcome.stderr
+
+
 @pytest.mark.parametrize("sizes", ["64,64", "0,64,64", "a,b,c", "64,64,-1"])
 def test_bad_sizes_are_one_sentence(sizes: str) -> None:
     outcome = archsim("map", "h100", "--gemm", sizes)

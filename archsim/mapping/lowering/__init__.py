@@ -47,7 +47,11 @@ def _product(kernel: Kernel, target: Target, exact: bool) -> Lowered:
         convert_a=converted(first, x, target), convert_b=converted(first, w, target),
         block_scaled=width > w.element_bytes, halo=halo,
     )  # fmt: skip
-    tiling = pinned(target, shape, dict(kernel.pin), kernel.name) if kernel.pin else choose_tiling(target, shape)
+    try:
+        tiling = pinned(target, shape, dict(kernel.pin), kernel.name) if kernel.pin else choose_tiling(target, shape)
+    except InputError as error:
+        named = str(error).startswith("operator ")
+        raise InputError(str(error) if named else f"operator {kernel.name}: {error}") from None
     return lower_product(
         target, kernel.name, shape, tiling, ProductOperands(x.tensor, w.tensor, y.tensor, b_each), exact=exact
     )
