@@ -116,7 +116,7 @@ def tile_dram(dram: DramChannels, *, sharing: int | None = None) -> Dram:
         rcd_ps=ps(t.rcd_rd), rcd_write_ps=ps(t.rcd_wr), rp_ps=ps(t.rp), rc_ps=ps(t.rc), rtp_ps=ps(t.rtp),
         wr_ps=ps(t.cwl + t.bl + t.wr), act_ps=ps(max(t.rrd_s, t.faw / 4)),
         row_bus_ps=ps(t.act_ticks + t.pre_ticks) * sharing // lanes,
-        ccd_ps=ps(t.ccd_l), bank_groups=found.stack_ids * found.bank_groups, to_write_ps=ps(t.rtw - t.bl),
+        ccd_ps=ps(t.ccd_l), bank_groups=found.stack_ids * found.bank_groups, to_write_ps=max(ps(t.rtw - t.bl), 0),
         to_read_ps=ps(t.cwl + t.wtr_l), read_queue=max(1, controller.read_queue * lanes // sharing),
         write_queue=max(1, controller.write_queue * lanes // sharing),
         drain_high=int(controller.drain_high * controller.write_queue * lanes / sharing),
