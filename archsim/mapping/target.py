@@ -124,6 +124,11 @@ class Target:
         launch = self.chip.launch
         return launch.vector_latency if vector and launch.vector_latency is not None else launch.latency
 
+    @property
+    def in_flight_bytes(self) -> float:
+        """Bytes that a core must have on their way to draw its share of a busy memory's bandwidth (Little's law)."""
+        return self.dram_bytes_per_s / self.cores * self.loaded_latency_s
+
     def compute_dtype(self, dtype: str) -> Dtype:
         """The type that the matrix unit really multiplies ``dtype`` in: itself, or the nearest one that can hold it.
 

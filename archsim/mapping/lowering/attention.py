@@ -91,8 +91,8 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     table.load(load_k, spread, K, position * shape.k_bytes, keys * shape.k_bytes)
     table.load(load_v, spread, V, position * shape.v_bytes, keys * shape.v_bytes)
     # a block is worked on whole, however many of its keys are there, and so are tiles of one height
-    height = tile_height(target, shape)
-    rows = rows if height is None else np.full_like(rows, height)
+    if tile_height(target, shape) is not None:
+        rows = np.full_like(rows, cut.rows)
     table.multiply(score, spread, rows, cut.keys, shape.d_qk, shape.dtype, fed=True)
     vector = softmax_cycles(target, shape, rows, cut.keys)
     if shape.convert:

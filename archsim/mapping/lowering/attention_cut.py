@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ __all__ = [
 
 Ints = NDArray[np.int64]
 
-#: chunks of keys that a core holds at most, one in use and the others on their way
+#: chunks of keys that a core holds, one in use and the others on their way, and twice its blocks of queries
 MAX_SLOTS = 4
 #: share of the best time within which cuts count as equal
 INDIFFERENT = 0.02
@@ -149,8 +150,8 @@ def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys
 def choose_cut(target: Target, shape: AttentionShape) -> Cut:
     """The cut with the least estimated time; ties go to the larger tile."""
     found: list[tuple[float, Cut]] = []
-    for blocks in _block_choices(target, shape):
-        found = found or list(_rated(target, shape, blocks))
+    for heights, blocks in _choices(target, shape):
+        found = found or list(_rated(target, shape, heights, blocks))
     if not found:
         need = 2 * 16 * shape.d_qk * shape.q_bytes + 2 * 16 * (shape.k_bytes + shape.v_bytes)
         raise InputError(
@@ -163,29 +164,42 @@ def choose_cut(target: Target, shape: AttentionShape) -> Cut:
     return max((cut for time, cut in found if time <= close), key=lambda cut: (cut.rows * cut.keys, -cut.splits))
 
 
-def _block_choices(target: Target, shape: AttentionShape) -> tuple[tuple[int, ...], ...]:
-    """Keys of a block that may be tried, in order of preference: the next choice only where nothing of one fits."""
-    if tile_height(target, shape) is None:
-        return BLOCKS, SMALL_BLOCKS
-    return ((128,), (64,), SMALL_BLOCKS) if target.asynchronous else ((64,), SMALL_BLOCKS)
+def _choices(target: Target, shape: AttentionShape) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """Query rows and keys of a tile that may be tried, in order of preference: the next only where nothing of one fits.
+
+    A kernel with tiles of one size is built with half the rows where the scratchpad is too small for its blocks.
+    """
+    height = tile_height(target, shape)
+    if height is None:
+        yield from ((SIZES, BLOCKS), (SIZES, SMALL_BLOCKS))
+    else:
+        while height >= SIZES[0]:
+            if target.asynchronous:
+                yield (height,), (128,)
+            yield from (((height,), (64,)), ((height,), SMALL_BLOCKS))
+            height //= 2
 
 
-def _rated(target: Target, shape: AttentionShape, blocks: Sequence[int]) -> Iterator[tuple[float, Cut]]:
-    """The legal cuts with blocks of these sizes, each with an estimate of its time in seconds."""
+def _rated(
+    target: Target, shape: AttentionShape, heights: Sequence[int], blocks: Sequence[int]
+) -> Iterator[tuple[float, Cut]]:
+    """The legal cuts with tiles and blocks of these sizes, each with an estimate of its time in seconds."""
     packed = packed_rows(shape)
     units = shape.batch * shape.heads * shape.q_len // packed
     seen = shape.kv_len if shape.window is None else min(shape.kv_len, shape.window + shape.q_len)
     score_tiles = 2 if overlaps(target, shape) else 1
     width = shape.k_bytes + shape.v_bytes
-    height = tile_height(target, shape)
-    for rows, keys in product((height,) if height else SIZES, blocks):
-        too_high = not height and rows > SIZES[0] and rows >= 2 * packed
+    fixed = tile_height(target, shape) is not None
+    for rows, keys in product(heights, blocks):
+        too_high = not fixed and rows > SIZES[0] and rows >= 2 * packed
         if too_high or (keys > min(blocks) and keys >= 2 * seen):
             continue
-        slots, queries = 0, 2 if shape.kernel.persistent else 1
+        # more blocks of keys, and of queries, where few cores share a fast memory
+        most = max(MAX_SLOTS, ceil(target.in_flight_bytes / (keys * width)))
+        slots, held, queries = 0, 0, most // 2 if shape.kernel.persistent else 1
         while slots < 2 and queries:  # a second block of queries waits where it can
             free = target.scratchpad_bytes - queries * rows * shape.d_qk * shape.q_bytes
-            slots, queries = min(int(free // (keys * width)), MAX_SLOTS), queries - 1
+            slots, held, queries = min(int(free // (keys * width)), most), queries, queries // 2
         # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere
         if slots < 2 or 4 * rows * max(shape.d_v, score_tiles * keys) > target.accumulator_bytes:
             continue
@@ -193,14 +207,15 @@ def _rated(target: Target, shape: AttentionShape, blocks: Sequence[int]) -> Iter
         fill = target.cores // tiles  # as many ranges as give every core one
         for splits in sorted({*SPLITS, max(fill, 1)}) if shape.kernel.split else (1,):
             if splits == 1 or splits * keys <= seen:
-                cut = Cut(rows, keys, splits, slots, queries + 1)
+                cut = Cut(rows, keys, splits, slots, held)
                 yield _estimate(target, shape, cut, tiles * splits, seen), cut
 
 
 def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen: int) -> float:
     """Seconds that the operator takes, from the time of a block of keys in the steady state."""
     packed, overlap = packed_rows(shape), overlaps(target, shape)
-    height, width = tile_height(target, shape) or min(cut.rows, packed), shape.k_bytes + shape.v_bytes
+    fixed, width = tile_height(target, shape) is not None, shape.k_bytes + shape.v_bytes
+    height = cut.rows if fixed else min(cut.rows, packed)
     causal = shape.causal and packed == shape.q_len and not shape.kernel.whole
     part = (seen - (shape.q_len - 1) / 2 if causal else seen) / cut.splits
     part_max = seen / cut.splits

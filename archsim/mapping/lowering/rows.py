@@ -1,14 +1,16 @@
 """Vector kernels (norm, rotary, SwiGLU, routing, copies and chains of them) as a Program of row blocks.
 
-Rows are dealt to cores in blocks; every block is loaded, computed and stored, two blocks deep, so that
-transfers and computation overlap. A chain of fused operators reads its outer inputs once, writes its outer
-outputs once and pays for the computation of all its members in between.
+Rows are dealt to cores in blocks; every block is loaded, computed and stored, two or more blocks deep, so that
+transfers and computation overlap and what the memory delivers within its loaded latency is on its way. A chain of
+fused operators reads its outer inputs once, writes its outer outputs once and pays for the computation of all its
+members in between.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
@@ -18,7 +20,6 @@ from archsim.models.vector import NarrowLoads, VectorCost
 
 __all__ = ["Stream", "lower_rows"]
 
-SLOTS = 2
 #: a block this large amortises its latencies; smaller ones only where rows or scratchpad are short
 BLOCK_BYTES = 64 * 1024
 
@@ -33,16 +34,17 @@ class Stream:
 
 def lower_rows(
     target: Target, name: str, rows: int, inputs: Sequence[Stream], outputs: Sequence[Stream],
-    work: Sequence[tuple[int, VectorCost]], *, in_turn: bool = False, slots: int = SLOTS,
-    loads: NarrowLoads | None = None, cols: int = 0,
+    work: Sequence[tuple[int, VectorCost]], *, in_turn: bool = False, loads: NarrowLoads | None = None,
+    cols: int = 0,
 ) -> Lowered:  # fmt: skip
     """The Program of a kernel over ``rows`` rows; ``work`` lists (elements, cost) of each fused operator.
 
-    in_turn: barriers keep the pipes of the vector unit from working at the same time. slots: blocks of a core that are
-    in the scratchpad at once. loads: how rows of ``cols`` elements are moved, if not as fast as the memory allows.
+    in_turn: barriers keep the pipes of the vector unit from working at the same time. loads: how rows of ``cols``
+    elements are moved, if not as fast as the memory allows.
     """
     cores = target.cores
     per_row = max(sum(s.nbytes for s in (*inputs, *outputs)) / rows, 1e-9)
+    slots = max(min(ceil(target.in_flight_bytes / BLOCK_BYTES) + 1, target.scratchpad_bytes // BLOCK_BYTES), 2)
     room = min(target.scratchpad_bytes // slots, BLOCK_BYTES)
     block = int(np.clip(room // per_row, 1, -(-rows // cores)))
     count = -(-rows // block)

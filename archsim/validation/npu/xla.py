@@ -16,11 +16,10 @@ What is assumed of the compiler, everywhere alike:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 
 from archsim.mapping import Lowered, Target
 from archsim.mapping.lowering.resident import Streaming, lower_resident
-from archsim.mapping.lowering.rows import BLOCK_BYTES, Stream, lower_rows
+from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.models.vector import COSTS, VectorCost
 
 __all__ = ["Kernel", "Pass", "Product", "Shapes"]
@@ -51,11 +50,8 @@ class Pass:
 
     def lower(self, target: Target) -> Lowered:
         outputs = [Stream(1, self.written)] if self.written else []
-        # what the memory delivers within its loaded latency has to be on its way
-        in_flight = target.dram_bytes_per_s / target.cores * target.loaded_latency_s
-        slots = min(ceil(in_flight / BLOCK_BYTES) + 1, target.scratchpad_bytes // BLOCK_BYTES)
         work = [(self.elements, self.cost)]
-        return lower_rows(target, "pass", self.rows, [Stream(0, self.read)], outputs, work, slots=slots)
+        return lower_rows(target, "pass", self.rows, [Stream(0, self.read)], outputs, work)
 
 
 Kernel = Product | Pass
@@ -159,4 +155,4 @@ class Shapes:
 
 
 def _up(size: int, unit: int) -> int:
-    return ceil(size / unit) * unit
+    return -(-size // unit) * unit

@@ -184,11 +184,12 @@ def elementwise(
     function: str,
     *,
     inputs: int = 1,
+    outputs: int = 1,
     table: bool = False,
     whole_rows: bool = False,
     loads: NarrowLoads | None = None,
 ) -> tuple[Kernel, ...]:
-    """A vector kernel of ``inputs`` streams in and one out; whole_rows: it reduces along the row.
+    """A vector kernel of so many streams in and out; whole_rows: it reduces along the row.
 
     loads: how its threads move a row, with a block of threads each.
     """
@@ -199,7 +200,7 @@ def elementwise(
     return (
         Vector(
             rows if whole_rows or loads else -(-size // ANY_ROW),
-            ((source, inputs * size * WIDE),), ((Y, size * WIDE),),
+            ((source, inputs * size * WIDE),), ((Y, outputs * size * WIDE),),
             ((size, COSTS[function]),), loads=loads, cols=cols,
         ),
     )  # fmt: skip

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
+from archsim.hardware import list_chips
 from archsim.trace.graph import DTYPE_BITS
 from archsim.validation.op import build
 from archsim.validation.op.case import Case, target_of
@@ -14,13 +18,20 @@ __all__ = ["chip_of", "formats_of", "read_attention", "read_matmul", "read_mla",
 
 NO_SOURCE = "how the source measured is not known"
 EAGER = "sum of several eager PyTorch kernels, which is no one operator"
+SHORT = "fewer cached tokens than sequences"
+UNSHARDED = "experts that the profile did not shard, under the columns of a shard"
 FUSED = "the file itself doubts which product this is"
 IMPOSSIBLE = "A100 decode attention of TensorRT-LLM 1.0.0: many of its times exceed the memory bandwidth of the chip"
 
 
 def chip_of(device: str) -> str | None:
-    """The preset of a device."""
-    return DEVICES.get(device)
+    """The preset of a device: one of another name, or of its own in other spelling.
+
+    >>> chip_of("NVIDIA H100 80GB HBM3"), chip_of("AMD MI300X"), chip_of("abacus")
+    ('h100', 'mi300x', None)
+    """
+    own = re.sub(r"^(nvidia|amd|google|huawei)-|-(sxm\d?|pcie|oam)$", "", re.sub(r"[ _]", "-", device.lower()))
+    return DEVICES.get(device) or (own if own in list_chips() else None)
 
 
 def no_preset(device: str) -> str:
@@ -76,25 +87,42 @@ def read_attention(row: Record) -> Case | str:
     batch, q_len, heads, kv_heads, d = (
         row.integer(name) for name in ("batch", "q_len", "q_heads", "kv_heads", "head_dim")
     )
-    kv_len = row.integer("kv_len", least=0) + (0 if graphs else q_len)
+    cached = row.integer("kv_len", least=0)
+    if phase == "decode" and source.shared_context and is_gpu(chip):
+        if cached < batch:
+            return SHORT
+        cached //= batch
+    kv_len = cached + (0 if graphs else q_len)
     form = format_of(row.text("dtype"), formats_of(chip))
     if isinstance(form, str):
         return form
     held = width(row.text("kv_dtype")) if graphs else None
     dtype = multiplied(chip, form.dtype, held)
+    kernel = phase_kernel(source, phase, gpu=is_gpu(chip))
+    math_bytes = DTYPE_BITS[dtype] / 8  # in prefill keys and values are those just computed, whatever the cache holds
     kernels = build.attention(
-        batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype, kv_bytes=held or DTYPE_BITS[dtype] / 8,
+        batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype,
+        kv_bytes=held if held and phase == "decode" else math_bytes,
         cache_bytes=held, append=phase == "prefill" or not appends(chip, dtype),
-        kernel=phase_kernel(source, phase, gpu=is_gpu(chip)),
+        kernel=replace(kernel, split=kernel.split and not (graphs and unsplit(chip, held))),
     )  # fmt: skip
     dtype = _label(row.text("dtype")) + (f"/kv {_label(row.text('kv_dtype'))}" if graphs else "")
     name = f"{chip} attention {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads}"
-    return Case(name, chip, f"attention {phase}", dtype, kernels, row.number("latency_us"), source)
+    cold = frozenset({build.K, build.V}) if source.cold_cache else frozenset()
+    return Case(name, chip, f"attention {phase}", dtype, kernels, row.number("latency_us"), source, cold)
 
 
 def multiplied(chip: str, dtype: str, held: float | None) -> str:
-    """The type that is multiplied: TensorRT-LLM multiplies fp8 where keys and values are held so and the chip can."""
-    return "fp8" if held == 1 and "fp8" in formats_of(chip) else dtype
+    """The type that is multiplied: TensorRT-LLM multiplies fp8 where keys and values are held so and the chip can.
+
+    Its kernels for synchronous matrix units widen them instead, unless the operator as a whole is asked for in fp8.
+    """
+    return "fp8" if held == 1 and "fp8" in formats_of(chip) and target_of(chip).asynchronous else dtype
+
+
+def unsplit(chip: str, held: float | None) -> bool:
+    """Whether decode leaves all keys of a head to one core: TensorRT-LLM's for synchronous units and a cache in fp8."""
+    return held == 1 and not target_of(chip).asynchronous
 
 
 def is_gpu(chip: str) -> bool:
@@ -115,7 +143,8 @@ def read_mla(row: Record) -> Case | str:
     chip, source = where
     batch, q_len, kv_len, heads = (row.integer(name) for name in ("batch", "q_len", "kv_len", "heads_per_gpu"))
     phase, dtype = row.text("phase"), f"{_label(row.text('dtype'))}/kv {_label(row.text('kv_dtype'))}"
-    held = width(row.text("kv_dtype"))
+    # on synchronous units its MLA keeps a cache of 16 bits: asking for fp8 changes no time by 1 %
+    held = width(row.text("kv_dtype")) if target_of(chip).asynchronous else float(build.WIDE)
     math = multiplied(chip, "bf16", held)
     if phase == "decode":
         kernel = mla_kernel(source, asynchronous=target_of(chip).asynchronous)
@@ -156,16 +185,22 @@ FUNCTIONS = {
     "input_layernorm": ("norm", "rms", 1, True),
     "final_layernorm": ("norm", "rms", 1, True),
     "gelu": ("activation", "gelu", 1, False),
-    "act_fn": ("activation", "silu", 1, False),
+    "act_fn": ("activation", "silu_mul", 2, False),
     "mlp_act": ("activation", "silu_mul", 2, False),
     "attn_rope": ("rotary", "rotary", 1, False),
     "rope": ("rotary", "rotary", 1, False),
+    "rotary_emb": ("rotary", "rotary", 1, False),
+    "qk_norm": ("norm", "rms", 1, True),
     "add": ("add", "add", 2, False),
     "emb": ("embedding", "copy", 1, False),
     "embedding": ("embedding", "copy", 1, False),
 }
+#: operators of vLLM that add the residual first, and write the sum back
+WITH_RESIDUAL = {"layernorm", "input_layernorm", "final_layernorm"}
 #: operators that the GPU rows of LLMServingSim v0 time as eager Hugging Face code
 EAGER_OPERATORS = {"input_layernorm", "final_layernorm", "rope"}
+#: models whose experts its eager profile did not shard: the time of their activation does not depend on tp
+EXPERTS = ("Mixtral", "MoE")
 
 
 def read_rows(row: Record) -> Case | str:
@@ -177,19 +212,28 @@ def read_rows(row: Record) -> Case | str:
     operator = row.text("op")
     if operator not in FUNCTIONS:
         return f"the operator '{operator}' is not known"
-    if source.name == "LLMServingSim" and chip != "tpu-v6e" and operator in EAGER_OPERATORS:
+    eager = source.name == "LLMServingSim v0" and is_gpu(chip)
+    if eager and operator in EAGER_OPERATORS:
         return EAGER
+    if eager and operator == "act_fn" and row.integer("tp") > 1 and any(name in row.text("model") for name in EXPERTS):
+        return UNSHARDED
     group, function, streams, whole_rows = FUNCTIONS[operator]
     loads = source.loads.get(group)
     if "phi-2" in row.text("model"):  # the one model here with LayerNorm, and an activation without a gate
         function, streams = {"rms": ("layer", 1), "silu_mul": ("gelu", 1)}.get(function, (function, streams))
         loads = None  # PyTorch's, whose loads are wide
+    residual = source.name == "LLMServingSim" and operator in WITH_RESIDUAL
+    if residual:
+        function, streams = "rms", 2
     rows, cols = row.integer("rows"), row.integer("cols")
     if not row.number("latency_us"):
         return "the time is 0 in the resolution of the source"
     kernels = build.elementwise(
-        rows, cols, function, inputs=streams, table=function == "copy", whole_rows=whole_rows, loads=loads
+        rows, cols, function, inputs=streams, outputs=2 if residual else 1, table=function == "copy",
+        whole_rows=whole_rows, loads=loads,
     )  # fmt: skip
+    if eager and operator == "act_fn":  # SiLU of the gate, then the product with it: two kernels of PyTorch
+        kernels = (*build.elementwise(rows, cols, "silu"), *build.elementwise(rows, cols, "mul", inputs=2))
     weights = frozenset({build.W}) if function == "copy" else frozenset()
     form = format_of(row.text("dtype"), formats_of(chip))
     dtype = form.dtype if isinstance(form, Format) else row.text("dtype")

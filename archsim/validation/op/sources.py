@@ -15,11 +15,13 @@ from archsim.models.vector import NarrowLoads
 
 __all__ = ["DEVICES", "HOPPER", "SOURCES", "Source", "mla_kernel", "phase_kernel", "source_of"]
 
-#: chip presets by the name that a reference file gives its device
+#: chip presets by the name that a reference file gives its device, where that is not theirs
 DEVICES = {
     "A100": "a100",
     "A100-80GB": "a100",
     "A100_80G_SXM": "a100",
+    "A40": "a40",
+    "A6000": "a6000",
     "NVIDIA A100-SXM4-80GB": "a100",
     "H100": "h100",
     "H100_SXM": "h100",
@@ -29,10 +31,15 @@ DEVICES = {
     "H800_SXM": "h800",
     "B200": "b200",
     "NVIDIA B200": "b200",
+    "SM100 (B200)": "b200",
     "NVIDIA GB200": "gb200",
     "NVIDIA L40S": "l40s",
     "MI210": "mi210",
+    "RTX3090": "rtx-3090",
     "RTX4090": "rtx-4090",
+    "RTXPRO6000": "rtx-pro-6000",
+    "Ascend_910C": "ascend-910c",
+    "Ascend_910C_die": "ascend-910b",  # the same die
     "TPU-v6e-1": "tpu-v6e",
 }
 
@@ -43,7 +50,9 @@ HOPPER = frozenset({"h100", "h200", "h800"})
 class Source:
     """How one source measured.
 
-    attention: how its attention kernels are written.
+    attention, decode: how its attention kernels are written; decode as prefill where nothing is said.
+    shared_context: the tokens that its decode rows name are those of the whole batch. cold_cache: keys and values were
+    last read long ago.
     first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
     count. weight_copies: how many copies of the weights its loop goes round; they are read from memory when all of them
     together exceed the cache. flushed: everything comes from memory.
@@ -59,13 +68,18 @@ class Source:
     loads: Mapping[str, NarrowLoads] = field(default_factory=dict)
     host_us: Mapping[str, float] = field(default_factory=dict)
     attention: AttentionKernel = ANY_KERNEL
+    decode: AttentionKernel | None = None
+    shared_context: bool = False
+    cold_cache: bool = False
 
 
 #: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads
 TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, fixed=True, persistent=False)
-#: FlashAttention-2 as these two call it: no split-KV, and Vidur's walks over all keys whatever the mask hides
-UNSPLIT = AttentionKernel(overlap=False, split=False, fixed=True, persistent=False)
-PAGED = AttentionKernel(overlap=False, whole=True, fixed=True, persistent=False)
+#: FlashAttention-2: one query is padded to a whole tile as well; the function for training, which LLMServingSim v0
+#: calls, neither splits keys nor packs heads; Vidur's walks over all keys whatever the mask hides
+FLASH_2 = AttentionKernel(overlap=False, fixed=True, persistent=False)
+UNSPLIT = replace(FLASH_2, split=False, pack=1)
+PAGED = replace(FLASH_2, whole=True)
 FLASH_3 = AttentionKernel(fixed=True)
 
 #: the kernels of vLLM 0.2 and 0.3, which Vidur profiles: activation_kernels.cu, layernorm_kernels.cu and
@@ -98,10 +112,19 @@ SOURCES = (
         loads=NARROW,
     ),
     Source(
-        "LLMServingSim", r"LLMServingSim", False,
+        "LLMServingSim v0", r"LLMServingSim v0", False,
         "kernel time by a profiler while a whole model runs: no gap; activations just written, weights long evicted",
         weight_copies=inf,
         attention=UNSPLIT,
+        shared_context=True,
+    ),
+    Source(
+        "LLMServingSim", r"LLMServingSim", False,
+        "kernel time by a profiler while a whole model runs in vLLM 0.19: no gap; activations just written, weights, "
+        "keys and values long evicted",
+        weight_copies=inf,
+        attention=FLASH_2,
+        cold_cache=True,
     ),
     Source(
         "aiconfigurator GEMM", r"/gemm/", True,
@@ -114,6 +137,7 @@ SOURCES = (
         "period of a loop of CUDA graph replays over the same operands: the device's gap between kernels is in it, and "
         "what fits the cache is warm",
         attention=TENSORRT_LLM,
+        decode=replace(TENSORRT_LLM, fixed=False),
     ),
     Source(
         "DeepGEMM", r"DeepGEMM", False,
@@ -128,15 +152,16 @@ SOURCES = (
         "FlashAttention", r"flash-attention", True,
         "period of a loop of calls over the same operands, queued ahead, so the device's gap is in it",
         attention=FLASH_3,
+        decode=replace(FLASH_3, fixed=False),
     ),
 )  # fmt: skip
 
 
 def phase_kernel(source: Source, phase: str, *, gpu: bool) -> AttentionKernel:
-    """The kernel of a phase, nothing special on what is no GPU; in decode several small blocks share a core."""
+    """The kernel of a phase, nothing special on what is no GPU."""
     if not gpu:
         return ANY_KERNEL
-    return replace(source.attention, fixed=False) if phase == "decode" else source.attention
+    return source.decode or source.attention if phase == "decode" else source.attention
 
 
 def mla_kernel(source: Source, *, asynchronous: bool) -> AttentionKernel:
