@@ -22,7 +22,7 @@ from archsim.mapping.dram import chip_dram
 from archsim.models import matrix
 from archsim.models.attention import feed_cycles
 from archsim.models.vector import NarrowLoads, VectorCost, vector_cycles
-from archsim.physical import loaded_clock
+from archsim.physical import busy_clocks, loaded_clock
 from archsim.program import Cache, Link, Machine, Memory, Resource, Unit, attoseconds_per_byte
 from archsim.trace.graph import DTYPE_BITS
 
@@ -110,7 +110,7 @@ class Target:
         del chip["memory"]["capacity"]
         for label in ("name", "title", "provenance", "energy"):
             chip["memory"]["standard"].pop(label)
-        clocks = [self.sustained_clock(dtype) for dtype in self.chip.dtypes]
+        clocks = [self.sustained_clock(dtype, busy) for dtype in self.chip.dtypes for busy in (0.5, 1.0)]
         content = json.dumps([chip, clocks, self.matrix_clock, self.cores], sort_keys=True) + repr(self.machine)
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
@@ -211,9 +211,28 @@ class Target:
         """Whether a tile at the edge of the output takes as long as any other, as in tensor-core kernels."""
         return self.chip.core.matrix.kind == "tensor_core"
 
-    def sustained_clock(self, dtype: str) -> float:
-        """The clock that the matrix units hold when all multiply ``dtype``, in Hz."""
-        return self.chip.load_clocks.get(self.compute_dtype(dtype), self.matrix_clock)
+    def sustained_clock(self, dtype: str, busy: float = 1.0) -> float:
+        """The clock that the matrix units hold when they multiply ``dtype`` for a share ``busy`` of the time, in Hz."""
+        return float(self.sustained_clocks(dtype, np.array(busy)))
+
+    def sustained_clocks(self, dtype: str, busy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """:meth:`sustained_clock` of many shares."""
+        share, clock = self._clocks(self.compute_dtype(dtype))
+        found: NDArray[np.float64] = np.interp(busy, share, clock)
+        return found
+
+    def _clocks(self, dtype: Dtype) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if dtype not in self._clock_curves:
+            self._clock_curves[dtype] = busy_clocks(self.chip, self.chip.load_clocks.get(dtype, self.matrix_clock))
+        return self._clock_curves[dtype]
+
+    @cached_property
+    def _clock_curves(self) -> dict[Dtype, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        return {}
+
+    def macs_per_cycle(self, dtype: str) -> float:
+        """Multiply-accumulates of one core's matrix unit per cycle."""
+        return self.chip.core.matrix.rates[self.compute_dtype(dtype)]
 
     def promotion(self, dtype: str) -> int:
         """Terms after which the vector unit takes over the partial sums of block-scaled ``dtype``; 0: never."""

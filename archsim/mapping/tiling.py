@@ -59,7 +59,8 @@ class MatmulShape:
 
     dtype: what the operands are multiplied in. ``a_bytes`` and so on: bytes of an element as it is stored.
     ``convert_a``, ``convert_b``: the operand is stored narrower than it is multiplied, and converted as it arrives.
-    ``block_scaled``: operands carry a scale for each block of the reduction.
+    ``block_scaled``: operands carry a scale for each block of the reduction. ``least``: rows and columns of the smallest
+    tile that the kernel is built for. ``splits``: whether it can share one tile's reduction out over cores.
 
     A convolution is a product whose A is expanded inside the core, from the input that lies in the scratchpad: then
     ``a_bytes`` is the input's share of an expanded element, and a tile reads what ``halo`` more rows would read, the
@@ -77,6 +78,8 @@ class MatmulShape:
     convert_b: bool = False
     block_scaled: bool = False
     halo: int = 0
+    least: tuple[int, int] = (1, 1)
+    splits: bool = True
 
     @property
     def m_sum(self) -> int:
@@ -90,7 +93,10 @@ class MatmulShape:
 
 @dataclass(frozen=True)
 class Tiling:
-    """One way to cut a product; sizes in elements; ``estimate_s`` and its ``parts`` by the closed form above."""
+    """One way to cut a product; sizes in elements; ``estimate_s`` and its ``parts`` by the closed form above.
+
+    ``busy``: share of the time for which the matrix units multiply.
+    """
 
     tm: int
     tn: int
@@ -102,6 +108,7 @@ class Tiling:
     estimate_s: float
     bound: str
     parts: tuple[tuple[str, float], ...] = ()
+    busy: float = 1.0
 
     @property
     def steady(self) -> bool:
@@ -170,8 +177,8 @@ def _candidates(target: Target, shape: MatmulShape) -> _Cuts:
     m_low, n_low, k_low = target.tile_floor()
     fine = FINE_STEP * n_low if n_low < 64 else n_low
     axes = np.meshgrid(
-        _edges(m_low, max(*shape.m, *target.step), 64),
-        _edges(n_low, max(shape.n, *target.step), fine),
+        _edges(m_low, max(*shape.m, *target.step, shape.least[0]), 64),
+        _edges(n_low, max(shape.n, *target.step, shape.least[1]), fine),
         _edges(k_low, shape.k, MAX_EDGE),
         np.array(SPLITS),
         np.unique([1, target.pair]),
@@ -184,6 +191,7 @@ def _candidates(target: Target, shape: MatmulShape) -> _Cuts:
     legal = (slots >= 2) & (held <= target.accumulator_bytes) & ((tk % promotion == 0) if promotion else True)
     long, short = target.step
     legal &= (np.maximum(tm, tn) >= long) & (np.minimum(tm, tn) >= short)
+    legal &= (tm >= shape.least[0]) & (tn >= shape.least[1]) & (shape.splits | (split == 1))
     legal &= (split == 1) | ((_ceil_div(shape.k, tk) >= split) & (pair == 1) & (split <= target.cores))
     if not legal.any():
         need = 2 * (m_low * k_low * shape.a_bytes + k_low * n_low * shape.b_bytes)
@@ -228,12 +236,10 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
 
     # the unit itself, and the epilogue where there is no second accumulator to hide it
     m_busy, n_busy = (tm, tn) if target.whole_tiles else (m_tile, n_tile)
-    multiply_s = target.multiply_cycles(
-        m_busy, n_busy, k_chunk, shape.dtype, shape.a_bytes, shape.b_bytes, pair
-    ) / target.sustained_clock(shape.dtype)  # fmt: skip
+    cycles = target.multiply_cycles(m_busy, n_busy, k_chunk, shape.dtype, shape.a_bytes, shape.b_bytes, pair)
+    loaded = target.sustained_clock(shape.dtype)
     epilogue_s = target.vector_cycles(m_tile * n_tile, COSTS["cast"]) / target.clock
     alone = (target.accumulator_bytes // (tm * tn * 4) < 2) & (waves > 1)
-    matrix_s = waves * (chunks * multiply_s + alone * epilogue_s)
     vector_s = waves * chunks * chunk_vector_cycles(target, shape, m_tile, n_tile, k_chunk) / target.clock
 
     # a core's port
@@ -269,13 +275,22 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     dram_s = (read + c_total + spilled) / target.dram_bytes_per_s
 
     fill_s = target.memory_latency_s + chunk_in / target.port_read_bytes_per_s
-    drain_s = multiply_s + epilogue_s + tile_out / target.port_write_bytes_per_s
     merging = (partial + c_total) / min(cores * target.port_read_bytes_per_s, target.cache_bytes_per_s or np.inf)
     reduction_s = np.where(split > 1, target.barrier_s + 2 * target.memory_latency_s + merging, 0.0)
 
     noc_s = fetched / target.noc_bytes_per_s
-    parts = np.stack([matrix_s, vector_s, port_in_s, port_out_s, noc_s, cache_s, dram_s, latency_s])
-    time = parts.max(axis=0) + fill_s + drain_s + reduction_s
+
+    def timed(clock: float | NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        multiply_s = cycles / clock
+        matrix_s = waves * (chunks * multiply_s + alone * epilogue_s)
+        drain_s = multiply_s + epilogue_s + tile_out / target.port_write_bytes_per_s
+        parts = np.stack([matrix_s, vector_s, port_in_s, port_out_s, noc_s, cache_s, dram_s, latency_s])
+        return parts, parts.max(axis=0) + fill_s + drain_s + reduction_s
+
+    # units that rest draw less, and their clock is higher
+    macs = shape.m_sum * shape.n * shape.k / (cores * target.macs_per_cycle(shape.dtype))
+    busy = np.minimum(macs / loaded / timed(loaded)[1], 1.0)
+    parts, time = timed(target.sustained_clocks(shape.dtype, busy))
     # by time, but among nearly equal ones the fewest steps (np.lexsort is stable: then the candidate's index)
     close = time <= time.min() * (1 + INDIFFERENT)
     order = np.lexsort((tiles * chunks, np.where(close, time.min(), time)))
@@ -289,7 +304,7 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
             kind,
             Tiling(
                 kind[0], kind[1], int(tk[i]), int(slots[i]), kind[2], int(group_m[i]), kind[3], float(time[i]), bound,
-                shares,
+                shares, float(busy[i]),
             ),
         )  # fmt: skip
     return list(best.values())[:keep]

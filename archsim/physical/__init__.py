@@ -17,7 +17,7 @@ from archsim.physical.export_control import DISCLAIMER, ExportFigures, export_fi
 from archsim.physical.floorplan import Rectangle, floorplan
 from archsim.physical.money import Bill, bill, over_reticle
 from archsim.physical.ownership import HourCost, hour_cost, usd_per_million_tokens
-from archsim.physical.power import gemm_events, gemm_power, loaded_clock, sustained_clock
+from archsim.physical.power import busy_clocks, gemm_events, gemm_power, loaded_clock, sustained_clock
 from archsim.physical.silicon import Silicon, silicon
 from archsim.physical.thermal import heat_warning, junction_celsius
 from archsim.physical.voltage import voltage
@@ -38,6 +38,7 @@ __all__ = [
     "Silicon",
     "UnitEnergy",
     "bill",
+    "busy_clocks",
     "chip_area",
     "dies_per_wafer",
     "edge_warning",

@@ -4,7 +4,10 @@ The product keeps every matrix unit busy. Of each multiply-accumulate, a core fe
 the network, with t the edge of the tile that fills its accumulators (less where neighbours share a fetch), and the
 memory 2 / T, with T that of the tile that fills half of the shared cache.
 
-Power grows with f V(f)^2, so the sustained clock is where it meets the limit; found by bisection to 1 MHz.
+Power grows with f V(f)^2, so the sustained clock is where it meets the limit; found by bisection to 1 MHz. A product
+that keeps the matrix units busy for a share u of the time draws less, and its clock is higher, as far as the quoted one::
+
+    u f V(f)^2 = f_1 V(f_1)^2       f_1: clock that a product with all units busy all the time sustains
 """
 
 from __future__ import annotations
@@ -12,15 +15,21 @@ from __future__ import annotations
 from dataclasses import asdict
 from math import sqrt
 
+import numpy as np
+from numpy.typing import NDArray
+
 from archsim.errors import InputError
 from archsim.hardware import ChipSpec, Crossbar, Dtype, PartsSpec
 from archsim.physical.area import chip_area
 from archsim.physical.energy import ELEMENT_BYTES, Events, energy_of, operand_bytes, tile_edge, unit_energy
 from archsim.physical.silicon import Silicon, silicon, sizing_dtype
+from archsim.physical.voltage import dynamic_scale
 
-__all__ = ["gemm_events", "gemm_power", "loaded_clock", "sustained_clock"]
+__all__ = ["busy_clocks", "gemm_events", "gemm_power", "loaded_clock", "sustained_clock"]
 
 STEP_HZ = 1e6
+CLOCKS = 17
+"""Clocks between the one under full load and the quoted one at which the power is worked out."""
 
 
 def gemm_events(made: Silicon, dtype: Dtype, clock_hz: float) -> Events:
@@ -78,6 +87,25 @@ def loaded_clock(chip: ChipSpec, cap_w: float | None = None, dtype: Dtype | None
     if cap_w is not None:
         return min(chip.clock_under_load or chip.clock, sustained_clock(chip, dtype, cap_w))
     return chip.clock_under_load or sustained_clock(chip, dtype)
+
+
+def busy_clocks(chip: ChipSpec, loaded_hz: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares of the time that the matrix units may be busy, rising, and the clock in Hz that each leaves them.
+
+    `loaded_hz` is the clock when they never rest. What the memory draws meanwhile, and leakage, are left out.
+
+    >>> from archsim.hardware import load_chip
+    >>> busy, clock = busy_clocks(load_chip("b200"), 1.43e9)
+    >>> float(busy[-1]), float(clock[-1]) / 1e9, float(clock[0]) / 1e9, bool(0.4 < busy[0] < 0.8)
+    (1.0, 1.43, 1.85, True)
+    """
+    clocks = np.linspace(max(chip.clock, loaded_hz), loaded_hz, CLOCKS)
+    if chip.physical.technology is None:  # the voltage is taken to follow the clock
+        drawn = clocks**3
+    else:
+        node = silicon(chip).node
+        drawn = np.array([clock * dynamic_scale(node, clock) for clock in clocks])
+    return drawn[-1] / drawn, clocks
 
 
 def _sustained(made: Silicon, dtype: Dtype, limit: float) -> float:

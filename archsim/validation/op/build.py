@@ -17,6 +17,9 @@ __all__ = ["W", "attention", "elementwise", "mla_decode", "mla_prefill", "moe", 
 WIDE = 2
 #: elements of one row of a kernel without a reduction, which may be cut anywhere
 ANY_ROW = 1024
+LEAST_FP4 = (128, 256)
+FP4Q = NarrowLoads(threads=512, width=8, per_row=3)
+FP8Q = NarrowLoads(threads=256, width=4)
 X, W, Y, QUANTISED, K, V, CACHE, GATHERED, HIDDEN, ACTIVE, W2, PARTS, CHOSEN, MAPS, SIZES, NARROW = range(16)
 
 
@@ -24,6 +27,7 @@ def _shape(rows: Sequence[int], n: int, k: int, form: Format) -> MatmulShape:
     return MatmulShape(
         tuple(rows), n, k, form.dtype, form.a_bytes, form.b_bytes, WIDE,
         convert_b=form.b_bytes < DTYPE_BITS[form.dtype] / 8, block_scaled=form.block_scaled,
+        **({"least": LEAST_FP4, "splits": False} if form.dtype == "fp4" else {}),
     )  # fmt: skip
 
 
@@ -34,10 +38,13 @@ def product(rows: Sequence[int], n: int, k: int, form: Format) -> tuple[tuple[Ke
         return (Product(shape, (X, W, Y)),), frozenset({W})
     size = sum(rows) * k
     kernels: list[Kernel] = [
-        Vector(sum(rows), ((X, size * WIDE),), ((QUANTISED, size * form.a_bytes),), ((size, COSTS["quantise"]),))
+        Vector(sum(rows), ((X, size * WIDE),), ((QUANTISED, size * form.a_bytes),), ((size, COSTS["quantise"]),), loads=FP4Q if form.dtype=="fp4" else None, cols=k)
     ]
     if form.dynamic:
-        kernels.insert(0, Vector(sum(rows), ((X, size * WIDE),), ((CHOSEN, 4),), ((size, COSTS["argmax"]),)))
+        cols = min(max(size // 1024, 1024), 16384)
+        n = -(-size // cols)
+        kernels = [Vector(n, ((X, size * WIDE),), ((CHOSEN, 4),), ((size, COSTS["argmax"]),), loads=FP8Q, cols=cols),
+           Vector(n, ((X, size * WIDE),), ((QUANTISED, size * form.a_bytes),), ((size, COSTS["quantise"]),), loads=FP8Q, cols=cols)]
         kernels.append(Vector(1, ((CHOSEN, 4),), ((V, 4),)))
     return (*kernels, Product(shape, (QUANTISED, W, Y))), frozenset({W})
 
