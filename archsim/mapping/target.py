@@ -187,9 +187,13 @@ class Target:
         return busy + feed if unit.synchronous else np.maximum(busy, feed)
 
     def multiply_cycles(
-        self, m: Ints, n: Ints, k: Ints, dtype: str, a_bytes: float, b_bytes: float, pair: Ints | int = 1
-    ) -> Ints:
-        """:meth:`matrix_cycles`, or those in which the scratchpad feeds the unit where they are more."""
+        self, m: Ints, n: Ints, k: Ints, dtype: str, a_bytes: float, b_bytes: float, pair: Ints | int = 1,
+        warp: tuple[int, int] | None = None,
+    ) -> Ints:  # fmt: skip
+        """:meth:`matrix_cycles`, or those in which the scratchpad feeds the unit where they are more.
+
+        warp: output tile of a warp that loads and multiplies in turn where the unit is synchronous.
+        """
         cycles, unit = self.matrix_cycles(m, n, k, dtype), self.chip.core.matrix
         rate = self.chip.core.scratchpad.read_bytes_per_cycle
         if unit.kind != "tensor_core" or unit.reuse_m is None or unit.reuse_n is None or rate is None:
@@ -198,6 +202,10 @@ class Target:
             m, n, k, a_bytes=a_bytes, b_bytes=b_bytes, pair=pair, reuse_m=unit.reuse_m, reuse_n=unit.reuse_n,
             bytes_per_cycle=rate,
         )  # fmt: skip
+        if warp and unit.synchronous:
+            return cycles + matrix.operand_reads(
+                m, n, k, a_bytes=a_bytes, b_bytes=b_bytes, warp=warp, bytes_per_cycle=rate
+            )  # fmt: skip
         return np.maximum(cycles, feed)
 
     @property

@@ -59,8 +59,9 @@ class MatmulShape:
 
     dtype: what the operands are multiplied in. ``a_bytes`` and so on: bytes of an element as it is stored.
     ``convert_a``, ``convert_b``: the operand is stored narrower than it is multiplied, and converted as it arrives.
-    ``block_scaled``: operands carry a scale for each block of the reduction. ``least``: rows and columns of the smallest
-    tile that the kernel is built for. ``splits``: whether it can share one tile's reduction out over cores.
+    ``block_scaled``: operands carry a scale for each block of the reduction. ``least``: rows and columns of the
+    smallest tile that the kernel is built for. ``splits``: whether it can share a tile's reduction out over cores.
+    ``warp``: output tile of its warps if they load and multiply in turn where the matrix unit is synchronous.
 
     A convolution is a product whose A is expanded inside the core, from the input that lies in the scratchpad: then
     ``a_bytes`` is the input's share of an expanded element, and a tile reads what ``halo`` more rows would read, the
@@ -80,6 +81,7 @@ class MatmulShape:
     halo: int = 0
     least: tuple[int, int] = (1, 1)
     splits: bool = True
+    warp: tuple[int, int] | None = None
 
     @property
     def m_sum(self) -> int:
@@ -236,7 +238,9 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
 
     # the unit itself, and the epilogue where there is no second accumulator to hide it
     m_busy, n_busy = (tm, tn) if target.whole_tiles else (m_tile, n_tile)
-    cycles = target.multiply_cycles(m_busy, n_busy, k_chunk, shape.dtype, shape.a_bytes, shape.b_bytes, pair)
+    cycles = target.multiply_cycles(
+        m_busy, n_busy, k_chunk, shape.dtype, shape.a_bytes, shape.b_bytes, pair, shape.warp
+    )
     loaded = target.sustained_clock(shape.dtype)
     epilogue_s = target.vector_cycles(m_tile * n_tile, COSTS["cast"]) / target.clock
     alone = (target.accumulator_bytes // (tm * tn * 4) < 2) & (waves > 1)

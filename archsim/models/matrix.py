@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from archsim.models.systolic import folds
 
-__all__ = ["operand_feed", "systolic_latency", "systolic_occupancy", "tensor_core_occupancy"]
+__all__ = ["operand_feed", "operand_reads", "systolic_latency", "systolic_occupancy", "tensor_core_occupancy"]
 
 Ints = NDArray[np.int64]
 
@@ -94,6 +94,27 @@ def operand_feed(
     a = m * a_bytes * (1 + _ceil_div(n, reuse_n))
     b = n * b_bytes / pair * (1 + _ceil_div(m, reuse_m))
     cycles: Ints = np.ceil(k * (a + b) / bytes_per_cycle).astype(np.int64)
+    return cycles
+
+
+def operand_reads(
+    m: Ints, n: Ints, k: Ints, *, a_bytes: float, b_bytes: float, warp: tuple[int, int], bytes_per_cycle: float
+) -> Ints:
+    """Cycles in which warps read the operands of an ``m x n x k`` tile, each for its own part ``M x N`` of the output.
+
+    Equation, with the symbols of :func:`operand_feed`::
+
+        cycles = k (m a ceil(n / N) + n b ceil(m / M)) / rate
+
+    Warps that load and multiply in turn, without registers for the operands of two steps, add this to the products.
+    Reference: NVIDIA CUTLASS, "Efficient GEMM in CUDA": warp tiles.
+
+    >>> operand_reads(np.array([128]), np.array([128]), np.array([64]), a_bytes=2, b_bytes=2, warp=(64, 32),
+    ...               bytes_per_cycle=128).tolist()
+    [768]
+    """
+    read = m * a_bytes * _ceil_div(n, warp[1]) + n * b_bytes * _ceil_div(m, warp[0])
+    cycles: Ints = np.ceil(k * read / bytes_per_cycle).astype(np.int64)
     return cycles
 
 

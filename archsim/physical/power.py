@@ -5,7 +5,7 @@ the network, with t the edge of the tile that fills its accumulators (less where
 memory 2 / T, with T that of the tile that fills half of the shared cache.
 
 Power grows with f V(f)^2, so the sustained clock is where it meets the limit; found by bisection to 1 MHz. A product
-that keeps the matrix units busy for a share u of the time draws less, and its clock is higher, as far as the quoted one::
+that keeps the matrix units busy for a share u of the time draws less, and its clock is higher, up to the quoted one::
 
     u f V(f)^2 = f_1 V(f_1)^2       f_1: clock that a product with all units busy all the time sustains
 """
@@ -61,9 +61,7 @@ def gemm_power(made: Silicon, dtype: Dtype, clock_hz: float) -> dict[str, float]
     return {**watts, "clock": unit.clock_w, "leakage": unit.leakage_w}
 
 
-def sustained_clock(
-    chip: ChipSpec, dtype: Dtype, cap_w: float | None = None, parts: PartsSpec | None = None
-) -> float:
+def sustained_clock(chip: ChipSpec, dtype: Dtype, cap_w: float | None = None, parts: PartsSpec | None = None) -> float:
     """Clock in Hz, at most `chip.clock`, at which a dense product of `dtype` stays within `cap_w` (the TDP by default).
 
     A chip without a limit, or without a technology to compute with, keeps its clock.

@@ -28,10 +28,11 @@ Outcome = tuple[list[Row], list[str]]
 @dataclass(frozen=True)
 class Plan:
     """What comparing one row means: the group that it stands for, "" if it cannot be compared; heavy rows are many
-    times the work of others, and left to a run of everything."""
+    times the work of others, and left to a run of everything. expected: the reference's value."""
 
     group: str
     heavy: bool = False
+    expected: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Suite:
     band: Mapping[str, float] = field(default_factory=dict)
     group_bands: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """The same for the rows of one group."""
+    transfer: Callable[[str], bool] | None = None
+    """Whether the rows of a group informed no parameter, where the suite keeps half of its rows apart."""
 
     def reference_for(self, table: Table) -> Reference | None:
         """The kind of reference file that `table` is, by its columns."""
@@ -78,15 +81,18 @@ def run_suite(
     reference: Path | None = None,
     *,
     per_group: int | None = FEW,
+    least: float = 0.0,
     on_progress: Callable[[float, float | None], None] = lambda done, total: None,
 ) -> Report:
     """Compare with every file that ships for `suite`, or with the one file `reference`.
 
     per_group: at most so many rows of each group and file, spread evenly, where comparing takes long; None: all.
+    least: rows whose expected value is smaller are left out, with that as their reason, where comparing takes long.
     """
     paths = [DATA / each.file for each in suite.references] if reference is None else [reference]
     begin = time.perf_counter()
     jobs: list[tuple[Reference, Table]] = []
+    skipped: Counter[str] = Counter()
     possible = chosen = 0
     for path in paths:
         table = Table.read(path)
@@ -97,12 +103,16 @@ def run_suite(
             jobs.append((kind, table))
             continue
         plans = kind.plan(table)
+        small = [bool(plan.group) and plan.expected < least for plan in plans]
+        if any(small):
+            skipped[f"smaller than {least:g}"] += sum(small)
+            table = table.take([i for i, each in enumerate(small) if not each])
+            plans = [plan for plan, each in zip(plans, small, strict=True) if not each]
         which = _sample(plans, per_group)
         possible += sum(plan.group != "" for plan in plans)
         chosen += sum(plans[i].group != "" for i in which)
         jobs += [(kind, table.take([i])) for i in which]
     rows: list[Row] = []
-    skipped: Counter[str] = Counter()
     for done, (kind, table) in enumerate(jobs):
         compared, reasons = kind.compare(table)
         rows += compared
@@ -110,7 +120,7 @@ def run_suite(
         on_progress(done + 1, len(jobs))
     sampled_from = possible if chosen < possible else None
     wall_s = time.perf_counter() - begin
-    return Report(suite.name, tuple(rows), skipped, wall_s, suite.band, sampled_from, suite.group_bands)
+    return Report(suite.name, tuple(rows), skipped, wall_s, suite.band, sampled_from, suite.group_bands, suite.transfer)
 
 
 def _sample(plans: Sequence[Plan], per_group: int | None) -> list[int]:

@@ -188,7 +188,10 @@ def lower_product(
     table.load(load_b, spread, B, b_origin * b_bytes + (part % pair)[:, None] * share, share)
     busy = (np.where(m > 0, tiling.tm, 0), np.full_like(n, tiling.tn)) if target.whole_tiles else (m, n)
     widths = (a_bytes, b_bytes, pair)
-    table.multiply(multiply, spread, busy[0][:, None], busy[1][:, None], k_len, shape.dtype, widths=widths, busy=tiling.busy)
+    table.multiply(
+        multiply, spread, busy[0][:, None], busy[1][:, None], k_len, shape.dtype, widths=widths, busy=tiling.busy,
+        warp=shape.warp,
+    )  # fmt: skip
     ready = multiply
     if converts:
         ready = ids.chunk(part[:, None], j, 2)

@@ -12,6 +12,7 @@ from archsim.errors import InputError
 from archsim.validation.op.case import Case, simulate_us, too_fast
 from archsim.validation.op.published import read_published
 from archsim.validation.op.readers import read_attention, read_matmul, read_mla, read_moe, read_rows
+from archsim.validation.op.sources import INFORMED
 from archsim.validation.report import Row
 from archsim.validation.suite import Outcome, Plan, Reference, Suite
 from archsim.validation.table import Record, Table
@@ -35,9 +36,13 @@ def _read(reader: Reader, record: Record) -> Case | str:
 def _plan(reader: Reader) -> Callable[[Table], list[Plan]]:
     def plan(table: Table) -> list[Plan]:
         cases = [_read(reader, record) for record in table.records()]
-        return [Plan(case.group, case.steps > HEAVY_STEPS) if isinstance(case, Case) else Plan("") for case in cases]
+        return [_planned(case) for case in cases]
 
     return plan
+
+
+def _planned(case: Case | str) -> Plan:
+    return Plan("") if isinstance(case, str) else Plan(case.group, case.steps > HEAVY_STEPS, case.expected_us)
 
 
 def _compare(reader: Reader) -> Callable[[Table], Outcome]:
@@ -65,6 +70,7 @@ def _reference(file: str, columns: str, reader: Reader) -> Reference:
 OP = Suite(
     name="op",
     title="time of single operators, against times measured on silicon",
+    transfer=lambda group: group.split()[0] not in INFORMED,
     references=(
         _reference("measured_matmul", "device M K N dtype latency_us op source_file", read_matmul),
         _reference("measured_matmul_aiconfigurator", "device M K N dtype latency_us source_file", read_matmul),

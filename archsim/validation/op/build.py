@@ -17,17 +17,25 @@ __all__ = ["W", "attention", "elementwise", "mla_decode", "mla_prefill", "moe", 
 WIDE = 2
 #: elements of one row of a kernel without a reduction, which may be cut anywhere
 ANY_ROW = 1024
+#: TensorRT-LLM's block-scaled fp4 kernels: smallest tile, chosen among 128 x 64, 128 and 256 by half of the products
+#: measured on a B200; CUTLASS shares no tile's reduction out over cores
 LEAST_FP4 = (128, 256)
-FP4Q = NarrowLoads(threads=512, width=8, per_row=3)
-FP8Q = NarrowLoads(threads=256, width=4)
+#: the kernel that quantises to fp4: a block for a row, 16 B a thread; three waits a row, chosen with the tile
+FP4_LOADS = NarrowLoads(threads=512, width=8, per_row=3)
+#: cudaFp8Utils.cu, from memory: 1024 blocks of 256 threads stride over the matrix by single elements, unrolled fourfold
+FP8_LOADS, FP8_BLOCKS, FP8_COLS = NarrowLoads(threads=256, width=4), 1024, 16384
 X, W, Y, QUANTISED, K, V, CACHE, GATHERED, HIDDEN, ACTIVE, W2, PARTS, CHOSEN, MAPS, SIZES, NARROW = range(16)
 
 
-def _shape(rows: Sequence[int], n: int, k: int, form: Format) -> MatmulShape:
+#: warps of CUTLASS's grouped products for Ampere, which TensorRT-LLM also builds for Ada, from memory
+GROUPED_WARP = (64, 32)
+
+
+def _shape(rows: Sequence[int], n: int, k: int, form: Format, warp: tuple[int, int] | None = None) -> MatmulShape:
     return MatmulShape(
         tuple(rows), n, k, form.dtype, form.a_bytes, form.b_bytes, WIDE,
         convert_b=form.b_bytes < DTYPE_BITS[form.dtype] / 8, block_scaled=form.block_scaled,
-        **({"least": LEAST_FP4, "splits": False} if form.dtype == "fp4" else {}),
+        least=LEAST_FP4 if form.dtype == "fp4" else (1, 1), splits=form.dtype != "fp4", warp=warp,
     )  # fmt: skip
 
 
@@ -37,15 +45,19 @@ def product(rows: Sequence[int], n: int, k: int, form: Format) -> tuple[tuple[Ke
     if not form.quantised:
         return (Product(shape, (X, W, Y)),), frozenset({W})
     size = sum(rows) * k
-    kernels: list[Kernel] = [
-        Vector(sum(rows), ((X, size * WIDE),), ((QUANTISED, size * form.a_bytes),), ((size, COSTS["quantise"]),), loads=FP4Q if form.dtype=="fp4" else None, cols=k)
-    ]
+    kernels: tuple[Kernel, ...] = (_quantise(sum(rows), k, X, QUANTISED, form),)
     if form.dynamic:
-        cols = min(max(size // 1024, 1024), 16384)
-        n = -(-size // cols)
-        kernels = [Vector(n, ((X, size * WIDE),), ((CHOSEN, 4),), ((size, COSTS["argmax"]),), loads=FP8Q, cols=cols),
-           Vector(n, ((X, size * WIDE),), ((QUANTISED, size * form.a_bytes),), ((size, COSTS["quantise"]),), loads=FP8Q, cols=cols)]
-        kernels.append(Vector(1, ((CHOSEN, 4),), ((V, 4),)))
+        cols = min(max(size // FP8_BLOCKS, FP8_LOADS.threads * FP8_LOADS.width), FP8_COLS)
+        blocks = -(-size // cols)
+        reading = ((X, size * WIDE),)
+        kernels = (
+            Vector(blocks, reading, ((CHOSEN, 4),), ((size, COSTS["argmax"]),), loads=FP8_LOADS, cols=cols),
+            Vector(
+                blocks, reading, ((QUANTISED, size * form.a_bytes),), ((size, COSTS["quantise"]),), loads=FP8_LOADS,
+                cols=cols,
+            ),
+            Vector(1, ((CHOSEN, 4),), ((V, 4),)),
+        )  # fmt: skip
     return (*kernels, Product(shape, (QUANTISED, W, Y))), frozenset({W})
 
 
@@ -147,7 +159,7 @@ def moe(
     before they are gathered and by SwiGLU, by block in kernels of their own after both.
     """
     routed, size = sum(rows), hidden * WIDE
-    up, down = _shape(rows, 2 * inner, hidden, form), _shape(rows, hidden, inner, form)
+    up, down = (_shape(rows, n, k, form, GROUPED_WARP) for n, k in ((2 * inner, hidden), (hidden, inner)))
     apart = form.quantised and form.dtype == "fp8" and form.block_scaled
     early = form.quantised and not apart
     index = Vector(tokens, ((V, tokens * top_k * 4),), ((MAPS, tokens * top_k * 8),))
@@ -182,7 +194,11 @@ def moe(
 
 def _quantise(rows: int, cols: int, source: int, result: int, form: Format) -> Vector:
     size = rows * cols
-    return Vector(rows, ((source, size * WIDE),), ((result, size * form.a_bytes),), ((size, COSTS["quantise"]),))
+    loads = FP4_LOADS if form.dtype == "fp4" else None
+    return Vector(
+        rows, ((source, size * WIDE),), ((result, size * form.a_bytes),), ((size, COSTS["quantise"]),), loads=loads,
+        cols=cols,
+    )  # fmt: skip
 
 
 def elementwise(

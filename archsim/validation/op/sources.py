@@ -13,7 +13,7 @@ from math import inf
 from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel
 from archsim.models.vector import NarrowLoads
 
-__all__ = ["DEVICES", "HOPPER", "SOURCES", "Source", "mla_kernel", "phase_kernel", "source_of"]
+__all__ = ["DEVICES", "HOPPER", "INFORMED", "SOURCES", "Source", "mla_kernel", "phase_kernel", "source_of"]
 
 #: chip presets by the name that a reference file gives its device, where that is not theirs
 DEVICES = {
@@ -43,6 +43,8 @@ DEVICES = {
     "TPU-v6e-1": "tpu-v6e",
 }
 
+#: chips whose rows set a number of their preset, or of the model
+INFORMED = frozenset({"a100", "a40", "a6000", "b200", "h100"})
 HOPPER = frozenset({"h100", "h200", "h800"})
 
 
