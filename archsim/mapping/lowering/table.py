@@ -85,7 +85,8 @@ class StepTable:
         """Tile products on the matrix units; an empty one becomes a join.
 
         fed: reading one operand from the scratchpad counts. widths: feeding both does, of so many bytes an element, the
-        second shared by so many cores. busy: share of the time that the units multiply; their clock depends on it. warp: as in ``MatmulShape``.
+        second shared by so many cores. busy: share of the time that the units multiply; their clock depends on it.
+        warp: as in ``MatmulShape``.
         """
         m, n, k = np.broadcast_arrays(np.asarray(m), np.asarray(n), np.asarray(k))
         least = np.maximum(m, 1), np.maximum(n, 1), np.maximum(k, 1)
