@@ -25,6 +25,8 @@ SHAPES = [
     ("fat_tree", (16,)),
 ]
 SYMMETRIC: list[Kind] = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "dispatch", "combine"]
+
+
 def fabric_of(topology: str, dims: tuple[int, ...], nodes: int = 1) -> Fabric:
     per_node = int(np.prod(dims))
     up = LinkSpec(

@@ -85,3 +85,21 @@ def test_narrow_loads_wait_for_a_round_trip_a_pass() -> None:
         program = lower_rows(A100, "norm", 4096, *streams, [], loads=how, cols=8192).program
         times.append(CompiledInterpreter(A100.machine).run(program, 0, [0, 1 << 34]).end_ps)
     assert times[1] > 2 * times[0]
+
+
+def test_a_short_scratchpad_gets_a_lower_tile() -> None:
+    """64 queries of MLA's 576 dims and two blocks of 16 keys exceed the 100 KiB of Ada; 32 queries do not."""
+    latent = AttentionShape(1, 1, 4096, 128, 1, 576, 512, False, None, True, "bf16", 2.0, 2.0, kernel=TURNS)
+    ada = make_target(load_chip("l40s"))
+    cut = choose_cut(ada, latent)
+    assert cut.rows == 32
+    assert cut.rows * 576 * 2 + cut.slots * cut.keys * 576 * 2 <= ada.scratchpad_bytes
+
+
+def test_one_core_keeps_as_much_in_flight_as_its_memory_needs() -> None:
+    """A copy on a chip with one core and no cache runs at the rate of its memory, not at two blocks a latency."""
+    tpu = make_target(load_chip("tpu-v6e"))
+    nbytes = 64 << 20
+    program = lower_rows(tpu, "copy", 8192, [Stream(0, nbytes)], [Stream(1, nbytes)], []).program
+    run = CompiledInterpreter(tpu.machine).run(program, 0, [0, nbytes])
+    assert run.end_ps * 1e-12 < 1.5 * 2 * nbytes / tpu.dram_bytes_per_s

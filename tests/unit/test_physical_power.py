@@ -8,6 +8,7 @@ from archsim.errors import InputError
 from archsim.hardware import list_chips, load_chip, load_technology
 from archsim.physical import (
     Events,
+    busy_clocks,
     chip_area,
     energy_of,
     gemm_power,
@@ -119,3 +120,15 @@ def test_io_dies_keep_the_voltage_of_their_node() -> None:
         slope = (watts[1] - watts[0]) / (scale[1] - scale[0])
         assert watts[2] == pytest.approx(watts[1] + slope * (scale[2] - scale[1]))
         assert (watts[0] - slope * scale[0] > 50) == io_dies
+
+
+@pytest.mark.parametrize("name", ["a100", "b200", "l40s", "mi210"])
+def test_units_that_rest_may_run_faster_for_the_same_power(name: str) -> None:
+    chip = load_chip(name)
+    loaded = chip.clock_under_load or sustained_clock(chip, "bf16")
+    busy, clock = busy_clocks(chip, loaded)
+    assert (busy[-1], clock[-1]) == (1.0, loaded)
+    assert clock[0] == chip.clock
+    volts = [voltage(silicon(chip).node, float(each)) for each in clock]
+    assert busy * clock * [volt**2 for volt in volts] == pytest.approx(clock[-1] * volts[-1] ** 2)
+    assert all(busy[1:] > busy[:-1])

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from archsim.cli.main import cli
-from archsim.validation import SUITES, Report, Table, run_suite
+from archsim.validation import SUITES, Report, Row, Table, run_suite
 from archsim.validation.suite import DATA
 
 OP = SUITES["op"]
@@ -43,7 +43,17 @@ def test_every_file_becomes_cases_or_reasons(few: Report) -> None:
     assert few.sampled_from + sum(few.skipped.values()) == lines
     assert few.cases >= len(few.groups) > 50
     assert {name.split()[0] for name in few.groups} == {
-        "a100", "a40", "a6000", "b200", "h100", "h800", "l40s", "mi210", "rtx-3090", "rtx-4090", "rtx-pro-6000",
+        "a100",
+        "a40",
+        "a6000",
+        "b200",
+        "h100",
+        "h800",
+        "l40s",
+        "mi210",
+        "rtx-3090",
+        "rtx-4090",
+        "rtx-pro-6000",
         "tpu-v6e",
     }
     assert all(row.got > 0 for row in few.rows)
@@ -63,10 +73,28 @@ def test_json_has_the_groups_and_rows(tmp_path: Path) -> None:
     found = json.loads(outcome.stdout)
     assert list(found) == [
         "suite", "cases", "skipped", "mape_pct", "median_ape_pct", "p95_ape_pct", "max_ape_pct", "bias_pct", "wall_s",
-        "groups", "rows",
+        "development", "held_out", "transfer", "groups", "rows",
     ]  # fmt: skip
+    assert found["development"]["cases"] + found["held_out"]["cases"] == found["cases"]
+    assert found["transfer"]["cases"] == 0
     assert list(found["groups"]) == ["a100 gemm fp16"]
     assert found["groups"]["a100 gemm fp16"]["cases"] == found["cases"] == len(found["rows"]) > 0
+
+
+def test_halves_and_chips_that_informed_nothing_are_told_apart() -> None:
+    rows = tuple(Row(f"case {i}", 100.0, 110.0, "h800 gemm fp8" if i % 4 else "h100 gemm fp8") for i in range(64))
+    parts = Report("op", rows, {}, 0.0, transfer=OP.transfer).parts
+    assert {row.case for row in parts["transfer"].rows} == {row.case for row in rows if row.group[:4] == "h800"}
+    assert not {row.case for row in parts["development"].rows} & {row.case for row in parts["held_out"].rows}
+    assert 16 < parts["held_out"].cases < 48
+    assert Report("other", rows, {}, 0.0).parts == {}
+
+
+def test_small_references_can_be_left_out(tmp_path: Path) -> None:
+    path = rows_of("measured_matmul_aiconfigurator.csv", tmp_path, device="NVIDIA L40S", dtype="bfloat16", M="1")
+    report = run_suite(OP, path, per_group=2, least=20)
+    assert all(row.expected >= 20 for row in report.rows)
+    assert report.skipped["smaller than 20"] > 0
 
 
 def test_samples_say_of_how_many(tmp_path: Path) -> None:
@@ -81,7 +109,7 @@ def test_samples_say_of_how_many(tmp_path: Path) -> None:
 def test_markdown_is_a_table(tmp_path: Path) -> None:
     path = rows_of("measured_matmul.csv", tmp_path, device="A100-80GB", M="64")
     lines = archsim("validate", "--reference", path, "--markdown").stdout.splitlines()
-    assert lines[0] == "| group | cases | mean | median | p95 | worst | bias |"
+    assert lines[0] == "| group | cases | mean | median | p95 | worst | bias | development | held out |"
     assert lines[2].startswith("| a100 gemm fp16 | ")
     assert "of" not in archsim("validate", "--reference", path).stdout.split("cases")[1].split("\n")[0]
 
