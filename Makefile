@@ -17,11 +17,11 @@ demo: $(VENV)/.built  ## simulate Llama-3.1-8B and DeepSeek-V3 on an H800 and a 
 	@PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh
 
 test: $(VENV)/.built  ## all tests, doctests and notebooks
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-export: $(VENV)/.built  ## export traces from Hugging Face model code again and compare (installs torch)
 	@$(PIP) -e .[export]
-	@$(BIN)/python -m pytest -o addopts="-ra --strict-markers --doctest-modules" tests/export archsim/trace/exporter
+	@$(BIN)/python -m pytest -n auto --maxprocesses 2 --dist loadfile -o addopts="-ra --strict-markers --doctest-modules" tests/export archsim/trace/exporter
 
 build: $(VENV)/.installed  ## compile the kernels that changed, in place (ARCHSIM_DEBUG=1: with bounds checks)
 	@$(BIN)/python setup.py -q build_ext --inplace && touch $(VENV)/.built

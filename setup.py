@@ -114,6 +114,7 @@ class BuildPackage(build_py):
 
 TEST = [
     "pytest>=8,<10",
+    "pytest-xdist>=3.5,<4",
     "hypothesis>=6.100,<7",
     "nbmake>=1.5,<2",
     "ipykernel>=6.29,<8",
