@@ -22,6 +22,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -118,6 +119,7 @@ def _unknown_unit(text: str, unit: str, dimension: _Dimension) -> str:
     return f"'{text}' has the unknown unit '{unit}'{hint}, expected {dimension.article} such as '{dimension.example}'"
 
 
+@lru_cache(maxsize=4096)  # a sweep reads the same description thousands of times
 def parse_exact(text: str, dimension: str) -> Fraction:
     """Read `text` as an exact number of SI units (mm2 for an area)."""
     wanted = _DIMENSIONS[dimension]

@@ -81,12 +81,13 @@ def _chip_metrics(evaluator: Evaluator, points: Sequence[Point]) -> list[Metrics
     """The metrics that need no simulation, where an objective or a constraint asks for one; exact, so also a bound."""
     sweep = evaluator.sweep
     metrics = [*(limit.metric for limit in sweep.constraints), *(goal.metric for goal in sweep.objectives)]
-    if all(metric.of == "step" for metric in metrics):
+    wanted = {metric.name for metric in metrics if metric.of == "chip"}
+    if not wanted:
         return []
     found = []
     for point in points:
         try:
-            found.append(evaluator.chip_metrics(evaluator.chip(point)))
+            found.append(evaluator.chip_metrics(evaluator.chip(point), wanted))
         except InputError:  # the point itself will say so
             found.append({})
     return found

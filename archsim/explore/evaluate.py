@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -126,22 +126,24 @@ class Evaluator:
         """The system at `point`."""
         return None if self.systems is None else self.systems.variant(split(point)[1])
 
-    def chip_metrics(self, chip: ChipSpec) -> Metrics:
-        """The metrics that need no simulation; those of silicon only where the chip names its process node."""
-        peak = max(chip.flops(dtype) for dtype in chip.dtypes)
-        found: Metrics = {"peak_flops": peak, "memory_bandwidth": chip.memory.bandwidth}
-        if chip.physical.technology is None:
-            return found
-        made = silicon(chip, self.parts)
-        area, figures = chip_area(made), export_figures(chip, self.rules, made)
-        return found | {
-            "area": area.mm2,
-            "die_area": max(die.mm2 for die in area.dies),
-            "gemm_power": gemm_watts(made, chip),
-            "parts_usd": bill(made, area=area).parts,
-            "tpp": figures.tpp,
-            "performance_density": figures.density,
+    def chip_metrics(self, chip: ChipSpec, wanted: Container[str] = METRICS) -> Metrics:
+        """The metrics of `wanted` that need no simulation; those of silicon only where the chip names its node."""
+        found: dict[str, Callable[[], float]] = {
+            "peak_flops": lambda: max(chip.flops(dtype) for dtype in chip.dtypes),
+            "memory_bandwidth": lambda: chip.memory.bandwidth,
         }
+        if chip.physical.technology is not None:
+            made = silicon(chip, self.parts)
+            area = chip_area(made)
+            found |= {
+                "area": lambda: area.mm2,
+                "die_area": lambda: max(die.mm2 for die in area.dies),
+                "gemm_power": lambda: gemm_watts(made, chip),
+                "parts_usd": lambda: bill(made, area=area).parts,
+                "tpp": lambda: export_figures(chip, self.rules, made).tpp,
+                "performance_density": lambda: export_figures(chip, self.rules, made).density,
+            }
+        return {name: compute() for name, compute in found.items() if name in wanted}
 
     def run(self, point: Point, *, fidelity: str | None = None) -> Metrics:
         """All metrics at `point`: of the chip, ``LABEL.METRIC`` of each workload, and METRIC over all of them."""

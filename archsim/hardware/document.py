@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import json
 import re
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +172,15 @@ def read_document(path: Path, label: str) -> Document:
 def parse_scalar_text(text: str, label: str) -> Any:
     """Read the right-hand side of ``--set key=value`` as YAML."""
     try:
-        return _build(text[:4096], "").root
+        value = _right_hand_side(text[:4096])
     except InputError as error:
         raise InputError(f"{label}: {str(error).partition(': ')[2]}") from None
+    return deepcopy(value) if isinstance(value, (dict, list)) else value
+
+
+@lru_cache(maxsize=4096)  # the points of a sweep set the same few values again and again
+def _right_hand_side(text: str) -> Any:
+    return _build(text, "").root
 
 
 def to_yaml(data: dict[str, Any]) -> str:
