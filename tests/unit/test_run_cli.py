@@ -103,6 +103,6 @@ def test_compare_shows_two_results(stored, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["run", "report", "compare"])
-def test_help_has_three_examples(command):
+def test_help_has_examples(command):
     text = archsim(command, "--help").stdout
-    assert text.count(f"  archsim {command}") == 3
+    assert text.count(f"  archsim {command}") >= 3
