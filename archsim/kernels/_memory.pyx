@@ -120,6 +120,9 @@ cdef int64_t fill_bus(Memory *m, Bus *bus, int64_t arrival, int64_t earliest, in
 
 
 cdef void forget_bins(Bus *bus, int64_t before) noexcept nogil:
+    if before - bus.first >= BINS:
+        memset(bus.used, 0, sizeof(bus.used))
+        bus.first = before
     while bus.first < before:
         bus.used[bus.first & (BINS - 1)] = 0
         bus.first += 1
