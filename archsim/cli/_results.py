@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from archsim.cli._common import console, emit_json
 from archsim.errors import InputError
 
 if TYPE_CHECKING:
+    from archsim.explore.uncertainty import Interval, Uncertain
     from archsim.results import Result
 
 __all__ = ["check_outputs", "output_file", "show", "top_option", "wrote"]
@@ -44,8 +45,11 @@ def check_outputs(*paths: Path | None) -> None:
         raise InputError(f"{wanted[0]}: is named for two outputs")
 
 
-def show(result: Result, *, as_json: bool, top: int, timeline: Path | None, html: Path | None) -> None:
-    """Write the views that were asked for, then print the result."""
+def show(
+    result: Result, *, as_json: bool, top: int, timeline: Path | None, html: Path | None,
+    ranges: tuple[Mapping[str, Interval], Sequence[Uncertain]] | None = None,
+) -> None:  # fmt: skip
+    """Write the views that were asked for, then print the result, with its ``ranges`` of uncertainty if it has any."""
     if timeline is not None:
         result.to_perfetto(timeline)
         wrote(timeline, "open it at ui.perfetto.dev")
@@ -55,12 +59,25 @@ def show(result: Result, *, as_json: bool, top: int, timeline: Path | None, html
         write_page(result, html)
         wrote(html)
     if as_json:
-        emit_json(result.to_dict())
+        found: dict[str, object] = {}
+        if ranges is not None:
+            figures = {name: [each.low, each.nominal, each.high] for name, each in ranges[0].items()}
+            moved = {value.path: {"value": value.text, "spread": value.spread} for value in ranges[1]}
+            found["uncertainty"] = {"figures": figures, "moved": moved}
+        emit_json(result.to_dict() | found)
         return
     from archsim.report.text import result_view
 
     out = console()
     out.print(result_view(result, top, out.width))
+    if ranges is not None:
+        from archsim.report.table import table
+
+        rows = [(name, *(f"{n:.4g}" for n in (at.low, at.nominal, at.high))) for name, at in ranges[0].items()]
+        out.print(table(["figure", ">from", ">as described", ">to"], rows, out.width))
+        spreads = sorted({value.spread for value in ranges[1]})
+        widths = ", ".join(f"{sum(v.spread == s for v in ranges[1])} by {s:.0%}" for s in spreads)
+        out.print(f"[dim]{len(ranges[1])} doubtful values of the chip moved together: {widths}[/dim]", soft_wrap=True)
 
 
 def wrote(path: Path, hint: str = "") -> None:

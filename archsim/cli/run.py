@@ -5,12 +5,18 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from archsim.cli._common import json_option, progress
 from archsim.cli._results import check_outputs, output_file, show, top_option, wrote
 from archsim.cli.chip import set_option
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from archsim.results import Result
 
 __all__ = ["run"]
 
@@ -64,6 +70,7 @@ __all__ = ["run"]
 )
 @click.option("--exact", is_flag=True, help="Simulate every repeated layer and wave of tiles, also once they settle.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the routing of tokens to experts.")
+@click.option("--uncertainty", is_flag=True, help="Every figure as an interval, over the doubtful values of the chip.")
 @click.option("--power-cap", type=float, metavar="WATTS", help="Of one chip: lowers its clock.  [default: its TDP]")
 @click.option("--mapping", type=click.Path(path_type=Path), help="YAML of pinned tilings: operator names, tm, tn, tk.")
 @output_file("--out", "Store the result (HDF5); `archsim report` shows it again.")
@@ -92,6 +99,7 @@ def run(
     engine: str,
     exact: bool,
     seed: int,
+    uncertainty: bool,
     power_cap: float | None,
     mapping: Path | None,
     out: Path | None,
@@ -112,40 +120,50 @@ def run(
       archsim run h800 llama-3.1-8b --phase decode --batch 32 --ctx 4096
       archsim run h800 deepseek-v3 --phase decode --batch 256 --quant fp8 --system h800-x32 --out step.h5
       archsim run h800 deepseek-v3 --phase decode --batch 18432 --quant fp8 --system h800-x144 --tp 1 --redundant 32
+      archsim run mtt-s5000 llama-3.1-8b --phase decode --batch 32 --uncertainty
       archsim run custom-npu llama-3.1-8b --phase prefill --seq 4096 --set core.matrix.rows=256 --html npu.html
     """
     check_outputs(out, timeline, html)
     import archsim
 
     with progress("simulating") as update:
-        result = archsim.simulate(
-            chip,
-            workload,
-            phase=phase,
-            batch=batch,
-            seq=seq,
-            ctx=ctx,
-            system=system,
-            tp=tp,
-            ep=ep,
-            redundant=redundant,
-            node_limit=node_limit,
-            overlap=overlap,
-            set=overrides,
-            fidelity=fidelity,
-            engine=engine,
-            exact=exact,
-            quant=quant,
-            routing=routing,
-            mtp=mtp,
-            timeline=timeline is not None,
-            seed=seed,
-            power_cap=power_cap,
-            mapping=mapping,
-            command=shlex.join(["archsim", *sys.argv[1:]]),
-            progress=lambda done, total, block: update(done, total),
-        )
+
+        def step(values: Mapping[str, str]) -> Result:
+            return archsim.simulate(
+                chip,
+                workload,
+                phase=phase,
+                batch=batch,
+                seq=seq,
+                ctx=ctx,
+                system=system,
+                tp=tp,
+                ep=ep,
+                redundant=redundant,
+                node_limit=node_limit,
+                overlap=overlap,
+                set=dict(values),
+                fidelity=fidelity,
+                engine=engine,
+                exact=exact,
+                quant=quant,
+                routing=routing,
+                mtp=mtp,
+                timeline=timeline is not None,
+                seed=seed,
+                power_cap=power_cap,
+                mapping=mapping,
+                command=shlex.join(["archsim", *sys.argv[1:]]),
+                progress=lambda done, total, block: update(done, total),
+            )
+
+        result = step(overrides)
+        ranges = None
+        if uncertainty:
+            from archsim.explore.uncertainty import intervals
+
+            ranges = intervals(chip, step, overrides)
     if out is not None:
         result.to_hdf5(out)
         wrote(out)
-    show(result, as_json=as_json, top=top, timeline=timeline, html=html)
+    show(result, as_json=as_json, top=top, timeline=timeline, html=html, ranges=ranges)

@@ -54,7 +54,7 @@ STACKS: dict[str, Stack] = {
         Stack("ideal", "no software at all"),
         Stack("tensorrt-llm-static", "TensorRT-LLM 0.5 and 0.6, one fixed batch", 0.3e-3, 4e-6, 10e-6, 0.95),
         Stack("tensorrt-llm", "TensorRT-LLM 1.0, batches in flight", 0.5e-3, 4e-6, 5e-6, 0.9, 8192, 2048),
-        Stack("deepseek", "DeepSeek's own engine", 0.5e-3, 4e-6, 0.0, 0.9, 16384),
+        Stack("deepseek", "DeepSeek's own engine, whose host works beside the chip", 0.2e-3, 1e-6, 0.0, 0.9, 16384),
         Stack("sglang", "SGLang with its overlapping scheduler", 0.5e-3, 4e-6, 5e-6, 0.9, 16384),
         Stack("cloudmatrix", "Huawei's xDeepServe on CloudMatrix384", 0.5e-3, 4e-6, 0.0, 0.9, 16384),
         Stack("vllm", "vLLM, engine and API in one process", 2e-3, 10e-6, 8e-6, 0.9, 8192, 1024),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from archsim.validation import SUITES
-from archsim.validation.model import _read
+from archsim.validation.model import read_row
 from archsim.validation.model.case import Case
 from archsim.validation.suite import DATA
 from archsim.validation.table import Table
@@ -16,7 +16,7 @@ RECORDS = {record.text("id"): record for record in Table.read(DATA / "published_
 
 
 def test_every_row_is_a_case_or_says_why_not() -> None:
-    read = {name: _read(record) for name, record in RECORDS.items()}
+    read = {name: read_row(record) for name, record in RECORDS.items()}
     cases = {name: case for name, case in read.items() if isinstance(case, Case)}
     assert len(cases) > 90
     assert all(case.assumption and case.expected > 0 for case in cases.values())
@@ -26,7 +26,7 @@ def test_every_row_is_a_case_or_says_why_not() -> None:
 
 @pytest.mark.parametrize(("name", "within"), [("NIM-026", 20), ("TR5-012", 20), ("NIM-009", 12)])
 def test_a_row_lies_near_what_was_published(name: str, within: float) -> None:
-    case = _read(RECORDS[name])
+    case = read_row(RECORDS[name])
     assert isinstance(case, Case)
     assert case.got() == pytest.approx(case.expected, rel=within / 100)
 

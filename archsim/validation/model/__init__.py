@@ -17,7 +17,7 @@ from archsim.validation.report import Row
 from archsim.validation.suite import Outcome, Plan, Reference, Suite
 from archsim.validation.table import Record, Table
 
-__all__ = ["MODEL"]
+__all__ = ["MODEL", "read_row"]
 
 COLUMNS = (
     "id source model system parallelism phase batch_concurrency input_len output_len dtype metric value unit notes"
@@ -31,7 +31,8 @@ READERS: dict[str, Callable[[Record], Case | str]] = {
 }  # fmt: skip
 
 
-def _read(record: Record) -> Case | str:
+def read_row(record: Record) -> Case | str:
+    """The case of a row of either file, or why it has none."""
     try:
         if "latency_us" in record.cells:
             return read_layer(record)
@@ -42,7 +43,7 @@ def _read(record: Record) -> Case | str:
 
 
 def _plan(table: Table) -> list[Plan]:
-    cases = [_read(record) for record in table.records()]
+    cases = [read_row(record) for record in table.records()]
     return [Plan(case.group, case.heavy) if isinstance(case, Case) else Plan("") for case in cases]
 
 
@@ -50,7 +51,7 @@ def _compare(table: Table) -> Outcome:
     rows: list[Row] = []
     reasons: list[str] = []
     for record in table.records():
-        case = _read(record)
+        case = read_row(record)
         if isinstance(case, str):
             reasons.append(case)
             continue
