@@ -12,13 +12,14 @@ the cores. Shapes (rows, ports, blocks), prices and areas are not moved; a value
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from archsim.errors import InputError
 from archsim.hardware import ChipSpec, load_chip
 from archsim.hardware.listing import Value, values
+from archsim.hardware.loading import ChipFamily
 from archsim.results import Result
 from archsim.units import format_quantity, parse_any
 
@@ -79,11 +80,13 @@ def intervals(
     """
     own = dict(overrides or {})
     moved = tuple(value for value in doubtful(load_chip(chip, own)) if value.path not in own)
-    moved = tuple(value for value in moved if _free(chip, own, value))
+    family = ChipFamily.of(chip)
+    if not _free(family, own, moved):
+        moved = tuple(value for value in moved if _free(family, own, [value]))
     if not moved:
         raise InputError(f"--uncertainty: every value of {chip} that a step depends on is certain")
     slow, nominal, fast = (
-        _figures(simulate(own | {value.path: _at(value, end * value.faster) for value in moved if end}))
+        _figures(simulate(own | _moved_to(end, moved)))
         for end in (-1, 0, 1)
     )
     return {
@@ -112,11 +115,16 @@ def _at(value: Uncertain, side: int) -> str:
     return format_quantity(number * factor, dimension, 9)
 
 
-def _free(chip: str, own: dict[str, str], value: Uncertain) -> bool:
-    """Whether the description allows both ends."""
+def _moved_to(end: int, moved: Sequence[Uncertain]) -> dict[str, str]:
+    """The values at their slow (-1) or fast (1) end; none for 0, the description as it stands."""
+    return {value.path: _at(value, end * value.faster) for value in moved} if end else {}
+
+
+def _free(family: ChipFamily, own: dict[str, str], moved: Sequence[Uncertain]) -> bool:
+    """Whether the description allows both ends of the values together."""
     try:
-        for side in (-1, 1):
-            load_chip(chip, own | {value.path: _at(value, side)})
+        for end in (-1, 1):
+            family.variant(own | _moved_to(end, moved))
     except InputError:
         return False
     return True

@@ -109,9 +109,9 @@ def largest_batch(
 ) -> Operating:  # fmt: skip
     """The most sequences whose output tokens come at least every ``tpot_s``; InputError if not even the fewest do.
 
-    Found by halving the span of batches until it is below 3 %; where a step takes longer with fewer sequences (tiles that
-    do not fill the cores) that is a batch within the limit, maybe not the largest. shared: prompts are computed on the
-    same chips.
+    Found by halving the span of batches until it is below 3 %; where a step takes longer with fewer sequences (tiles
+    that do not fill the cores) that is a batch within the limit, maybe not the largest. shared: prompts are computed on
+    the same chips.
     """
     grain = server.groups() * (2 if server.options.get("overlap", "auto") != "none" and server.groups() > 1 else 1)
     most = max(server.capacity(request.input_tokens + request.output_tokens) // grain, 1)
