@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import floor, log2
 from typing import Any
 
 from archsim.errors import InputError
@@ -73,6 +74,20 @@ class Deployment:
     def decode_s(self, batch: int, ctx: int) -> float:
         """Seconds of an iteration that decodes every sequence, at ``ctx`` cached tokens (launches are in a graph)."""
         return self.step("decode", batch, 1 + self.draft, max(ctx, 1)).time_s + self._host_s(batch)
+
+    def between_s(self, batch: int, ctx: int) -> float:
+        """Seconds of a decode iteration, linear between the nearest batches of a grid of eighths of an octave.
+
+        For questions about many batches: only the grid is simulated. A step that grows by whole tiles lies up to a tile
+        off the line.
+        """
+        grain = 2 * self.groups()
+        at = 8 * log2(max(batch / grain, 1))
+        low, high = (max(round(2 ** (n / 8)), 1) * grain for n in (floor(at), floor(at) + 1))
+        if high == low:
+            return self.decode_s(low, ctx)
+        share = (batch - low) / (high - low)
+        return (1 - share) * self.decode_s(low, ctx) + share * self.decode_s(high, ctx)
 
     def tpot_s(self, batch: int, first: int, last: int) -> float:
         """Seconds of one output token of a sequence, in the mean over a growing cache of ``first`` to ``last`` tokens.

@@ -79,6 +79,21 @@ def test_the_largest_batch_stays_within_the_limit_and_a_larger_one_does_not() ->
         largest_batch(SERVER, ASKED, 1e-3)
 
 
+def test_between_simulated_batches_time_is_linear() -> None:
+    asked: list[int] = []
+
+    @dataclass(frozen=True)
+    class Heard(Formula):
+        def step(self, phase: str, batch: int, seq: int, ctx: int) -> Step:
+            asked.append(batch)
+            return Formula.step(self, phase, batch, seq, ctx)
+
+    server = Heard("h100", "llama-3.1-8b")
+    for batch in (100, 101, 2):
+        assert server.between_s(batch, 500) == pytest.approx(server.decode_s(batch, 500))
+    assert len(set(asked) - {100, 101}) <= 4
+
+
 def test_the_curve_trades_interactivity_for_throughput() -> None:
     states = curve(SERVER, ASKED, 5)
     assert [s.batch for s in states] == sorted(s.batch for s in states)

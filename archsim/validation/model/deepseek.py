@@ -51,8 +51,8 @@ def _server(unit: Unit) -> Deployment:
 H800_PREFILL = Unit("h800", "h800-x32", 32, 32, "fp8", "deepseek")
 H800_DECODE = Unit("h800", "h800-x144", 144, 32, "fp8", "deepseek")
 H800_PROFILE = Unit("h800", "h800-x144", 128, 0, "fp8", "deepseek")
-H100_PREFILL = Unit("h100", "p5-x16", 32, 32, "fp8", "sglang")
-H100_DECODE = Unit("h100", "p5-x16", 72, 32, "fp8", "sglang")
+H100_PREFILL = Unit("h100", "hgx-h100", 32, 32, "fp8", "sglang")
+H100_DECODE = Unit("h100", "hgx-h100", 72, 32, "fp8", "sglang")
 ASCEND_PREFILL = Unit("ascend-910c", "cloudmatrix384", 16, 32, "int8", "cloudmatrix")
 ASCEND_DECODE = Unit("ascend-910c", "cloudmatrix384", 160, 64, "int8", "cloudmatrix", 1, 0.7)
 
