@@ -102,11 +102,11 @@ def _table(record: Record, chip: str) -> Case | str:
 def _nim(
     name: str, metric: str, expected: float, server: Deployment, request: Request, users: int, assumption: str
 ) -> Case | str:
-    room = server.capacity(request.input_tokens + request.output_tokens)
     if metric == "TTFT" and users > 1:
         return "time to first token among many users: queueing over time is not modelled"
 
     def state() -> Operating:
+        room = server.capacity(request.input_tokens + request.output_tokens)
         return at_batch(server, request, min(users, room), first_token=False)
 
     figures: Mapping[str, Callable[[], float]] = {
@@ -116,8 +116,8 @@ def _nim(
     }
     if metric not in figures:
         return f"the metric '{metric}' is not one of a steady state"
-    waiting = f", {users - room} of {users} users wait" if users > room else ""
-    return Case(name, "NIM (TensorRT-LLM) by users", expected, figures[metric], assumption + waiting)
+    assumption += f", {users} users or all that fit"
+    return Case(name, "NIM (TensorRT-LLM) by users", expected, figures[metric], assumption)
 
 
 def _span(request: Request) -> tuple[int, int]:
