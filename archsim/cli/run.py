@@ -118,9 +118,7 @@ def run(
     \b
     Examples:
       archsim run h800 llama-3.1-8b --phase decode --batch 32 --ctx 4096
-      archsim run h800 deepseek-v3 --phase decode --batch 256 --quant fp8 --system h800-x32 --out step.h5
-      archsim run h800 deepseek-v3 --phase decode --batch 18432 --quant fp8 --system h800-x144 --tp 1 --redundant 32
-      archsim run mtt-s5000 llama-3.1-8b --phase decode --batch 32 --uncertainty
+      archsim run h800 deepseek-v3 --phase decode --batch 11808 --quant fp8 --system h800-x144 --tp 1 --redundant 32
       archsim run custom-npu llama-3.1-8b --phase prefill --seq 4096 --set core.matrix.rows=256 --html npu.html
     """
     check_outputs(out, timeline, html)

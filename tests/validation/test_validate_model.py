@@ -27,13 +27,6 @@ def test_every_row_is_a_case_or_says_why_not() -> None:
     assert {"DSI-001", "DSI-002", "CM-002", "CM-003", "TR1-011", "NIM-009", "MLP-013"} <= cases.keys()
 
 
-@pytest.mark.parametrize(("name", "within"), [("NIM-009", 12)])
-def test_a_row_lies_near_what_was_published(name: str, within: float) -> None:
-    case = read_row(RECORDS[name])
-    assert isinstance(case, Case)
-    assert case.got() == pytest.approx(case.expected, rel=within / 100)
-
-
 def test_the_suite_knows_its_file() -> None:
     assert SUITES["model"].reference_for(Table.read(DATA / "published_llm.csv")) is not None
 
@@ -45,10 +38,12 @@ def test_the_table_of_the_readme_is_that_of_the_kept_rows() -> None:
     assert shown.strip() == summary(read_kept())
 
 
-@pytest.mark.parametrize("name", ["NIM-026", "TR5-012", "TR6-023"])
+@pytest.mark.parametrize("name", ["NIM-026", "TR5-012"])
 def test_kept_rows_are_what_is_simulated_today(name: str) -> None:
     """Stale: simulate again by `python -m archsim.validation.accuracy`."""
     case, kept = read_row(RECORDS[name]), read_kept()[name]
     assert isinstance(case, Case)
     assert (case.group, case.expected, case.assumption) == (kept["group"], kept["expected"], kept["assumption"])
-    assert kept["got"] == pytest.approx(case.got(), rel=0.03)
+    got = case.got()
+    assert kept["got"] == pytest.approx(got, rel=0.03)
+    assert got == pytest.approx(case.expected, rel=0.2)
