@@ -13,8 +13,8 @@ from archsim.cli._common import console, emit_json
 from archsim.errors import InputError
 
 if TYPE_CHECKING:
-    from archsim.explore.uncertainty import Interval, Uncertain
     from archsim.results import Result
+    from archsim.simulation.uncertainty import Interval, Uncertain
 
 __all__ = ["check_outputs", "output_file", "show", "top_option", "wrote"]
 

@@ -158,7 +158,7 @@ def run(
         result = step(overrides)
         ranges = None
         if uncertainty:
-            from archsim.explore.uncertainty import intervals
+            from archsim.simulation.uncertainty import intervals
 
             ranges = intervals(chip, step, overrides)
     if out is not None:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from archsim.explore.uncertainty import Interval, intervals
 from archsim.hardware import load_system
 from archsim.simulation import simulate
+from archsim.simulation.uncertainty import Interval, intervals
 
 __all__ = ["CLAIMS", "Claim", "claim_table", "simulated"]
 

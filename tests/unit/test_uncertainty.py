@@ -10,8 +10,8 @@ from click.testing import CliRunner
 import archsim
 from archsim.cli.main import cli
 from archsim.errors import InputError
-from archsim.explore.uncertainty import SPREAD, doubtful, intervals
 from archsim.hardware import load_chip
+from archsim.simulation.uncertainty import SPREAD, doubtful, intervals
 
 pytestmark = pytest.mark.unit
 
