@@ -1,0 +1,376 @@
+# The DRAM behind the cache: queues, buses, rows and banks, waiting writes, refresh. Included by _memory.pyx.
+
+# --- DRAM ---------------------------------------------------------------------------------------------------------
+# All times here are live times: those that refreshes of all banks take are left out, and put back at the end.
+
+cdef enum:
+    LOOK_AHEAD = 8  # entries that a queue has room for, of several bursts each
+    SESSIONS = 4    # rows of a bank that are remembered
+    BINS = 64       # of time on a data bus, that are remembered
+
+
+cdef inline int64_t live(Memory *m, int64_t t) noexcept nogil:
+    cdef int64_t interval, phase
+    if m.live_ps == 0:
+        return t
+    interval = m.live_ps + m.rfc_ps
+    phase = t % interval
+    return t // interval * m.live_ps + min(phase, m.live_ps)
+
+
+cdef inline int64_t real(Memory *m, int64_t t) noexcept nogil:
+    return t + t // m.live_ps * m.rfc_ps if m.live_ps else t
+
+
+cdef inline int64_t enter_queue(Queue *queue, int64_t bursts, int64_t t) noexcept nogil:
+    """When there is room for so many bursts that are offered at `t`."""
+    cdef int64_t entry
+    queue.bursts += bursts
+    while queue.bursts > queue.room and queue.count:
+        entry = queue.left[queue.head & queue.mask]
+        queue.head += 1
+        queue.count -= 1
+        queue.bursts -= entry & 255
+        t = max(t, entry >> 8)
+    return t
+
+
+cdef inline void leave_queue(Queue *queue, int64_t bursts, int64_t leaves) noexcept nogil:
+    """So many bursts that are in the queue will have left it at `leaves`."""
+    cdef int64_t entry = leaves << 8 | bursts
+    cdef int64_t at = queue.head + queue.count
+    cdef int64_t before
+    if queue.mask == 0:  # it has no limit
+        queue.left[0] = max(queue.left[0], entry)
+        return
+    queue.count += 1
+    while at > queue.head:
+        before = queue.left[(at - 1) & queue.mask]
+        if before <= entry:
+            break
+        queue.left[at & queue.mask] = before
+        at -= 1
+    queue.left[at & queue.mask] = entry
+
+
+cdef inline int64_t latest(Queue *queue) noexcept nogil:
+    """When the last of those that have entered leaves."""
+    return queue.left[(queue.head + queue.count - 1) & queue.mask] >> 8
+
+
+cdef inline int64_t take_bus(Memory *m, Bus *bus, int64_t arrival, int64_t earliest, int64_t length, int64_t *end) noexcept nogil:
+    """Time on the data bus from `earliest` on, wherever it is idle after `arrival`; when it begins and ends."""
+    cdef int64_t begin = bus.end
+    if bus.solid and earliest <= begin:
+        bus.end = end[0] = begin + length
+        return begin
+    return fill_bus(m, bus, arrival, earliest, length, end)
+
+
+cdef int64_t fill_bus(Memory *m, Bus *bus, int64_t arrival, int64_t earliest, int64_t length, int64_t *end) noexcept nogil:
+    cdef int64_t width = <int64_t>1 << m.bin_shift
+    cdef int64_t begin = -1, whole = length
+    cdef int64_t slot, used, part
+    if bus.solid:
+        bus.solid = False
+        bus.origin = max(bus.end, arrival)
+        bus.first = 0
+    forget_bins(bus, (arrival - bus.origin) >> m.bin_shift)
+    earliest -= bus.origin
+    slot = max(earliest >> m.bin_shift, bus.first)
+    while True:
+        forget_bins(bus, slot - BINS + 1)
+        used = bus.used[slot & (BINS - 1)]
+        part = min(length, width - used)
+        if part > 0:
+            if begin < 0:
+                begin = max(earliest, (slot << m.bin_shift) + used)
+            used += part
+            bus.used[slot & (BINS - 1)] = <int32_t>used
+            length -= part
+            if length == 0:
+                break
+        slot += 1
+    end[0] = bus.origin + max((slot << m.bin_shift) + used, begin + whole)
+    bus.end = max(bus.end, end[0])
+    while bus.used[bus.first & (BINS - 1)] == width:
+        bus.used[bus.first & (BINS - 1)] = 0
+        bus.first += 1
+    if bus.origin + (bus.first << m.bin_shift) + bus.used[bus.first & (BINS - 1)] >= bus.end:
+        bus.solid = True
+        bus.used[bus.first & (BINS - 1)] = 0
+    return bus.origin + begin
+
+
+cdef void forget_bins(Bus *bus, int64_t before) noexcept nogil:
+    if before - bus.first >= BINS:
+        memset(bus.used, 0, sizeof(bus.used))
+        bus.first = before
+    while bus.first < before:
+        bus.used[bus.first & (BINS - 1)] = 0
+        bus.first += 1
+
+
+cdef void turn_bus(Memory *m, Bus *bus, bint write) noexcept nogil:
+    """The bus changes its direction once it has served what did not wait for a bank; idle time before that is lost."""
+    cdef int64_t slot, within
+    bus.writing = write
+    bus.front += m.to_write_ps if write else m.to_read_ps
+    bus.end = max(bus.end, bus.front)
+    if not bus.solid:
+        slot = (bus.front - bus.origin) >> m.bin_shift
+        within = bus.front - bus.origin - (slot << m.bin_shift)
+        forget_bins(bus, slot)
+        if slot == bus.first:
+            bus.used[slot & (BINS - 1)] = max(bus.used[slot & (BINS - 1)], <int32_t>within)
+
+
+cdef inline int64_t ready_again(Memory *m, Session *session) noexcept nogil:
+    """When the bank of this row can be activated for another one."""
+    return max(session.next_act, session.next_column + m.column_to_act_ps)
+
+
+cdef Session *open_row(Memory *m, Counters *counters, Channel *channel, int64_t arrival, int64_t lane, int64_t bank,
+                              Session *session, int64_t row, bint write, int64_t *leaves) noexcept nogil:
+    """The session of a row that is not open; it is opened, unless it was when the run arrived."""
+    cdef int64_t turn, act, phase
+    cdef int i
+    cdef bint conflict = session.row >= 0 and session.opened >= channel.closed_before
+    if conflict:
+        for i in range(1, SESSIONS):
+            if session[i].row == row and session[i].closed > arrival and session[i].opened >= channel.closed_before:
+                # it waits beside those that the row is open for, and goes with them
+                return &session[i]
+    counters.row_misses += 1
+    counters.row_hits -= 1
+    # the activate takes its place in the lane's order now; a bank that must wait does not hold up the others
+    turn = max(arrival, max(m.act_free[lane], channel.row_free))
+    m.act_free[lane] = max(arrival, m.act_free[lane]) + m.act_ps
+    channel.row_free = max(arrival, channel.row_free) + m.row_bus_ps
+    act = max(turn + m.rp_ps if conflict else turn, ready_again(m, session))
+    if m.refi_bank_ps:
+        phase = (act + (m.banks - bank) * m.refi_bank_ps) % (m.banks * m.refi_bank_ps)
+        if phase < m.rfc_bank_ps:
+            act += m.rfc_bank_ps - phase
+    if conflict:
+        session.closed = act - m.rp_ps
+        for i in range(SESSIONS - 1, 0, -1):
+            session[i] = session[i - 1]
+    session.row, session.opened = row, act
+    session.late = act - (turn + m.rp_ps if conflict else turn)
+    session.next_column = act + (m.rcd_write_ps if write else m.rcd_ps)
+    session.next_act = act + m.rc_ps
+    leaves[0] = act
+    return session
+
+
+cdef void put_off(Memory *m, Session *bank, Session *session) noexcept nogil:
+    """A row stays open longer than was thought: those that the bank opens after it come later."""
+    cdef int64_t delay
+    while session > bank:
+        delay = ready_again(m, session) - (session - 1).opened
+        if delay <= 0:
+            return
+        session.closed += delay
+        session -= 1
+        session.opened += delay
+        session.late += delay
+        session.next_column += delay
+        session.next_act += delay
+
+
+cdef inline void serve(
+    Memory *m, Counters *counters, Channel *channel, Queue *queue, int64_t arrival, int64_t lane, int64_t bank, int64_t row,
+    int64_t bursts, bint write, int64_t *head, int64_t *done,
+) noexcept nogil:
+    """Bursts in one row of one bank that are in the queue from `arrival` on: their first and their last column."""
+    cdef Session *first = &m.sessions[(bank * m.lanes + lane) * SESSIONS]
+    cdef Session *session = first
+    cdef int64_t *group = &m.group_free[m.group_of[bank] * m.lanes + lane]
+    cdef Bus *bus = &m.buses[lane]
+    cdef int64_t column, last, token
+    cdef int64_t leaves = NEVER
+    if arrival >= channel.refresh_at:
+        refresh(m, channel, arrival)
+    if bus.writing != write:
+        turn_bus(m, bus, write)
+    if session.row != row or session.opened < channel.closed_before:
+        session = open_row(m, counters, channel, arrival, lane, bank, session, row, write, &leaves)
+    token = max(group[0], arrival)
+    column = take_bus(m, bus, arrival, max(token, session.next_column), bursts * m.burst_ps, &last)
+    last = max(column + bursts * m.ccd_ps, last + m.ccd_ps - m.burst_ps)
+    session.next_column = last
+    group[0] = max(token + bursts * m.ccd_ps, last - session.late)
+    last -= m.ccd_ps
+    bus.front = max(bus.front, last + m.burst_ps - session.late)
+    if write:
+        session.next_act = max(session.next_act, last + m.write_to_act_ps)
+    if session != first:
+        put_off(m, first, session)
+    # a request leaves the queue with its activate or its column command; those of a run one after the other
+    leave_queue(queue, bursts, (column + last) >> 1 if bursts > 1 or leaves == NEVER else leaves)
+    head[0] = min(head[0], column)
+    done[0] = max(done[0], last)
+
+
+cdef void serve_write(
+    Memory *m, Counters *counters, Channel *channel, int64_t arrival, int64_t lane, int64_t bank, int64_t row, int64_t bursts,
+    int64_t *head, int64_t *done,
+) noexcept nogil:
+    serve(m, counters, channel, &channel.writes, arrival, lane, bank, row, bursts, True, head, done)
+
+
+cdef void refresh(Memory *m, Channel *channel, int64_t t) noexcept nogil:
+    """All rows have been closed since the last time."""
+    channel.closed_before = t // m.live_ps * m.live_ps
+    channel.refresh_at = channel.closed_before + m.live_ps
+
+
+cdef inline int64_t ready(Memory *m, Channel *channel, Posted *post) noexcept nogil:
+    """When a write that waits could have its column or its activate, as far as its bank is concerned."""
+    cdef Session *session = &m.sessions[(post.bank * m.lanes + post.lane) * SESSIONS]
+    if session.row == post.row and session.opened >= channel.closed_before:
+        return 0
+    return ready_again(m, session)
+
+
+cdef void drain(Memory *m, Counters *counters, Channel *channel, int64_t t, int64_t down_to) noexcept nogil:
+    """Serve writes that wait, first those whose bank is ready first, until at most `down_to` bursts are left."""
+    cdef int64_t head = 0, done = 0, earliest, at
+    cdef int i, best
+    cdef Posted one
+    while channel.posted and channel.posted_bursts > down_to:
+        earliest = INT64_MAX
+        for i in range(channel.posted):
+            at = max(t, ready(m, channel, &channel.post[i]))
+            if at < earliest:
+                earliest = at
+                best = i
+        one = channel.post[best]
+        channel.posted -= 1
+        for i in range(best, channel.posted):
+            channel.post[i] = channel.post[i + 1]
+        channel.posted_bursts -= one.bursts
+        m.posted[one.lane] -= one.bursts
+        serve_write(m, counters, channel, t, one.lane, one.bank, one.row, one.bursts, &head, &done)
+    channel.drained = latest(&channel.writes)
+
+
+cdef void write_run(
+    Memory *m, Counters *counters, int64_t t, Channel *channel, int64_t lane, int64_t bank, int64_t row, int64_t bursts,
+    int64_t *head, int64_t *done,
+) noexcept nogil:
+    """A run that is written: at once while nothing is read, else it waits until enough of them do."""
+    cdef int64_t piece
+    cdef Posted *post
+    while bursts > 0:
+        piece = min(bursts, channel.writes.piece)
+        bursts -= piece
+        channel.accepted = t = enter_queue(&channel.writes, piece, max(t, channel.accepted))
+        if channel.writes.mask == 0 or (channel.posted == 0 and latest(&channel.reads) <= t):
+            serve_write(m, counters, channel, t, lane, bank, row, piece, head, done)
+            continue
+        post = &channel.post[channel.posted]
+        post.lane, post.bank, post.row, post.bursts = lane, bank, row, piece
+        channel.posted += 1
+        channel.posted_bursts += piece
+        m.posted[lane] += piece
+        head[0] = min(head[0], t)
+        done[0] = max(done[0], max(t, m.buses[lane].end) + (m.posted[lane] - 1) * m.burst_ps)
+        if channel.posted_bursts > m.drain_high or latest(&channel.reads) <= t:
+            drain(m, counters, channel, t, m.drain_low)
+
+
+cdef inline void read_run(
+    Memory *m, Counters *counters, int64_t t, Channel *channel, int64_t lane, int64_t bank, int64_t row, int64_t bursts,
+    int64_t *head, int64_t *done,
+) noexcept nogil:
+    cdef int64_t piece
+    while bursts > 0:
+        piece = min(bursts, channel.reads.piece)
+        bursts -= piece
+        channel.accepted = t = enter_queue(&channel.reads, piece, max(t, channel.accepted))
+        if channel.posted and latest(&channel.reads) < t:
+            drain(m, counters, channel, latest(&channel.reads), 0)
+        # activates go on while writes are served, so that columns may follow at once
+        serve(m, counters, channel, &channel.reads, max(t, channel.drained - m.rcd_ps), lane, bank, row, piece, False, head, done)
+
+
+cdef inline void run_of_channels(
+    Memory *m, Counters *counters, int64_t t, int64_t local, int64_t nbytes, int64_t first, int64_t count, bint write,
+    int64_t *head, int64_t *done,
+) noexcept nogil:
+    """The bytes [local, local + nbytes) of `count` channels from `first` on, run by run."""
+    cdef int64_t piece, lane, bank, row, channel, bursts
+    cdef int64_t begin = INT64_MAX, end = 0
+    cdef uint64_t burst, word
+    cdef int byte
+    while nbytes > 0:
+        piece = min(nbytes, m.run_bytes - local % m.run_bytes)
+        lane = 0
+        if m.tables == NULL:
+            row = local // m.row_bytes
+            bank = row % m.banks
+        else:
+            burst = <uint64_t>local >> m.burst_shift
+            word = 0
+            byte = 0
+            while burst:
+                word ^= m.tables[256 * byte + (burst & 255)]
+                burst >>= 8
+                byte += 1
+            lane = <int64_t>(word & 1023) // m.banks
+            bank = <int64_t>(word & 1023) % m.banks
+            row = <int64_t>(word >> 24)
+        bursts = (piece + m.burst_bytes - 1) // m.burst_bytes
+        lane += first * m.lanes_per_channel
+        for channel in range(first, first + count):
+            if write:
+                write_run(m, counters, t, &m.controllers[channel], lane, bank, row, bursts, &begin, &end)
+            else:
+                read_run(m, counters, t, &m.controllers[channel], lane, bank, row, bursts, &begin, &end)
+            lane += m.lanes_per_channel
+        counters.row_hits += count  # less those that open one
+        counters.dram_busy_ps += count * bursts * m.burst_ps
+        local += piece
+        nbytes -= piece
+    head[0] = min(head[0], begin)
+    done[0] = max(done[0], end)
+
+
+cdef void dram_access(
+    Memory *m, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write,
+    int64_t *head, int64_t *done,
+) noexcept nogil:
+    cdef int64_t chunk = address // m.interleave_bytes
+    cdef int64_t within = address - chunk * m.interleave_bytes
+    cdef int64_t channel = chunk % m.channels
+    cdef int64_t local = (chunk // m.channels) * m.interleave_bytes  # of this chunk's first byte, in its channel
+    cdef int64_t left = nbytes
+    cdef int64_t piece, count
+    t = live(m, t)
+    head[0] = INT64_MAX
+    done[0] = 0
+    while left > 0:
+        # whole chunks of one row of channels at a time; the first and the last chunk of the range may be parts
+        count = 1
+        piece = min(left, m.interleave_bytes - within)
+        if within == 0 and left >= m.interleave_bytes:
+            count = min(left // m.interleave_bytes, m.channels - channel)
+        run_of_channels(m, counters, t, local + within, piece, channel, count, write, head, done)
+        left -= piece * count
+        within = 0
+        channel += count
+        if channel == m.channels:
+            channel = 0
+            local += m.interleave_bytes
+    done[0] = max(done[0] + m.burst_ps, t)
+    if not write:
+        head[0] += m.cl_ps
+        done[0] += m.cl_ps
+    head[0] = real(m, head[0])
+    done[0] = real(m, done[0])
+    if write:
+        counters.bytes_written += nbytes
+    else:
+        counters.bytes_read += nbytes
