@@ -237,7 +237,7 @@ cdef inline int64_t ready(Memory *m, Channel *channel, Posted *post) noexcept no
 cdef void drain(Memory *m, Counters *counters, Channel *channel, int64_t t, int64_t down_to) noexcept nogil:
     """Serve writes that wait, first those whose bank is ready first, until at most `down_to` bursts are left."""
     cdef int64_t head = 0, done = 0, earliest, at
-    cdef int i, best
+    cdef int i, best = 0
     cdef Posted one
     while channel.posted and channel.posted_bursts > down_to:
         earliest = INT64_MAX
