@@ -76,7 +76,8 @@ def main() -> None:
     arguments = parser.parse_args()
     only = tuple(arguments.only)
     chosen = cases(only)
-    kept = {name: row for name, row in read_kept().items() if not row["group"].startswith(only)}
+    names = {case.name for case in chosen}
+    kept = {n: row for n, row in read_kept().items() if n in names or not row["group"].startswith(only)}
     with reusing(ResultCache(user_folder() / "results")):
         for done, case in enumerate(chosen):
             try:
@@ -87,11 +88,15 @@ def main() -> None:
             kept[case.name] = Kept(group=case.group, expected=case.expected, got=got, assumption=case.assumption)
             count = f"{done + 1}/{len(chosen)}"
             print(f"{count} {case.name}: {case.expected:.5g} published, {got:.5g} simulated", flush=True)
-            _write(KEPT, json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
-    text = arguments.readme.read_text()
-    before, rest = text.split(MARKERS[0])
+            _keep(kept, arguments.readme)
+
+
+def _keep(kept: dict[str, Kept], readme: Path) -> None:
+    """Write both files, after every row: a run that is broken off leaves them in agreement."""
+    _write(KEPT, json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
+    before, rest = readme.read_text().split(MARKERS[0])
     after = rest.split(MARKERS[1])[1]
-    _write(arguments.readme, f"{before}{MARKERS[0]}\n{summary(kept)}\n{MARKERS[1]}{after}")
+    _write(readme, f"{before}{MARKERS[0]}\n{summary(kept)}\n{MARKERS[1]}{after}")
 
 
 def _write(path: Path, text: str) -> None:
