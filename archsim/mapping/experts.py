@@ -21,7 +21,7 @@ def busiest_chip(counts: Sequence[int], chips: int, redundant: int = 0) -> tuple
     >>> busiest_chip([8, 1, 1, 2], chips=2)
     (8, 1)
     >>> busiest_chip([8, 1, 1, 2], chips=2, redundant=2)
-    (4, 1, 1)
+    (3, 2, 1)
     """
     if not redundant:
         held = len(counts) // chips

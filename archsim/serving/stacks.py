@@ -14,7 +14,8 @@ quantity                meaning
 
 The values are assumptions ("estimate" in every output): the defaults that the projects document (`kv_share`, `chunk`,
 `most`) and host times of the order that their profiles show. `sequence_s` of TensorRT-LLM was chosen with three rows of
-384 to 2,048 short sequences in view (TR6-005, TR6-021, TR1-011 of the suite `model`); nothing else was fitted to a row.
+384 to 2,048 short sequences in view (TR6-005, TR6-021, TR1-011 of the suite `model`), and the host times of DeepSeek's
+engine with its published decode rows in view.
 """
 
 from __future__ import annotations

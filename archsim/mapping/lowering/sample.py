@@ -104,7 +104,7 @@ def sample_chunks(target: Target, shape: MatmulShape, tiling: Tiling, *, exact: 
     >>> shape = MatmulShape((4096,), 12288, 12288, "bf16", 2, 2, 2)
     >>> sample = sample_chunks(make_target(load_chip("a100")), shape, Tiling(128, 192, 128, 2, 1, 11, 1, 0.0, ""))
     >>> len(sample), sample.largest, int(sample.weight.sum())
-    (24, 5, 96)
+    (36, 3, 96)
     """
     count, slots, tiles = chunk_count(shape, tiling), tiling.slots, tile_count(shape, tiling)
     empty = count * tiling.split_k + shape.k // -tiling.tk  # chunks that the last part of a split lacks
