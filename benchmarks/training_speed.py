@@ -22,7 +22,7 @@ from archsim.training.search import search_training
 DEEPSEEK = TrainPlan(
     pp=16, dp=128, ep=64, batch=15360, micro_batch=1, schedule="dualpipe", recompute="selective"
 )  # fmt: skip
-LLAMA = TrainPlan(tp=8, pp=16, dp=16, sp=True, batch=512, micro_batch=1, virtual=4)
+LLAMA = TrainPlan(tp=8, pp=16, dp=16, sp=True, batch=512, micro_batch=1, recompute="selective")
 
 CASES: list[tuple[str, float, Callable[[], object]]] = [
     ("DeepSeek-V3 on 2,048 H800, a step", 20.0,

@@ -25,8 +25,9 @@ from archsim.trace import Graph
 
 __all__ = ["BlockPasses", "Passes", "is_cheap", "simulate_passes"]
 
-#: repetitions that a block of layers is run for at most
-REPEATS = 4
+#: repetitions that a block of layers is run for at most; one that takes so long runs once, since what the cache holds
+#: from the layer before is nothing to it
+REPEATS, LONG_S = 4, 2e-3
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Passes:
 
     kernels, collectives: sums of each alone. weights: of the backward pass, kernels whose results are gradients of
     weights. cheap: of the forward pass, kernels that selective recomputation repeats. flops: of this chip. launches:
-    of operators by the host, experts one by one. run: what was simulated; None for a bound.
+    of operators by the host, experts one by one. operators: name and time of each kernel and collective.
     """
 
     time: int
@@ -45,7 +46,7 @@ class Passes:
     cheap: int
     flops: int
     launches: int
-    run: BlockRun | None = None
+    operators: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def simulate_passes(
         for block in blocks:
             progress(block.name)
             session = Session(target.machine)
-            some = KernelBlock(block.name, min(block.repeat, REPEATS), block.kernels)
+            long = _bound(block, target).time > LONG_S * 1e12
+            some = KernelBlock(block.name, 1 if long else min(block.repeat, REPEATS), block.kernels)
             run = run_block(session, some, target, layout, network, exact=False)
             passes[block.name] = _measured(run)
     return tuple(_pairs(blocks, passes)), tasks
@@ -107,15 +109,15 @@ def _pairs(blocks: tuple[KernelBlock, ...], passes: Mapping[str, Passes]) -> lis
 
 
 def _measured(run: BlockRun) -> Passes:
-    return _sums(run.block, [each.time_ps for each in run.kernels], run.period_ps, run)
+    return _sums(run.block, [each.time_ps for each in run.kernels], run.period_ps)
 
 
 def _bound(block: KernelBlock, target: Target) -> Passes:
     seconds = bound_kernels(block.kernels, target).seconds * 1e12
-    return _sums(block, seconds.tolist(), None, None)
+    return _sums(block, seconds.tolist(), None)
 
 
-def _sums(block: KernelBlock, times: Sequence[float], whole: int | None, run: BlockRun | None) -> Passes:
+def _sums(block: KernelBlock, times: Sequence[float], whole: int | None) -> Passes:
     """A pass from the times of its kernels; without a time of the whole, the longer of its two streams."""
     kernels = collectives = weights = cheap = 0.0
     for kernel, time in zip(block.kernels, times, strict=True):
@@ -128,7 +130,8 @@ def _sums(block: KernelBlock, times: Sequence[float], whole: int | None, run: Bl
     flops = sum(kernel.flops for kernel in block.kernels)
     launches = sum(max(len(task.rows), 1) for kernel in block.kernels for task in kernel.tasks)
     time = round(max(kernels, collectives)) if whole is None else whole
-    return Passes(time, round(kernels), round(collectives), round(weights), round(cheap), flops, launches, run)
+    operators = tuple((kernel.name, round(each)) for kernel, each in zip(block.kernels, times, strict=True))
+    return Passes(time, round(kernels), round(collectives), round(weights), round(cheap), flops, launches, operators)
 
 
 def _of_weights(name: str) -> bool:

@@ -80,6 +80,9 @@ class TrainStep:
                     "block": b.name, "repeat": b.repeat, "forward_s": b.forward.time * 1e-12,
                     "backward_s": b.backward.time * 1e-12, "weight_gradients_s": b.backward.weights * 1e-12,
                     "collectives_s": (b.forward.collectives + b.backward.collectives) * 1e-12,
+                    "operators_s": {
+                        name: ps * 1e-12 for half in (b.forward, b.backward) for name, ps in half.operators
+                    },
                 }
                 for b in self.passes
             ],
