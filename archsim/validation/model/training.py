@@ -207,8 +207,8 @@ def _megatron_bridge(row: Mapping[str, str]) -> TrainingCase | str:
     options = {"seq": int(row["input_len"]), "precision": _PRECISION[row["dtype"]]}
     kind = "experts" if ep > 1 else "dense"
     return TrainingCase(
-        f"{chip.lower()} training, Megatron-Bridge, {kind}", STACKS["Megatron-Bridge"], system, _MODELS[row["model"]], plan,
-        options, values[row["metric"]],
+        f"{chip.lower()} training, Megatron-Bridge, {kind}", STACKS["Megatron-Bridge"], system,
+        _MODELS[row["model"]], plan, options, values[row["metric"]],
     )  # fmt: skip
 
 
