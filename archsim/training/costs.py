@@ -19,7 +19,7 @@ from archsim.training.plan import RECOMPUTE, TrainPlan
 from archsim.training.replicas import Exchanges, Parameters, parameters
 
 __all__ = [
-    "Costs", "hidden_bytes", "layer_times", "measure", "memory_of", "require_fit", "stages_of", "update_ps",
+    "Costs", "Software", "hidden_bytes", "layer_times", "measure", "memory_of", "require_fit", "stages_of", "update_ps",
 ]  # fmt: skip
 
 #: bytes of a gradient as it is summed up and reduced (Megatron-LM's accumulate_allreduce_grads_in_fp32)

@@ -4,9 +4,8 @@ A block (embedding, a kind of layer, head and loss) has a forward and a backward
 chip, repetition after repetition until it settles, with its collectives on a stream of their own.
 
 Where a forward and a backward pass overlap (DualPipe) their kernels share the chip and the collectives of one run
-beside
-the kernels of the other: ``both = max(kernels, collectives)`` of the two, but no less than either alone. That holds as
-far as pieces can be interleaved finely, which is what the schedule was made for.
+beside the kernels of the other: ``both = max(kernels, collectives)`` of the two, but no less than either alone. That
+holds as far as pieces can be interleaved finely, which is what the schedule was made for.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ The closed form adds up what the schedule of a plan is known to take, from lower
 symbol   meaning                                                         unit
 ======== =============================================================== ======
 m        micro-batches of a replica                                      1
-bubble   (p - 1) / v; (p - 1)(F + I - W)/(F + B) with zero-bubble        1
+bubble   (p - 1) / v                                                      1
 F, B     forward and backward pass of a stage for a micro-batch          s
 p, v     pipeline stages, chunks of each                                 1
 ======== =============================================================== ======
@@ -26,7 +26,7 @@ from itertools import product
 from typing import Any
 
 from archsim.errors import InputError
-from archsim.hardware import SystemSpec
+from archsim.hardware import SystemSpec, load_system
 from archsim.models.collective import Level, all_gather, all_reduce, over_nodes, reduce_scatter
 from archsim.network import Fabric, Group
 from archsim.simulation.job import links_of
@@ -54,10 +54,6 @@ class Candidate:
     def plan(self) -> TrainPlan:
         return self.job.plan
 
-    @property
-    def tokens_per_s(self) -> float:
-        return self.plan.batch * self.job.seq / self.time_s
-
 
 def search_training(
     system: str | SystemSpec, workload: str | Trace, *, batch: int, seq: int = 4096,
@@ -67,8 +63,9 @@ def search_training(
 
     options: as of :func:`archsim.training.simulate_training` (precision, attention, routing, chip, set).
     """
-    chips = _chips(system)
-    base = prepare_training(system, workload, TrainPlan(dp=chips, batch=chips), seq=seq, **options)
+    where = load_system(system) if isinstance(system, str) else system
+    chips = where.chips
+    base = prepare_training(where, workload, TrainPlan(dp=chips, batch=chips), seq=seq, **options)
     plans = list(legal_plans(base, batch))
     if not plans:
         raise InputError(f"batch {batch}: no plan for {chips} chips divides it; a multiple of {chips} is safe")
@@ -85,7 +82,10 @@ def search_training(
 
 
 def legal_plans(base: TrainJob, batch: int) -> Iterator[TrainJob]:
-    """All plans that divide what they must: degrees, chunks, micro-batches of 1 to 8, ZeRO 1 and 3, recomputation."""
+    """All plans that divide what they must: degrees, chunks (1F1B), micro-batches of 1 to 8, ZeRO 1, recomputation.
+
+    ZeRO 3 only without stages, where weights need not be gathered anew for every micro-batch of a stage.
+    """
     chips, node = base.system.chips, base.system.chips_per_node
     facts = base.facts
     for tp, cp, pp in product(_divisors(min(node, facts.heads)), (1, 2, 4, 8), _divisors(facts.layers, most=chips)):
@@ -102,7 +102,7 @@ def legal_plans(base: TrainJob, batch: int) -> Iterator[TrainJob]:
                 )  # fmt: skip
                 if not fabric_fits(base.network, plan):
                     continue
-                if zero == 3 and (dp == 1 or pp > 1):  # weights that are gathered anew for every micro-batch of a stage
+                if zero == 3 and (dp == 1 or pp > 1):
                     continue
                 try:
                     yield with_plan(base, plan)
@@ -112,12 +112,6 @@ def legal_plans(base: TrainJob, batch: int) -> Iterator[TrainJob]:
 
 def _divisors(whole: int, most: int | None = None) -> list[int]:
     return [d for d in range(1, min(whole, most or whole) + 1) if whole % d == 0 or (most and d & (d - 1) == 0)]
-
-
-def _chips(system: str | SystemSpec) -> int:
-    from archsim.hardware import load_system
-
-    return (load_system(system) if isinstance(system, str) else system).chips
 
 
 def _candidate(job: TrainJob, costs: Costs) -> Candidate:
