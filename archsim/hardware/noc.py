@@ -39,6 +39,8 @@ class Routed(Spec):
     """The router of each memory port; by default as the kind of network says."""
     multicast: Count = 1
     """Neighbouring cores that one fetch is passed along to, each from the router of the one before."""
+    reduction: Count = 1
+    """Neighbouring cores whose partial sums the routers add up on the way to the last of them (split-K)."""
 
 
 class Mesh(Routed):

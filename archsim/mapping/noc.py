@@ -23,7 +23,7 @@ from archsim.program import Link, attoseconds_per_byte
 
 __all__ = ["Network", "lay_out"]
 
-#: bytes of consecutive addresses behind one memory port of a network; transfers are not split over ports
+#: bytes of consecutive addresses behind one memory port of a network; a transfer goes through one port as a whole
 STRIPE_BYTES = 4096
 
 Way = tuple[int, ...]

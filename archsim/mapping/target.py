@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.errors import InputError
-from archsim.hardware import ChipSpec, Dtype
+from archsim.hardware import ChipSpec, Crossbar, Dtype
 from archsim.mapping import noc
 from archsim.mapping.dram import chip_dram
 from archsim.models import matrix
@@ -70,6 +70,7 @@ class Target:
     write_routes: Ints
     port_routes: Ints
     barrier_route: int
+    sum_routes: dict[int, Ints]
     port_stripe_bytes: int
     multicast: int
     pair: int
@@ -113,6 +114,10 @@ class Target:
         clocks = [self.sustained_clock(dtype, busy) for dtype in self.chip.dtypes for busy in (0.5, 1.0)]
         content = json.dumps([chip, clocks, self.matrix_clock, self.cores], sort_keys=True) + repr(self.machine)
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+    def adds(self, split: Ints | int) -> NDArray[np.bool_]:
+        """Whether the network adds up the partial sums of so many neighbouring cores."""
+        return np.isin(split, list(self.sum_routes))
 
     @property
     def alike(self) -> bool:
@@ -308,6 +313,21 @@ def _memory(chip: ChipSpec) -> Memory:
     return Memory("memory", "memory", dram, cache, latency_ps=ps(crossing + (0.0 if cache else memory.latency)))
 
 
+def _summing_cores(chip: ChipSpec) -> list[tuple[int, range]]:
+    """How many neighbouring cores the routers may add up, and for each count the last core of every such team."""
+    most = 1 if isinstance(chip.noc, Crossbar) else chip.noc.reduction
+    counts = [count for count in range(2, most + 1) if chip.cores % count == 0]
+    return [(count, range(count - 1, chip.cores, count)) for count in counts]
+
+
+def _sum_path(along: tuple[tuple[int, ...], ...], last: int, count: int, in_id: int, out_id: int) -> list[int]:
+    """What a sum passes: each core but the last sends, its router adds, the links on to the last carry one tile."""
+    path: list[int] = []
+    for core in range(last - count + 1, last):
+        path += [out_id + core, *along[core + 1]]
+    return [*path, in_id + last]
+
+
 def make_target(chip: ChipSpec, power_cap_w: float | None = None) -> Target:
     """Build the machine and the routes of ``chip``, whose power limit may be lowered to ``power_cap_w``."""
     core, cores = chip.core, range(chip.cores)
@@ -346,6 +366,10 @@ def make_target(chip: ChipSpec, power_cap_w: float | None = None) -> Target:
         write_routes=np.array([[route(out_id + c, *network.from_core[c][p], 0) for p in ports] for c in cores]),
         port_routes=np.array([route(*network.along[c], in_id + c) for c in cores]),
         barrier_route=route(barrier_id),
+        sum_routes={
+            count: np.array([route(*_sum_path(network.along, last, count, in_id, out_id)) for last in lasts])
+            for count, lasts in _summing_cores(chip)
+        },
         port_stripe_bytes=network.stripe_bytes,
         routes=RouteTable(
             np.cumsum([0, *(len(path) for path in paths)], dtype=np.int32),

@@ -3,8 +3,9 @@
 A product ``C[m, n] = A[m, k] B[k, n]`` (one, or a group of them with the same ``n`` and ``k``) is cut into
 output tiles of ``tm x tn``; each core walks over ``k`` in chunks of ``tk`` and keeps up to ``slots`` chunks in
 its scratchpad, so that the next chunks arrive while the present one is multiplied. ``split_k`` cores may share
-one output tile and add their parts behind a barrier. ``pair`` neighbouring cores may run one instruction together,
-each holding a share of B (tcgen05's pairs of SMs); rows of tiles are then padded to whole pairs.
+one output tile and add their parts behind a barrier, or on their way through a network that adds. ``pair``
+neighbouring cores may run one instruction together, each holding a share of B (tcgen05's pairs of SMs); rows of tiles
+are then padded to whole pairs.
 
 Score (seconds), the slowest of the pipelined resources plus what cannot overlap::
 
@@ -264,7 +265,8 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     a_total = shape.m_sum * shape.k * shape.a_bytes
     b_total = sum(m > 0 for m in shape.m) * shape.n * shape.k * shape.b_bytes
     c_total = shape.m_sum * shape.n * shape.c_bytes
-    partial = np.where(split > 1, 4.0 * shape.m_sum * shape.n * split, 0.0)
+    in_network = target.adds(split)
+    partial = np.where((split > 1) & ~in_network, 4.0 * shape.m_sum * shape.n * split, 0.0)
     fetched = tiles * k_span * (m_tile * shape.a_bytes + n_tile * shape.b_bytes / team)
     if target.cache_bytes:
         fits = a_total + b_total <= target.cache_bytes
@@ -281,6 +283,7 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     fill_s = target.memory_latency_s + chunk_in / target.port_read_bytes_per_s
     merging = (partial + c_total) / min(cores * target.port_read_bytes_per_s, target.cache_bytes_per_s or np.inf)
     reduction_s = np.where(split > 1, target.barrier_s + 2 * target.memory_latency_s + merging, 0.0)
+    reduction_s = np.where(in_network, 4.0 * m_tile * n_tile / target.port_read_bytes_per_s, reduction_s)
 
     noc_s = fetched / target.noc_bytes_per_s
 

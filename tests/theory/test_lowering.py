@@ -15,12 +15,15 @@ from archsim.mapping.lowering import Lowered
 from archsim.mapping.lowering.attention import AttentionShape, lower_attention
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
+from archsim.mapping.lowering.table import WORKSPACE
+from archsim.mapping.pin import pinned
 from archsim.mapping.search import simulated_s
 from archsim.models.vector import COSTS
 
 CHIPS = ("h800", "a100", "b200", "custom-npu", "tpu-v4", "gaudi3", "ascend-910b")
 TARGETS = {name: make_target(load_chip(name)) for name in CHIPS}
 A, B, C = 0, 1, 2
+PIN = {"tm": 64, "tn": 256, "tk": 128, "slots": 2, "split_k": 4}
 
 names = st.sampled_from(CHIPS)
 sizes = st.integers(1, 700)
@@ -82,6 +85,39 @@ def test_every_product_term_is_multiplied_once(name: str, m: list[int], n: int, 
     rows = sum(-(-part // tiling.tm) for part in m)
     assert received <= rows * n * k * 2
     assert received >= sum(-(-(-(-part // tiling.tm)) // target.multicast) for part in m) * n * k * 2
+
+
+@settings(max_examples=15, deadline=None)
+@given(groups, st.integers(1, 300), st.integers(512, 2000), st.sampled_from([2, 4, 8]))
+def test_sums_that_meet_in_the_network_are_stored_once_and_need_no_workspace(
+    m: list[int], n: int, k: int, split: int
+) -> None:
+    target = make_target(load_chip("custom-npu", {"noc.reduction": split}))
+    shape = MatmulShape(tuple(m), n, k, "bf16", 2.0, 2.0, 2.0)
+    tiling = pinned(target, shape, {"tm": 128, "tn": 128, "tk": 64, "split_k": split}, "gemm")
+    lowered = lower_product(target, "gemm", shape, tiling, ProductOperands(A, B, C, b_each=len(m) > 1), exact=True)
+    assert_written_once(stores(lowered, C), sum(m) * n * 2)
+    assert WORKSPACE not in lowered.tensors
+    assert loaded(lowered, A) == sum(m) * k * -(-n // tiling.tn) * 2
+    program = lowered.program
+    compiled, readable = (
+        engine(program.machine).run(program, bases=bases(lowered)) for engine in (CompiledInterpreter, SimpyInterpreter)
+    )
+    assert np.array_equal(compiled.finish_ps, readable.finish_ps)
+    sums = np.isin(program.route, target.sum_routes[split])
+    assert program.nbytes[sums].sum() == sum(m) * n * 4  # every tile once, in fp32
+    before = program.nbytes[~sums & (program.region < 0)]
+    assert not before.any()  # nothing else passes between cores
+
+
+def test_a_network_that_adds_beats_the_workspace() -> None:
+    """64 x 1024 of a reduction over 8192: the barrier and the second pass over the parts fall away."""
+    shape = MatmulShape((64,), 1024, 8192, "bf16", 2.0, 2.0, 2.0)
+    times = []
+    for cores in (1, 4):
+        target = make_target(load_chip("custom-npu", {"noc.reduction": cores}))
+        times.append(simulated_s(target, shape, pinned(target, shape, PIN, "gemm")))
+    assert times[1] < 0.9 * times[0]
 
 
 @settings(max_examples=40, deadline=None)

@@ -113,7 +113,7 @@ def test_a_run_reports_its_links_and_warns_where_transfers_wait_for_each_other(t
             "custom-npu", "llama-3.1-8b", phase="decode", batch=32, ctx=1024, set={"noc.link_bytes_per_cycle": width}
         )
 
-    narrow, wide = step(256), step(1024)
+    narrow, wide = step(32), step(1024)
     assert len(narrow.links) == 48
     assert narrow.busiest_link is not None
     name, busy = narrow.busiest_link

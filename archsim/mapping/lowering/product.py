@@ -13,7 +13,8 @@ the epilogue that frees its accumulator. Tiles are dealt to cores in raster orde
 the tiles in flight share panels of A and B in the cache. Where the network can multicast, neighbouring tiles of
 one column fetch B once; where cores pair up for an instruction, each fetches its share of B and keeps no more. With
 split-K several cores sum parts of one tile: the parts go to a workspace in fp32, and behind a barrier a last pass adds
-them.
+them. Where the routers of the network add, neighbouring cores share a tile, and its parts meet on their way to the
+last of them, at once and without a workspace.
 
 Layout: operands are stored tile by tile (A in panels of ``tm`` rows, B in panels of ``tn`` columns, chunk after
 chunk), as packed weights are.
@@ -152,11 +153,14 @@ def lower_product(
         tiles = tiles.take(np.r_[0 : len(waves) * per_wave, whole * per_wave : len(tiles)])
     parts = len(tiles) * split
     pair = tiling.pair
-    team = pair if pair > 1 else target.multicast if split == 1 else 1  # neighbouring cores that share a column of B
+    in_network = bool(target.adds(split))
+    workspace = split > 1 and not in_network
+    # neighbouring cores that share a column of B, or a tile
+    team = pair if pair > 1 else target.multicast if split == 1 else split if in_network else 1
     converts, promotion = shape.convert_a or shape.convert_b, target.promotion(shape.dtype) * shape.block_scaled
     ids = _StepIds(chunks, team, 3 + converts + bool(promotion))
     body = ids.count(parts)
-    table = StepTable(target, body + (1 + 3 * len(tiles) if split > 1 else 0))
+    table = StepTable(target, body + (1 + 3 * len(tiles) if workspace else 0))
 
     part = np.arange(parts)
     tile, piece = np.divmod(part, split)
@@ -213,7 +217,7 @@ def lower_product(
     table.after(load_b, freed)
     for mate in mates:
         table.after(load_b, freed[mate])
-    if team > pair:  # the first of a team fetches its column of B for all, once all have a slot for it
+    if split == 1 and team > pair:  # the first of a team fetches its column of B for all, once all have a slot for it
         leader = _leaders(tiles, team)
         led = np.flatnonzero(leader != part)
         table.receive(load_b[led], spread[led])
@@ -235,7 +239,17 @@ def lower_product(
         table.after(multiply[:, 2:], result[:, :-2])
     table.after(np.broadcast_to(finish[:, None], result.shape).ravel(), result.ravel())
     c_origin = tiles.row[tile] * shape.n + tiles.col[tile] * m
-    if split == 1:
+    if in_network:  # the first part's finish is the sum on its way, which empties the accumulators of all but the last
+        first, last = piece == 0, piece == split - 1
+        total = np.repeat(finish[first], split)
+        table.add_up(finish[first], core[last], split, 4 * m[last] * n[last])
+        table.after(np.broadcast_to(total[:, None], result.shape)[~first].ravel(), result[~first].ravel())
+        table.after(finish[~first], total[~first])
+        area = (m * n)[last]
+        cycles = target.vector_cycles(area, COSTS["add"]) + target.vector_cycles(area, epilogue)
+        table.vector(finish[last], core[last], np.where(area > 0, cycles, 0))
+        table.store(store[last], core[last], C, c_origin[last] * c_bytes, area * c_bytes)
+    elif split == 1:
         table.vector(finish, core, np.where(m > 0, target.vector_cycles(m * n, epilogue), 0))
         table.store(store, core, C, c_origin * c_bytes, m * n * c_bytes)
     else:
@@ -243,7 +257,7 @@ def lower_product(
     table.after(store, finish)
 
     regions, tensors = ["A", "B", "C"], [operands.a, operands.b, operands.c]
-    if split > 1:
+    if workspace:
         regions.append("partial sums")
         tensors.append(WORKSPACE)
         which = np.arange(len(tiles))
@@ -260,6 +274,6 @@ def lower_product(
         table.store(fetch + 2, adder, C, origin * c_bytes, area * c_bytes)
         table.after(fetch + 2, fetch + 1)
     return table.build(
-        name, regions, tensors, str(tiling),
+        name, regions, tensors, f"{tiling}, summed in the network" if in_network else str(tiling),
         carry=carry(sample, waves, tiling.slots, turn, times, multiply, finish, alike=target.alike),
     )  # fmt: skip

@@ -19,6 +19,10 @@ __all__ = ["WORKSPACE", "Lowered", "StepTable"]
 
 Ints = NDArray[np.int64]
 
+#: addresses are spread over the memory ports. A transfer of many stripes goes through one port as a whole, but those
+#: that follow it go through others, evenly for any distance between them (Weyl's sequence)
+GOLDEN = (5**0.5 - 1) / 2
+
 #: stands for scratch memory of the kernel itself in ``Lowered.tensors``
 WORKSPACE = -1
 
@@ -65,12 +69,19 @@ class StepTable:
         self.route[at] = np.where(moved, self.target.port_routes[core], 0)
         self.region[at], self.offset[at] = NO_REGION, 0
 
+    def add_up(self, at: Ints, last: Ints, count: int, nbytes: Ints) -> None:
+        """What ``count`` neighbouring cores hold, added by the routers on its way to the ``last`` of them."""
+        self.route[at] = np.where(nbytes > 0, self.target.sum_routes[count][last // count], 0)
+        self.nbytes[at] = nbytes
+        self.core[at] = last
+
     def _transfer(
         self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike, routes: Ints
     ) -> None:
         size = np.broadcast_to(np.ceil(nbytes).astype(np.int64), at.shape)
         place = np.broadcast_to(np.asarray(offset).astype(np.int64), at.shape)
-        port = (place // self.target.port_stripe_bytes + core) % routes.shape[1]
+        ports, unit = routes.shape[1], np.maximum(size, self.target.port_stripe_bytes)
+        port = ((place // unit * GOLDEN + core / ports) % 1.0 * ports).astype(np.int64)
         moved = size > 0
         self.route[at] = np.where(moved, routes[core, port], 0)
         self.nbytes[at] = size
