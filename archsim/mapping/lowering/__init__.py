@@ -19,7 +19,7 @@ from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import COSTS, VectorCost
 from archsim.trace.graph import DTYPE_BITS
 
-__all__ = ["Lowered", "converted", "lower", "vector_work"]
+__all__ = ["Lowered", "attention_shape", "converted", "lower", "product_shape", "vector_work"]
 
 
 def lower(kernel: Kernel, target: Target, *, exact: bool = False) -> Lowered:
@@ -32,29 +32,33 @@ def lower(kernel: Kernel, target: Target, *, exact: bool = False) -> Lowered:
 
 
 def _product(kernel: Kernel, target: Target, exact: bool) -> Lowered:
-    first = kernel.tasks[0]
-    x, w, y = first.inputs[0], first.inputs[1], first.outputs[0]
-    dims = first.dims
-    if kernel.kind == "grouped":
-        rows, b_each = first.rows, True
-    else:
-        rows, b_each = (dims["m"],) * dims["b"], dims["b"] > 1
-    columns = sum(task.dims["n"] for task in kernel.tasks)
-    a_bytes, halo = _window(first, x) if "kernel" in first.attrs else (x.element_bytes, 0)
-    width = _weight_width(kernel)
-    shape = MatmulShape(
-        rows, columns, dims["k"], first.dtype, a_bytes, width, y.element_bytes,
-        convert_a=converted(first, x, target), convert_b=converted(first, w, target),
-        block_scaled=width > w.element_bytes, halo=halo,
-    )  # fmt: skip
+    x, w, y = (*kernel.tasks[0].inputs[:2], kernel.tasks[0].outputs[0])
+    shape = product_shape(kernel, target)
     try:
         tiling = pinned(target, shape, dict(kernel.pin), kernel.name) if kernel.pin else choose_tiling(target, shape)
     except InputError as error:
         named = str(error).startswith("operator ")
         raise InputError(str(error) if named else f"operator {kernel.name}: {error}") from None
+    b_each = kernel.kind == "grouped" or kernel.tasks[0].dims["b"] > 1
     return lower_product(
         target, kernel.name, shape, tiling, ProductOperands(x.tensor, w.tensor, y.tensor, b_each), exact=exact
     )
+
+
+def product_shape(kernel: Kernel, target: Target) -> MatmulShape:
+    """What a product, or a group of them, multiplies on ``target``."""
+    first = kernel.tasks[0]
+    x, w, y = first.inputs[0], first.inputs[1], first.outputs[0]
+    dims = first.dims
+    rows = first.rows if kernel.kind == "grouped" else (dims["m"],) * dims["b"]
+    columns = sum(task.dims["n"] for task in kernel.tasks)
+    a_bytes, halo = _window(first, x) if "kernel" in first.attrs else (x.element_bytes, 0)
+    width = _weight_width(kernel)
+    return MatmulShape(
+        rows, columns, dims["k"], first.dtype, a_bytes, width, y.element_bytes,
+        convert_a=converted(first, x, target), convert_b=converted(first, w, target),
+        block_scaled=width > w.element_bytes, halo=halo,
+    )  # fmt: skip
 
 
 def _window(task: Task, x: Operand) -> tuple[float, int]:
@@ -95,20 +99,26 @@ def _weight_width(kernel: Kernel) -> float:
 
 
 def _attention(kernel: Kernel, target: Target) -> Lowered:
-    task = kernel.tasks[0]
+    task, shape = kernel.tasks[0], attention_shape(kernel, target)
+    if task.kind == "attention_backward":
+        tensors = [operand.tensor for operand in (*task.inputs[:3], *task.inputs[-2:], *task.outputs[:3])]
+        return lower_attention_backward(target, kernel.name, shape, tuple(tensors))
     q, k, v = task.inputs[:3]
+    return lower_attention(target, kernel.name, shape, (q.tensor, k.tensor, v.tensor, task.outputs[0].tensor))
+
+
+def attention_shape(kernel: Kernel, target: Target) -> AttentionShape:
+    """What an attention operator computes on ``target``."""
+    task = kernel.tasks[0]
+    q, k = task.inputs[:2]
     d, attrs = task.dims, task.attrs
     window = attrs.get("window")
-    shape = AttentionShape(
+    return AttentionShape(
         batch=d["batch"], q_len=d["q_len"], kv_len=d["kv_len"], heads=d["heads"], kv_heads=d["kv_heads"],
         d_qk=d["d_qk"], d_v=d["d_v"], causal=bool(attrs.get("causal")), window=None if window is None else int(window),
         kv_shared=bool(attrs.get("kv_shared")), dtype=task.dtype, q_bytes=q.element_bytes, kv_bytes=k.element_bytes,
         out_bytes=task.outputs[0].element_bytes, convert=converted(task, k, target),
     )  # fmt: skip
-    if task.kind == "attention_backward":
-        tensors = [operand.tensor for operand in (*task.inputs[:3], *task.inputs[-2:], *task.outputs[:3])]
-        return lower_attention_backward(target, kernel.name, shape, tuple(tensors))
-    return lower_attention(target, kernel.name, shape, (q.tensor, k.tensor, v.tensor, task.outputs[0].tensor))
 
 
 def _vector(kernel: Kernel, target: Target) -> Lowered:
