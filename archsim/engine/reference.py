@@ -8,7 +8,7 @@ of a new kind: subclass `Arbiter`, say in `serve` what a request costs, and pass
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -45,6 +45,7 @@ class Request:
     work_ps: int = field(compare=False)
     nbytes: int = field(compare=False)
     address: int = field(compare=False)
+    runs: Sequence[int] = field(compare=False)  # where they begin, from the address on
     write: bool = field(compare=False)
     granted: Event = field(compare=False)
     weight: int = field(compare=False)
@@ -135,7 +136,9 @@ class MemoryArbiter(Arbiter):
 
     def serve(self, request: Request) -> Service:
         now = int(self.env.now)
-        head, done = self.memory.access(now, request.address, request.nbytes, request.write, request.room)
+        head, done = self.memory.access(
+            now, request.address, request.nbytes, request.write, request.room, request.runs
+        )
         request.counters.update({name: request.weight * count for name, count in self.memory.counters.items()})
         return Service(now, head, done, self.memory.counters["dram_busy_ps"])
 
@@ -161,6 +164,7 @@ class _Job:
             int(program.work_ps[step]),
             int(program.nbytes[step]),
             self.addresses[step],
+            program.runs_of(step).tolist(),
             bool(program.write[step]),
             env.event(),
             int(program.weight[step]),

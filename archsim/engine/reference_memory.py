@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from itertools import groupby
+from operator import or_
 
 from archsim.program import Cache, Dram, Memory, service_ps
-from archsim.program.machine import BINS, LOOK_AHEAD, SESSIONS
+from archsim.program.machine import BINS, LOOK_AHEAD, SECTORS, SESSIONS
 
 __all__ = ["ReferenceMemory"]
 
@@ -145,13 +148,18 @@ class _Channel:
 
 @dataclass
 class _Block:
-    ready_ps: int
-    dirty: bool
-    room: int
+    """A block of the cache: its sectors as bits."""
+
+    ready_ps: int = 0  # the sectors that were fetched last
+    earlier_ps: int = 0  # all others
+    valid: int = 0
+    fresh: int = 0
+    dirty: int = 0
+    room: int = 0
 
 
 class _DramState:
-    """DRAM channels; `access` is one contiguous range, cut into runs that lie in one row of one bank.
+    """DRAM channels; `access` is a few contiguous ranges, cut into runs that lie in one row of one bank.
 
     Times inside are live times: those that all-bank refreshes take are left out, and put back at the end.
     """
@@ -170,10 +178,10 @@ class _DramState:
             for _ in range(spec.channels)
         ]
 
-    def access(self, t: int, address: int, nbytes: int, write: bool) -> tuple[int, int]:
+    def access(self, t: int, ranges: Sequence[tuple[int, int]], write: bool) -> tuple[int, int]:
         dram = self.spec
-        t = self._live(t)
-        columns = [self._run(t, *run, write) for run in self._cut(address, nbytes)]
+        t, nbytes = self._live(t), sum(size for _, size in ranges)
+        columns = [self._run(t, *run, write) for each in ranges for run in self._cut(*each)]
         head = min(first for each in columns for first, _ in each)
         done = max(t, *(last + dram.burst_ps for each in columns for _, last in each))
         self.counters["bytes_written" if write else "bytes_read"] += nbytes
@@ -181,13 +189,14 @@ class _DramState:
         return self._real(head + to_data), self._real(done + to_data)
 
     def _cut(self, address: int, nbytes: int) -> Iterator[tuple[_Channel, int, int, int, int]]:
-        """Yield (channel, lane, bank, row, bytes) of the runs of a range."""
+        """Yield (channel, lane, bank, row, bursts) of the runs of a range."""
         dram, end = self.spec, address + nbytes
         while address < end:
             chunk, within = divmod(address, dram.interleave_bytes)
             local = chunk // dram.channels * dram.interleave_bytes + within
             size = min(end - address, dram.interleave_bytes - within, dram.run_bytes - local % dram.run_bytes)
-            yield self.channels[chunk % dram.channels], *self._place(local), size
+            bursts = -(-(local % dram.burst_bytes + size) // dram.burst_bytes)
+            yield self.channels[chunk % dram.channels], *self._place(local), bursts
             address += size
 
     def _place(self, local: int) -> tuple[int, int, int]:
@@ -198,10 +207,9 @@ class _DramState:
         return *divmod(flat, self.spec.banks), row
 
     def _run(
-        self, t: int, channel: _Channel, lane: int, bank: int, row: int, nbytes: int, write: bool
+        self, t: int, channel: _Channel, lane: int, bank: int, row: int, bursts: int, write: bool
     ) -> list[tuple[int, int]]:
         """First and last columns of the pieces of a run."""
-        bursts = -(-nbytes // self.spec.burst_bytes)
         self.counters["row_hits"] += 1
         self.counters["dram_busy_ps"] += bursts * self.spec.burst_ps
         columns = []
@@ -350,51 +358,75 @@ class _CacheState:
         self.blocks: OrderedDict[int, _Block] = OrderedDict()
         self.free_ps = self.held = 0
 
-    def access(self, t: int, address: int, nbytes: int, write: bool, room: int) -> tuple[int, int]:
+    def access(self, t: int, ranges: Sequence[tuple[int, int]], write: bool, room: int) -> tuple[int, int]:
         cache = self.spec
         room = min(room, cache.capacity_bytes // cache.block_bytes)
-        service = service_ps(nbytes, cache.as_per_byte)
+        service = service_ps(sum(size for _, size in ranges), cache.as_per_byte)
         start = max(t, self.free_ps)
         self.free_ps = start + service
         self.counters["cache_busy_ps"] += service
         t1 = start + cache.hit_latency_ps
         heads, done = [], t1 + service
-        for number in range(address // cache.block_bytes, (address + nbytes - 1) // cache.block_bytes + 1):
-            if number in self.blocks:
-                head, ready = self._hit(t1, number, write)
-            else:
-                head, ready = self._miss(t1, number, write, room)
-            self.held += room - self.blocks[number].room
-            self.blocks[number].room = room
+        for number, mask in self._touched(ranges):
+            head, ready = self._touch(t1, number, mask, write, room)
             heads.append(head)
             done = max(done, ready)
         return min(heads), done
 
-    def _hit(self, t1: int, number: int, write: bool) -> tuple[int, int]:
-        self.counters["block_hits"] += 1
-        self.blocks.move_to_end(number)
-        block = self.blocks[number]
-        block.dirty |= write
-        return t1, block.ready_ps
+    def _touched(self, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield the blocks with their sectors, as bits; consecutive ranges in one block touch it once."""
+        size, sector = self.spec.block_bytes, self.spec.sector_bytes
+        touches = [
+            (number, (max(begin - number * size, 0), min(begin + nbytes - 1 - number * size, size - 1)))
+            for begin, nbytes in ranges
+            for number in range(begin // size, (begin + nbytes - 1) // size + 1)
+        ]
+        for number, spans in groupby(touches, key=lambda touch: touch[0]):
+            bits = [(2 << last // sector) - (1 << first // sector) for _, (first, last) in spans]
+            yield number, reduce(or_, bits)
 
-    def _miss(self, t1: int, number: int, write: bool, room: int) -> tuple[int, int]:
-        self.counters["block_misses"] += 1
-        written = self._make_room(t1, room)
-        head = ready = t1
-        if not write:
-            head, ready = self.dram.access(t1, number * self.spec.block_bytes, self.spec.block_bytes, False)
-        self.blocks[number] = _Block(ready, write, 0)
+    def _touch(self, t1: int, number: int, mask: int, write: bool, room: int) -> tuple[int, int]:
+        """First and last data of some sectors of a block, which becomes the most recent."""
+        present, written = number in self.blocks, 0
+        if not present:
+            written = self._make_room(t1, room)
+            self.blocks[number] = _Block()
+        self.blocks.move_to_end(number)
+        block, head = self.blocks[number], t1
+        missing = 0 if write else mask & ~block.valid
+        self.counters["block_hits" if present and not missing else "block_misses"] += 1
+        if missing:
+            head, fetched = self._move(t1, number, missing, False)
+            block.earlier_ps, block.ready_ps, block.fresh = max(block.earlier_ps, block.ready_ps), fetched, missing
+        ready = max(block.ready_ps if mask & block.fresh else 0, block.earlier_ps if mask & ~block.fresh else 0)
+        block.valid |= mask
+        block.dirty |= mask if write else 0
+        self.held += room - block.room
+        block.room = room
         return head, max(ready, written)
+
+    def _move(self, t: int, number: int, mask: int, write: bool) -> tuple[int, int]:
+        """Fetch sectors of a block, or write them back: neighbours as one access."""
+        size, sector = self.spec.block_bytes, self.spec.sector_bytes
+        heads, done = [], 0
+        for inside, bits in groupby(range(SECTORS), key=lambda bit: mask >> bit & 1):
+            span = list(bits)
+            if inside:
+                begin, end = span[0] * sector, min((span[-1] + 1) * sector, size)
+                head, last = self.dram.access(t, [(number * size + begin, end - begin)], write)
+                heads.append(head)
+                done = max(done, last)
+        return min(heads), done
 
     def _make_room(self, t1: int, room: int) -> int:
         """Evict the least recent blocks if the cache is full; return when the bus has taken those that were dirty, of
         which one in `room` is written back."""
-        size, written = self.spec.block_bytes, 0
-        while self.blocks and (self.held + room) * size > self.spec.capacity_bytes:
+        written = 0
+        while self.blocks and (self.held + room) * self.spec.block_bytes > self.spec.capacity_bytes:
             number, block = self.blocks.popitem(last=False)
             self.held -= block.room
             if block.dirty and _scatter(number) % room < block.room:
-                written = max(written, self.dram.access(t1, number * size, size, True)[1])
+                written = max(written, self._move(t1, number, block.dirty, True)[1])
         return written
 
 
@@ -412,10 +444,14 @@ class ReferenceMemory:
         self._dram = dram
         self._cache = _CacheState(spec.cache, dram) if spec.cache else None
 
-    def access(self, t: int, address: int, nbytes: int, write: bool, room: int = 1) -> tuple[int, int]:
-        """Serve one access that arrives at `t` and return (head, done); calls come in order of arrival."""
+    def access(
+        self, t: int, address: int, nbytes: int, write: bool, room: int = 1, runs: Sequence[int] = (0,)
+    ) -> tuple[int, int]:
+        """Serve one access that arrives at `t` and return (head, done); calls come in order of arrival. Its bytes lie
+        in runs of equal size that begin at address + runs[i]."""
         self.counters.clear()
         self.counters["bytes_requested"] = nbytes
+        ranges = [(address + begin, nbytes // len(runs)) for begin in runs]
         if self._cache is None:
-            return self._dram.access(t, address, nbytes, write)
-        return self._cache.access(t, address, nbytes, write, room)
+            return self._dram.access(t, ranges, write)
+        return self._cache.access(t, ranges, write, room)

@@ -4,7 +4,7 @@ from libc.stdint cimport INT64_MAX, int8_t, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
-from archsim.kernels._memory cimport Counters, Memory, MemoryKernel, memory_access
+from archsim.kernels._memory cimport Access, Counters, Memory, MemoryKernel, memory_access
 
 # The key orders the events of one instant: phase (1 bit), priority (12), job's order (20), step (31).
 cdef uint64_t ARRIVAL = <uint64_t>1 << 63
@@ -48,6 +48,10 @@ cdef struct Job:  # a program that runs; the arrays belong to the Python objects
     const int32_t *priority
     const int32_t *weight
     const int32_t *room
+    const int32_t *runs
+    const int64_t *stride
+    const int64_t *gather
+    const int64_t *gather_offsets
     const int64_t *succ_start
     const int32_t *succs
     int32_t *pending    # predecessors still to finish
@@ -128,7 +132,8 @@ cdef class InterpreterKernel:
                const int32_t[::1] route_start, const int32_t[::1] route_resources, const int32_t[::1] route,
                const int64_t[::1] work_ps, const int64_t[::1] nbytes, const int64_t[::1] address,
                const uint8_t[::1] write, const int32_t[::1] priority, const int32_t[::1] weight,
-               const int32_t[::1] room,
+               const int32_t[::1] room, const int32_t[::1] runs, const int64_t[::1] stride,
+               const int64_t[::1] gather, const int64_t[::1] gather_offsets,
                const int64_t[::1] succ_start, const int32_t[::1] succs,
                int32_t[::1] pending, int32_t[::1] position, int64_t[::1] prev_done,
                int64_t[::1] out_start, int64_t[::1] out_finish, int64_t[::1] busy_ps):
@@ -151,7 +156,7 @@ cdef class InterpreterKernel:
                 raise MemoryError
             self.jobs, self.job_room = <Job *>grown, 2 * self.job_room + 1
         self.kept.append((route_start, route_resources, route, work_ps, nbytes, address, write, priority, weight, room,
-                          succ_start, succs, pending, position, prev_done, out_start, out_finish, busy_ps))
+                          runs, stride, gather, gather_offsets, succ_start, succs, pending, position, prev_done, out_start, out_finish, busy_ps))
         job = &self.jobs[self.job_count]
         self.job_count += 1
         memset(&job.counters, 0, sizeof(Counters))
@@ -161,6 +166,8 @@ cdef class InterpreterKernel:
         job.route_start, job.route_resources, job.route = &route_start[0], ints(route_resources), &route[0]
         job.work_ps, job.nbytes, job.address, job.write = &work_ps[0], &nbytes[0], &address[0], &write[0]
         job.priority, job.weight, job.room = &priority[0], &weight[0], &room[0]
+        job.runs, job.stride, job.gather = &runs[0], &stride[0], &gather[0]
+        job.gather_offsets = &gather_offsets[0] if gather_offsets.shape[0] else NULL
         job.succ_start, job.succs = &succ_start[0], ints(succs)
         job.pending, job.position, job.prev_done = &pending[0], &position[0], &prev_done[0]
         job.start_ps, job.finish_ps, job.busy_ps = &out_start[0], &out_finish[0], &busy_ps[0] if busy_ps.shape[0] else NULL
@@ -251,12 +258,17 @@ cdef class InterpreterKernel:
         cdef int32_t number = job.route_resources[position]
         cdef Resource *resource = &self.resources[number]
         cdef int64_t start, service, head, done
+        cdef Access access
         cdef Event event
         if resource.kind == MEMORY:
             start = now
             service = job.counters.dram_busy_ps
-            memory_access(resource.memory, &job.counters, now, job.address[step], job.nbytes[step], job.write[step],
-                          job.weight[step], job.room[step], &head, &done)
+            access = Access(job.address[step], job.nbytes[step], job.runs[step], job.stride[step], NULL, job.write[step])
+            if access.runs > 1:
+                access.run_bytes //= access.runs
+            if job.gather[step] >= 0:
+                access.places = job.gather_offsets + job.gather[step]
+            memory_access(resource.memory, &job.counters, now, &access, job.weight[step], job.room[step], &head, &done)
             service = job.counters.dram_busy_ps - service
             head += resource.latency_ps
         else:

@@ -50,6 +50,21 @@ cdef struct Bus:  # of a lane: how much of each bin of time is used
     int32_t[64] used
 
 
+cdef struct Block:  # of the cache: its sectors as bits
+    int64_t number
+    int64_t ready       # the sectors that were fetched last
+    int64_t earlier     # all others
+    uint64_t valid, fresh, dirty
+    int32_t room        # how many blocks it takes the room of
+    int32_t newer, older
+
+
+cdef struct Access:  # runs of equal size, one every `stride` bytes or at the places given
+    int64_t address, run_bytes, runs, stride
+    const int64_t *places
+    bint write
+
+
 cdef struct Memory:
     # organisation and timings: archsim.program.machine.Dram; lanes are pseudo-channels, over all channels
     int64_t channels, lanes, lanes_per_channel, interleave_bytes, run_bytes, banks, row_bytes, burst_bytes, burst_ps
@@ -59,7 +74,7 @@ cdef struct Memory:
     int burst_shift, bin_shift         # of a mapped address; tables NULL: rows go round the banks
     const uint64_t *tables
     # the cache: archsim.program.machine.Cache (capacity 0: none)
-    int64_t capacity_blocks, block_bytes, cache_as_per_byte, hit_latency_ps
+    int64_t capacity_blocks, block_bytes, sector_bytes, cache_as_per_byte, hit_latency_ps
     # one entry a lane, then one a bank group and one a bank of each lane (lanes side by side)
     int64_t *act_free
     int64_t *group_of       # of a bank, in its lane
@@ -70,13 +85,9 @@ cdef struct Memory:
     Channel *controllers
     # cached blocks: slots in a doubly linked list (most recent first), found through an open-addressing table
     int64_t cache_free
-    int64_t *block_id
-    int64_t *block_ready
-    uint8_t *block_dirty
-    int32_t *block_room     # how many blocks it takes the room of
-    int32_t *newer
-    int32_t *older
-    int32_t newest, oldest, blocks, spare  # slots ever taken; a list of those that are free again
+    uint64_t whole_block
+    Block *blocks
+    int32_t newest, oldest, taken, spare  # slots ever taken; a list of those that are free again
     int64_t held            # the room that is taken
     int32_t *table
     int64_t table_mask
@@ -84,8 +95,8 @@ cdef struct Memory:
 
 
 cdef void memory_access(
-    Memory *memory, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write, int64_t weight, int64_t room,
-    int64_t *head, int64_t *done,
+    Memory *memory, Counters *counters, int64_t t, const Access *access, int64_t weight, int64_t room, int64_t *head,
+    int64_t *done,
 ) noexcept nogil
 
 

@@ -14,6 +14,8 @@ class MemoryKernel:
         address: NDArray[np.int64],
         nbytes: NDArray[np.int64],
         write: NDArray[np.uint8],
+        runs: NDArray[np.int64],
+        stride: NDArray[np.int64],
         head: NDArray[np.int64],
         done: NDArray[np.int64],
     ) -> None: ...

@@ -15,6 +15,7 @@ cdef extern from *:
 cdef int64_t AS_PER_PS = 1000000
 cdef int32_t NONE = -1
 cdef int64_t NEVER = -(<int64_t>1 << 60)  # long ago
+cdef uint64_t ALL_SECTORS = ~<uint64_t>0
 
 
 include "_memory_dram.pxi"
@@ -67,7 +68,9 @@ cdef class MemoryKernel:
             m.tables = &self.tables[0, 0]
         m.capacity_blocks = capacity_blocks
         if capacity_blocks:
-            m.block_bytes, m.cache_as_per_byte = cache["block_bytes"], cache["as_per_byte"]
+            m.block_bytes, m.sector_bytes = cache["block_bytes"], cache["sector_bytes"]
+            m.cache_as_per_byte = cache["as_per_byte"]
+            m.whole_block = ALL_SECTORS >> (63 - (m.block_bytes - 1) // m.sector_bytes)
             m.hit_latency_ps = cache["hit_latency_ps"]
         banks = m.lanes * m.banks
         m.buses = <Bus *>allocate(m.lanes, sizeof(Bus))
@@ -89,12 +92,7 @@ cdef class MemoryKernel:
             m.table_shift -= 1
         m.table_mask = places - 1
         m.table = <int32_t *>allocate(places, sizeof(int32_t))
-        m.block_id = <int64_t *>allocate(capacity_blocks, sizeof(int64_t))
-        m.block_ready = <int64_t *>allocate(capacity_blocks, sizeof(int64_t))
-        m.block_dirty = <uint8_t *>allocate(capacity_blocks, sizeof(uint8_t))
-        m.block_room = <int32_t *>allocate(capacity_blocks, sizeof(int32_t))
-        m.newer = <int32_t *>allocate(capacity_blocks, sizeof(int32_t))
-        m.older = <int32_t *>allocate(capacity_blocks, sizeof(int32_t))
+        m.blocks = <Block *>allocate(capacity_blocks, sizeof(Block))
         self.reset()
 
     def __dealloc__(self):
@@ -113,12 +111,7 @@ cdef class MemoryKernel:
         free(m.sessions)
         free(m.group_free)
         free(m.table)
-        free(m.block_id)
-        free(m.block_ready)
-        free(m.block_dirty)
-        free(m.block_room)
-        free(m.newer)
-        free(m.older)
+        free(m.blocks)
 
     def reset(self):
         """Forget everything: rows closed, cache empty, clocks and counters at zero."""
@@ -143,7 +136,7 @@ cdef class MemoryKernel:
             channel.refresh_at = m.live_ps if m.live_ps else INT64_MAX
         memset(m.table, 0xFF, (m.table_mask + 1) * sizeof(int32_t))
         m.cache_free = 0
-        m.blocks = 0
+        m.taken = 0
         m.newest = m.oldest = m.spare = NONE
         m.held = 0
         memset(&self.counters, 0, sizeof(Counters))
@@ -152,20 +145,24 @@ cdef class MemoryKernel:
                        int64_t[::1] done):
         cdef Py_ssize_t i
         cdef int64_t t = 0, head, channel
+        cdef Access one
         with nogil:
             for i in range(address.shape[0]):
-                memory_access(&self.memory, &self.counters, t, address[i], nbytes[i], write[i], 1, 1, &head, &done[i])
+                one = Access(address[i], nbytes[i], 1, 0, NULL, write[i])
+                memory_access(&self.memory, &self.counters, t, &one, 1, 1, &head, &done[i])
                 for channel in range(self.memory.channels):
                     t = max(t, real(&self.memory, self.memory.controllers[channel].accepted))
 
     def access(self, const int64_t[::1] t, const int64_t[::1] address, const int64_t[::1] nbytes,
-               const uint8_t[::1] write, int64_t[::1] head, int64_t[::1] done):
+               const uint8_t[::1] write, const int64_t[::1] runs, const int64_t[::1] stride,
+               int64_t[::1] head, int64_t[::1] done):
         """Serve accesses one after the other, in the order given."""
         cdef Py_ssize_t i
+        cdef Access one
         with nogil:
             for i in range(t.shape[0]):
-                memory_access(&self.memory, &self.counters, t[i], address[i], nbytes[i], write[i], 1, 1,
-                              &head[i], &done[i])
+                one = Access(address[i], nbytes[i] // runs[i], runs[i], stride[i], NULL, write[i])
+                memory_access(&self.memory, &self.counters, t[i], &one, 1, 1, &head[i], &done[i])
 
     def read_counters(self):
         """The counters as a dict."""

@@ -14,7 +14,7 @@ cdef inline int64_t home(Memory *m, int64_t block) noexcept nogil:
 cdef inline int64_t find(Memory *m, int64_t block) noexcept nogil:
     """Table position of `block`, or of the free place where it belongs."""
     cdef int64_t at = home(m, block)
-    while m.table[at] != NONE and m.block_id[m.table[at]] != block:
+    while m.table[at] != NONE and m.blocks[m.table[at]].number != block:
         at = (at + 1) & m.table_mask
     return at
 
@@ -25,7 +25,7 @@ cdef inline void forget(Memory *m, int64_t block) noexcept nogil:
     cdef int64_t at = (gap + 1) & m.table_mask
     cdef int64_t wanted
     while m.table[at] != NONE:
-        wanted = home(m, m.block_id[m.table[at]])
+        wanted = home(m, m.blocks[m.table[at]].number)
         if ((at - wanted) & m.table_mask) >= ((at - gap) & m.table_mask):
             m.table[gap] = m.table[at]
             gap = at
@@ -34,24 +34,65 @@ cdef inline void forget(Memory *m, int64_t block) noexcept nogil:
 
 
 cdef inline void unlink(Memory *m, int32_t slot) noexcept nogil:
-    if m.newer[slot] == NONE:
-        m.newest = m.older[slot]
+    cdef Block *block = &m.blocks[slot]
+    if block.newer == NONE:
+        m.newest = block.older
     else:
-        m.older[m.newer[slot]] = m.older[slot]
-    if m.older[slot] == NONE:
-        m.oldest = m.newer[slot]
+        m.blocks[block.newer].older = block.older
+    if block.older == NONE:
+        m.oldest = block.newer
     else:
-        m.newer[m.older[slot]] = m.newer[slot]
+        m.blocks[block.older].newer = block.newer
 
 
 cdef inline void link_newest(Memory *m, int32_t slot) noexcept nogil:
-    m.newer[slot] = NONE
-    m.older[slot] = m.newest
+    m.blocks[slot].newer = NONE
+    m.blocks[slot].older = m.newest
     if m.newest == NONE:
         m.oldest = slot
     else:
-        m.newer[m.newest] = slot
+        m.blocks[m.newest].newer = slot
     m.newest = slot
+
+
+cdef inline int64_t trailing_zeros(uint64_t bits) noexcept nogil:
+    """Of at least one bit that is set."""
+    cdef int64_t count = 0
+    cdef int64_t step = 32
+    while step:
+        if not bits & ((<uint64_t>1 << step) - 1):
+            bits >>= step
+            count += step
+        step >>= 1
+    return count
+
+
+cdef inline uint64_t sectors(Memory *m, int64_t first, int64_t last) noexcept nogil:
+    """The sectors of a block that the bytes first to last of it touch, as bits."""
+    if first <= 0 and last >= m.block_bytes - 1:
+        return m.whole_block
+    first = max(first, 0) // m.sector_bytes
+    last = min(last, m.block_bytes - 1) // m.sector_bytes
+    return ALL_SECTORS >> (63 - last + first) << first
+
+
+cdef void move(
+    Memory *m, Counters *counters, int64_t t, int64_t number, uint64_t mask, bint write, int64_t *head, int64_t *done
+) noexcept nogil:
+    """Fetch sectors of a block, or write them back: neighbours as one access."""
+    cdef int64_t first, count, one_head, one_done
+    cdef Access one
+    while mask:
+        first = trailing_zeros(mask)
+        count = trailing_zeros(~(mask >> first)) if ~(mask >> first) else 64
+        one = Access(
+            number * m.block_bytes + first * m.sector_bytes,
+            min(count * m.sector_bytes, m.block_bytes - first * m.sector_bytes), 1, 0, NULL, write,
+        )
+        dram_access(m, counters, t, &one, &one_head, &one_done)
+        head[0] = min(head[0], one_head)
+        done[0] = max(done[0], one_done)
+        mask &= ~(ALL_SECTORS >> (64 - count) << first)
 
 
 cdef inline int32_t take_slot(Memory *m, Counters *counters, int64_t t, int64_t room, int64_t *done) noexcept nogil:
@@ -59,80 +100,106 @@ cdef inline int32_t take_slot(Memory *m, Counters *counters, int64_t t, int64_t 
     `room` is written back, whichever bank it lies in.
     """
     cdef int32_t slot
-    cdef int64_t head, written
+    cdef int64_t head
+    cdef Block *block
     while m.held + room > m.capacity_blocks and m.oldest != NONE:
         slot = m.oldest
-        if m.block_dirty[slot] and scatter(m.block_id[slot]) % room < m.block_room[slot]:
-            dram_access(m, counters, t, m.block_id[slot] * m.block_bytes, m.block_bytes, True, &head, &written)
-            done[0] = max(done[0], written)
-        forget(m, m.block_id[slot])
+        block = &m.blocks[slot]
+        if block.dirty and scatter(block.number) % room < block.room:
+            move(m, counters, t, block.number, block.dirty, True, &head, done)
+        forget(m, block.number)
         unlink(m, slot)
-        m.held -= m.block_room[slot]
-        m.older[slot] = m.spare
+        m.held -= block.room
+        block.older = m.spare
         m.spare = slot
     if m.spare == NONE:
-        slot = m.blocks
-        m.blocks += 1
+        slot = m.taken
+        m.taken += 1
     else:
         slot = m.spare
-        m.spare = m.older[slot]
+        m.spare = m.blocks[slot].older
     return slot
 
 
-cdef void cache_access(
-    Memory *m, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write, int64_t room,
-    int64_t *head, int64_t *done,
+cdef void touch(
+    Memory *m, Counters *counters, int64_t t, int64_t number, uint64_t mask, bint write, int64_t room, int64_t *head,
+    int64_t *done,
 ) noexcept nogil:
-    cdef int64_t service = max(1, (nbytes * m.cache_as_per_byte + AS_PER_PS - 1) // AS_PER_PS)
-    cdef int64_t start = max(t, m.cache_free)
-    cdef int64_t t1 = start + m.hit_latency_ps
-    cdef int64_t block, at, block_head, fetched
-    cdef int64_t first_fetched = INT64_MAX
-    cdef bint present = write  # a write never waits for a block, so its head is as early as a hit's
-    cdef int32_t slot
-    m.cache_free = start + service
+    """Sectors of a block are read or written: what is not there is fetched, the block becomes the most recent."""
+    cdef int64_t fetched = 0
+    cdef int32_t slot = m.table[find(m, number)]
+    cdef bint present = slot != NONE
+    cdef Block *block
+    cdef uint64_t missing
+    if present:
+        unlink(m, slot)
+        block = &m.blocks[slot]
+    else:
+        slot = take_slot(m, counters, t, room, done)
+        block = &m.blocks[slot]
+        memset(block, 0, sizeof(Block))
+        block.number = number
+        m.table[find(m, number)] = slot
+    missing = 0 if write else mask & ~block.valid
+    if missing:
+        move(m, counters, t, number, missing, False, head, &fetched)
+        block.earlier = max(block.earlier, block.ready)
+        block.ready = fetched
+        block.fresh = missing
+    elif present:
+        head[0] = min(head[0], t)
+    if missing or not present:
+        counters.block_misses += 1
+    else:
+        counters.block_hits += 1
+    if mask & block.fresh:
+        done[0] = max(done[0], block.ready)
+    if mask & ~block.fresh:
+        done[0] = max(done[0], block.earlier)
+    block.valid |= mask
+    if write:
+        block.dirty |= mask
+    link_newest(m, slot)
+    m.held += room - block.room
+    block.room = <int32_t>room
+
+
+cdef void cache_access(
+    Memory *m, Counters *counters, int64_t t, const Access *access, int64_t room, int64_t *head, int64_t *done
+) noexcept nogil:
+    cdef int64_t service = max(1, (access.runs * access.run_bytes * m.cache_as_per_byte + AS_PER_PS - 1) // AS_PER_PS)
+    cdef int64_t run, first, last, block
+    cdef int64_t current = -1
+    cdef uint64_t mask = 0
+    t = max(t, m.cache_free)
+    m.cache_free = t + service
     counters.cache_busy_ps += service
-    done[0] = t1 + service
-    for block in range(address // m.block_bytes, (address + nbytes - 1) // m.block_bytes + 1):
-        at = find(m, block)
-        slot = m.table[at]
-        if slot != NONE:
-            counters.block_hits += 1
-            present = True
-            unlink(m, slot)
-            done[0] = max(done[0], m.block_ready[slot])
-            m.block_dirty[slot] |= write
-        else:
-            counters.block_misses += 1
-            slot = take_slot(m, counters, t1, room, done)
-            m.block_id[slot] = block
-            m.block_room[slot] = 0
-            m.block_dirty[slot] = write
-            m.block_ready[slot] = t1
-            if not write:
-                dram_access(m, counters, t1, block * m.block_bytes, m.block_bytes, False, &block_head, &fetched)
-                m.block_ready[slot] = fetched
-                first_fetched = min(first_fetched, block_head)
-                done[0] = max(done[0], fetched)
-            m.table[find(m, block)] = slot  # `at` may have moved when the victim left
-        link_newest(m, slot)
-        m.held += room - m.block_room[slot]
-        m.block_room[slot] = <int32_t>room
-    head[0] = t1 if present else first_fetched
+    t += m.hit_latency_ps
+    head[0] = t if access.write else INT64_MAX  # a write never waits for a block
+    done[0] = t + service
+    for run in range(access.runs):
+        first = begin_of(access, run)
+        last = first + access.run_bytes - 1
+        for block in range(first // m.block_bytes, last // m.block_bytes + 1):
+            if block != current:
+                if mask:
+                    touch(m, counters, t, current, mask, access.write, room, head, done)
+                current, mask = block, 0
+            mask |= sectors(m, first - block * m.block_bytes, last - block * m.block_bytes)
+    touch(m, counters, t, current, mask, access.write, room, head, done)
 
 
 cdef void memory_access(
-    Memory *memory, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write, int64_t weight,
-    int64_t room,
-    int64_t *head, int64_t *done,
+    Memory *memory, Counters *counters, int64_t t, const Access *access, int64_t weight, int64_t room, int64_t *head,
+    int64_t *done,
 ) noexcept nogil:
     cdef Counters one
     if weight > 1:
         memset(&one, 0, sizeof(Counters))
-        serve_access(memory, &one, t, address, nbytes, write, room, head, done)
+        serve_access(memory, &one, t, access, room, head, done)
         add_counters(counters, &one, weight)
     else:
-        serve_access(memory, counters, t, address, nbytes, write, room, head, done)
+        serve_access(memory, counters, t, access, room, head, done)
 
 
 cdef inline void add_counters(Counters *counters, const Counters *one, int64_t weight) noexcept nogil:
@@ -148,11 +215,10 @@ cdef inline void add_counters(Counters *counters, const Counters *one, int64_t w
 
 
 cdef inline void serve_access(
-    Memory *memory, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write, int64_t room,
-    int64_t *head, int64_t *done,
+    Memory *memory, Counters *counters, int64_t t, const Access *access, int64_t room, int64_t *head, int64_t *done
 ) noexcept nogil:
-    counters.bytes_requested += nbytes
+    counters.bytes_requested += access.runs * access.run_bytes
     if memory.capacity_blocks:
-        cache_access(memory, counters, t, address, nbytes, write, min(room, memory.capacity_blocks), head, done)
+        cache_access(memory, counters, t, access, min(room, memory.capacity_blocks), head, done)
     else:
-        dram_access(memory, counters, t, address, nbytes, write, head, done)
+        dram_access(memory, counters, t, access, head, done)

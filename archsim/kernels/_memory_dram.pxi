@@ -322,7 +322,7 @@ cdef inline void run_of_channels(
             lane = <int64_t>(word & 1023) // m.banks
             bank = <int64_t>(word & 1023) % m.banks
             row = <int64_t>(word >> 24)
-        bursts = (piece + m.burst_bytes - 1) // m.burst_bytes
+        bursts = ((local & (m.burst_bytes - 1)) + piece + m.burst_bytes - 1) >> m.burst_shift
         lane += first * m.lanes_per_channel
         for channel in range(first, first + count):
             if write:
@@ -338,19 +338,16 @@ cdef inline void run_of_channels(
     done[0] = max(done[0], end)
 
 
-cdef void dram_access(
-    Memory *m, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write,
-    int64_t *head, int64_t *done,
+cdef inline void contiguous(
+    Memory *m, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write, int64_t *head, int64_t *done,
 ) noexcept nogil:
+    """One run of an access: first and last columns."""
     cdef int64_t chunk = address // m.interleave_bytes
     cdef int64_t within = address - chunk * m.interleave_bytes
     cdef int64_t channel = chunk % m.channels
     cdef int64_t local = (chunk // m.channels) * m.interleave_bytes  # of this chunk's first byte, in its channel
     cdef int64_t left = nbytes
     cdef int64_t piece, count
-    t = live(m, t)
-    head[0] = INT64_MAX
-    done[0] = 0
     while left > 0:
         # whole chunks of one row of channels at a time; the first and the last chunk of the range may be parts
         count = 1
@@ -364,13 +361,28 @@ cdef void dram_access(
         if channel == m.channels:
             channel = 0
             local += m.interleave_bytes
+
+
+cdef inline int64_t begin_of(const Access *access, int64_t run) noexcept nogil:
+    """The address of a run."""
+    return access.address + (access.places[run] if access.places != NULL else run * access.stride)
+
+
+cdef void dram_access(
+    Memory *m, Counters *counters, int64_t t, const Access *access, int64_t *head, int64_t *done
+) noexcept nogil:
+    cdef int64_t run
+    t = live(m, t)
+    head[0] = INT64_MAX
+    done[0] = 0
+    for run in range(access.runs):
+        contiguous(m, counters, t, begin_of(access, run), access.run_bytes, access.write, head, done)
     done[0] = max(done[0] + m.burst_ps, t)
-    if not write:
+    if access.write:
+        counters.bytes_written += access.runs * access.run_bytes
+    else:
         head[0] += m.cl_ps
         done[0] += m.cl_ps
+        counters.bytes_read += access.runs * access.run_bytes
     head[0] = real(m, head[0])
     done[0] = real(m, done[0])
-    if write:
-        counters.bytes_written += nbytes
-    else:
-        counters.bytes_read += nbytes

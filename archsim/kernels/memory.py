@@ -1,20 +1,24 @@
 """A block cache in front of DRAM channels, stateful and integer, one access at a time.
 
-An access of `nbytes` at `address` arrives at `t` and returns `head` (first data) and `done` (last data), in ps.
+An access arrives at `t` and returns `head` (first data) and `done` (last data), in ps. Its bytes lie in one or several
+runs of equal size, which are served in order: tiles of a matrix (a run every `stride` bytes), pages (runs anywhere).
 
 Cache (if there is one), with s = service_ps(nbytes, cache rate):
 
     start = max(t, port_free);  port_free = start + s;  t1 = start + hit_latency;  done = t1 + s
-    each block touched, in address order:
-      present: becomes the most recent; done = max(done, block.ready)       (a hit under a pending miss waits for it)
-      absent:  the least recent blocks leave until it fits; a dirty one is written back at t1, done = max(done, its end)
-               read:  block.ready = end of the fetch of the whole block, begun at t1; done = max(done, block.ready)
-               write: block.ready = t1; the block is allocated dirty, without a fetch
-    head = t1, or, if all blocks of a read were absent, the earliest head of their fetches
+    each block touched, in the order of the runs (consecutive runs in one block touch it once), becomes the most recent:
+      absent:  the least recent blocks leave until it fits; the dirty sectors of one are written back at t1,
+               done = max(done, their end)
+      read:    the sectors touched that are not there are fetched at t1, neighbours in one go
+      write:   the sectors touched are there and dirty, without a fetch
+      done = max(done, the end of the fetch that brought the sectors touched)       (a hit under a pending miss waits)
+    head = t1, or, if a read found none of its blocks complete, the earliest head of the fetches
+
+A block has up to 64 sectors; of its fetches the latest is remembered by itself, all others together.
 
 DRAM: chunk c = address // interleave is on channel c % channels, at local address (c // channels) * interleave +
 address % interleave. The map of a channel says pseudo-channel (lane), bank and row (without a map: row = local //
-row_bytes, bank = row % banks). The range is cut into runs of consecutive bytes in one row of one bank. All times are
+row_bytes, bank = row % banks). A range is cut into runs of consecutive bytes in one row of one bank. All times are
 live times, without those that all-bank refreshes take; these are put back at the end, and close all rows.
 
 A run enters the read or the write queue of its channel in pieces of at most an eighth of the queue, in order: when
@@ -41,7 +45,7 @@ after all that is booked. Writes that wait when a program ends are not waited fo
 Assumptions: requests come to a channel in the order of the accesses. Times of JEDEC names as in JESD235/JESD238. Valid
 for runs of any size; within 4 % of the cycle model on average over the reference streams, 6 % over random standards,
 maps, controllers and streams (docs/memory.md). Not modelled: tRRD_L, tCCD_R, tWTR by bank group, refreshes put off,
-sub-block sectors and finite miss registers of the cache.
+finite miss registers of the cache.
 """
 
 from __future__ import annotations
@@ -66,7 +70,8 @@ def memory_kernel(memory: Memory) -> MemoryKernel:
     derived = {name: getattr(dram, name) for name in ("lanes_per_channel", "run_bytes", "live_ps")}
     effective = {"ccd_ps": max(dram.ccd_ps, dram.burst_ps), "rcd_write_ps": dram.rcd_write_ps or dram.rcd_ps}
     tables = dram.map.tables if dram.map else None
-    return MemoryKernel({**vars(dram), **derived, **effective}, tables, blocks, asdict(cache) if cache else {})
+    front = {**asdict(cache), "sector_bytes": cache.sector_bytes} if cache else {}
+    return MemoryKernel({**vars(dram), **derived, **effective}, tables, blocks, front)
 
 
 class MemoryModel:
@@ -88,22 +93,32 @@ class MemoryModel:
         self.memory = memory
         self._kernel = memory_kernel(memory)
 
-    def access(self, t_ps: int, address: int, nbytes: int, write: bool = False) -> tuple[int, int]:
+    def access(
+        self, t_ps: int, address: int, nbytes: int, write: bool = False, *, runs: int = 1, stride: int = 0
+    ) -> tuple[int, int]:
         """Serve one access and return (head, done) in ps."""
-        head, done = self.access_many([t_ps], [address], [nbytes], [write])
+        head, done = self.access_many([t_ps], [address], [nbytes], [write], runs=runs, stride=stride)
         return int(head[0]), int(done[0])
 
     def access_many(
-        self, t_ps: ArrayLike, address: ArrayLike, nbytes: ArrayLike, write: ArrayLike = False
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Serve accesses in the order given (arrays, or one value for all) and return arrays (head, done) in ps."""
-        columns = np.broadcast_arrays(np.atleast_1d(t_ps), address, nbytes, write)
-        t, where, size = (np.ascontiguousarray(column, np.int64) for column in columns[:3])
-        for what, column, least in (("time", t, 0), ("address", where, 0), ("size", size, 1)):
+        self, t_ps: ArrayLike, address: ArrayLike, nbytes: ArrayLike, write: ArrayLike = False, *,
+        runs: ArrayLike = 1, stride: ArrayLike = 0,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # fmt: skip
+        """Serve accesses in the order given (arrays, or one value for all) and return arrays (head, done) in ps.
+
+        An access of several runs has nbytes / runs of its bytes every `stride` bytes.
+        """
+        columns = np.broadcast_arrays(np.atleast_1d(t_ps), address, nbytes, runs, stride, write)
+        t, where, size, several, way = (np.ascontiguousarray(column, np.int64) for column in columns[:5])
+        named = (("time", t, 0), ("address", where, 0), ("size", size, 1), ("runs", several, 1), ("stride", way, 0))
+        for what, column, least in named:
             if (column < least).any():
                 raise InputError(f"{self.memory.name}: the {what} of an access must be at least {least}.")
+        if (size % several).any():
+            raise InputError(f"{self.memory.name}: the bytes of an access must be a multiple of its runs.")
         head, done = np.empty_like(t), np.empty_like(t)
-        self._kernel.access(t, where, size, np.ascontiguousarray(columns[3], np.bool_).view(np.uint8), head, done)
+        writes = np.ascontiguousarray(columns[5], np.bool_).view(np.uint8)
+        self._kernel.access(t, where, size, writes, several, way, head, done)
         latency = self.memory.latency_ps
         return head + latency, done + latency
 

@@ -36,11 +36,12 @@ from archsim.program.machine import (
     attoseconds_per_byte,
     service_ps,
 )
-from archsim.program.program import MAX_PRIORITY, NO_REGION, Program, Region
+from archsim.program.program import MAX_PRIORITY, NO_GATHER, NO_REGION, Program, Region
 from archsim.program.run import Counters, Run, check_launch
 
 __all__ = [
     "MAX_PRIORITY",
+    "NO_GATHER",
     "NO_REGION",
     "Cache",
     "Carry",

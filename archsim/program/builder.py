@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from archsim.errors import InputError
 from archsim.program.machine import Machine
-from archsim.program.program import _COLUMNS, NO_REGION, Program, Region
+from archsim.program.program import _COLUMNS, NO_GATHER, NO_REGION, Program, Region
 
 __all__ = ["ProgramBuilder"]
 
@@ -30,6 +30,7 @@ class ProgramBuilder:
         self._chunks: list[dict[str, NDArray[np.generic]]] = []
         self._pred_counts: list[NDArray[np.int64]] = []
         self._preds: list[NDArray[np.int64]] = []
+        self._gather: list[NDArray[np.int64]] = []
 
     def __len__(self) -> int:
         """Steps so far, which is the id that the next step will get."""
@@ -42,6 +43,12 @@ class ProgramBuilder:
             raise InputError(f"program {self.name}: region '{name}' {why}.")
         self._regions.append(Region(name, int(nbytes)))
         return len(self._regions) - 1
+
+    def gather_list(self, offsets: ArrayLike) -> int:
+        """Declare offsets at which runs begin and return the position of the first, for `gather` of a step."""
+        first = sum(len(each) for each in self._gather)
+        self._gather.append(np.asarray(offsets, np.int64))
+        return first
 
     def route(self, *resources: str | int) -> int:
         """Return the id of the route through `resources` (names or positions); equal routes share one id."""
@@ -61,6 +68,9 @@ class ProgramBuilder:
         tag: int = 0,
         weight: int = 1,
         room: int = 1,
+        runs: int = 1,
+        stride: int = 0,
+        gather: int = NO_GATHER,
         after: Iterable[int] = (),
     ) -> int:
         """Add one step and return its id; `route` is a route id, the name of one resource, or a list of resources."""
@@ -71,7 +81,8 @@ class ProgramBuilder:
         before = np.fromiter(after, dtype=np.int64)
         columns = {
             "route": route, "work_ps": work_ps, "nbytes": nbytes, "region": region, "offset": offset,
-            "write": write, "priority": priority, "tag": tag, "weight": weight, "room": room,
+            "write": write, "priority": priority, "tag": tag, "weight": weight, "room": room, "runs": runs,
+            "stride": stride, "gather": gather,
         }  # fmt: skip
         self._add({name: np.array([value], _COLUMNS[name]) for name, value in columns.items()})
         self._wait(np.array([len(before)]), before)
@@ -97,6 +108,9 @@ class ProgramBuilder:
         tag: ArrayLike = 0,
         weight: ArrayLike = 1,
         room: ArrayLike = 1,
+        runs: ArrayLike = 1,
+        stride: ArrayLike = 0,
+        gather: ArrayLike = NO_GATHER,
         after: ArrayLike | Csr | None = None,
         count: int | None = None,
     ) -> NDArray[np.int64]:
@@ -108,7 +122,8 @@ class ProgramBuilder:
         """
         columns = {
             "route": route, "work_ps": work_ps, "nbytes": nbytes, "region": region, "offset": offset,
-            "write": write, "priority": priority, "tag": tag, "weight": weight, "room": room,
+            "write": write, "priority": priority, "tag": tag, "weight": weight, "room": room, "runs": runs,
+            "stride": stride, "gather": gather,
         }  # fmt: skip
         arrays = {name: np.asarray(value) for name, value in columns.items()}
         sizes = {len(array) for array in arrays.values() if array.ndim} | ({count} if count is not None else set())
@@ -144,6 +159,7 @@ class ProgramBuilder:
             preds=np.concatenate([np.empty(0, np.int64), *self._preds]),
             regions=tuple(self._regions),
             marks=np.array(self._marks, dtype=np.int32),
+            gather_offsets=np.concatenate([np.empty(0, np.int64), *self._gather]),
             **columns,
         )
 

@@ -26,6 +26,8 @@ AS_PER_PS = 10**6
 LOOK_AHEAD = 8
 #: rows of a bank whose requests are remembered to have waited together
 SESSIONS = 4
+#: a sector of a cache block, and how many a block has at most
+SECTOR_BYTES, SECTORS = 64, 64
 #: bins of time of a data bus that are remembered, of at least eight bursts each
 BINS = 64
 
@@ -158,6 +160,8 @@ class Dram:
             )
         if self.refi_bank_ps and self.rfc_bank_ps >= self.banks * self.refi_bank_ps:
             raise InputError(f"dram: refreshing a bank takes {self.rfc_bank_ps} ps, longer than until its next turn.")
+        if self.burst_bytes & (self.burst_bytes - 1):
+            raise InputError(f"dram: a burst has {self.burst_bytes} bytes, but must have a power of two.")
         if self.banks % self.bank_groups:
             raise InputError(f"dram: {self.banks} banks cannot be split over {self.bank_groups} bank groups.")
         if self.map is not None:
@@ -193,7 +197,8 @@ class Dram:
 class Cache:
     """A last-level block cache in front of a DRAM: fully associative, least recently used, write-back.
 
-    A read miss fetches the whole block; a write miss allocates its block without a fetch.
+    A block has sectors of 64 bytes, or 64 larger ones. A read miss fetches the sectors that it touches and that are not
+    there; a write miss allocates its sectors without a fetch.
     """
 
     capacity_bytes: int
@@ -207,6 +212,11 @@ class Cache:
             raise InputError(
                 f"cache: the capacity of {self.capacity_bytes} bytes is less than one block ({self.block_bytes} bytes)."
             )
+
+    @property
+    def sector_bytes(self) -> int:
+        """The least that is fetched or written back."""
+        return max(min(SECTOR_BYTES, self.block_bytes), -(-self.block_bytes // SECTORS))
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from archsim.errors import InputError, did_you_mean
 from archsim.program.carry import Carry
 from archsim.program.machine import Kind, Link, Machine, Memory
 
-__all__ = ["MAX_PRIORITY", "MAX_STEPS", "NO_REGION", "Program", "Region"]
+__all__ = ["MAX_PRIORITY", "MAX_STEPS", "NO_GATHER", "NO_REGION", "Program", "Region", "extents"]
 
 NO_REGION = -1
+NO_GATHER = -1
 MAX_PRIORITY = 2**12 - 1  # bits of the compiled interpreter's heap key
 MAX_STEPS = 2**31 - 1
 MAX_TIME = 2**63 - 1
@@ -24,10 +25,13 @@ MAX_TIME = 2**63 - 1
 _COLUMNS: dict[str, type[np.generic]] = {
     "route": np.int32, "work_ps": np.int64, "nbytes": np.int64, "region": np.int32, "offset": np.int64,
     "write": np.bool_, "priority": np.int32, "tag": np.int32, "weight": np.int32,
-    "room": np.int32,
+    "room": np.int32, "runs": np.int32, "stride": np.int64, "gather": np.int64,
 }  # fmt: skip
+#: columns that may be left out, with what they hold then
+_DEFAULTS = {"weight": 1, "room": 1, "runs": 1, "stride": 0, "gather": NO_GATHER}
 _LISTS: dict[str, type[np.generic]] = {
     "route_start": np.int32, "route_resources": np.int32, "pred_start": np.int64, "preds": np.int32, "marks": np.int32,
+    "gather_offsets": np.int64,
 }  # fmt: skip
 
 
@@ -55,6 +59,9 @@ class Program:
     | `tag`       | a small integer for reports (which core, which operand); the engine does not read it   |
     | `weight`    | how many equal steps it stands for in what is counted (bytes, busy times)               |
     | `room`      | how many blocks each block that it brings into a cache stands for there                |
+    | `runs`      | in a MEMORY the bytes lie in so many runs of nbytes / runs each (1: contiguous)        |
+    | `stride`    | from the beginning of one run to that of the next                                      |
+    | `gather`    | run i begins at `gather_offsets[gather + i]` beyond `offset` (-1: at i * stride)        |
 
     Step s waits for `preds[pred_start[s]:pred_start[s + 1]]`, all smaller than s. `marks` are steps worth looking
     at afterwards, such as the join at the end of a wave; `carry` is the time of what was left out, which a launch
@@ -79,12 +86,16 @@ class Program:
     marks: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     weight: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     room: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    runs: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    stride: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    gather: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    gather_offsets: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     carry: Carry = field(default_factory=Carry.nothing)
 
     def __post_init__(self) -> None:
-        for column in ("weight", "room"):
+        for column, value in _DEFAULTS.items():
             if not len(getattr(self, column)):
-                object.__setattr__(self, column, np.ones(len(self.route), np.int32))
+                object.__setattr__(self, column, np.full(len(self.route), value))
         for column, dtype in (_COLUMNS | _LISTS).items():
             array = np.array(getattr(self, column), dtype=dtype, order="C")
             array.setflags(write=False)
@@ -92,6 +103,7 @@ class Program:
         _check_shape(self)
         _check_routes(self)
         _check_order(self)
+        _check_runs(self)
         _check_work(self)
 
     def __len__(self) -> int:
@@ -113,6 +125,13 @@ class Program:
     def preds_of(self, step: int) -> NDArray[np.int32]:
         """The steps that a step waits for."""
         return self.preds[self.pred_start[step] : self.pred_start[step + 1]]
+
+    def runs_of(self, step: int) -> NDArray[np.int64]:
+        """Where the runs of a step's bytes begin, counted from its address."""
+        runs, gather = self.runs[step], self.gather[step]
+        if gather != NO_GATHER:
+            return self.gather_offsets[gather : gather + runs]
+        return np.arange(runs, dtype=np.int64) * int(self.stride[step])
 
     def addresses(self, bases: Sequence[int] | Mapping[str, int] = ()) -> NDArray[np.int64]:
         """The address of every step's bytes (0 where it has none), given the base of each region, listed or by name."""
@@ -155,6 +174,9 @@ class Program:
         if Kind.MEMORY in kinds:
             verb = "write" if self.write[step] else "read"
             words.append(f"{verb} {self.regions[self.region[step]].name}+{self.offset[step]}")
+            if self.runs[step] > 1:
+                way = f"every {self.stride[step]}" if self.gather[step] == NO_GATHER else f"at {self.gather[step]}..."
+                words.append(f"in {self.runs[step]} runs {way}")
         if self.priority[step]:
             words.append(f"priority {self.priority[step]}")
         if len(self.preds_of(step)):
@@ -213,7 +235,8 @@ def _check_work(program: Program) -> None:
     _refuse(program, (region < NO_REGION) | (region >= regions), "names a region that the program does not have")
     _refuse(program, addressed & (region == NO_REGION), "visits a memory but has no region, hence no address")
     room = np.array([*(each.nbytes for each in program.regions), 0], dtype=np.int64)[region]
-    outside = (program.offset < 0) | (program.nbytes > room - program.offset)
+    reach = extents(program.nbytes, program.runs, program.stride, program.gather, program.gather_offsets)
+    outside = (program.offset < 0) | (reach > room - program.offset)
     _refuse(program, (region >= 0) & outside, "reaches outside its region")
     _refuse(
         program,
@@ -224,6 +247,33 @@ def _check_work(program: Program) -> None:
     most = int(program.nbytes.max(initial=0))
     if most * slowest > MAX_TIME - 10**6:
         raise InputError(f"program {program.name}: a step moves {most} bytes, too many to time in 64-bit attoseconds.")
+
+
+def _check_runs(program: Program) -> None:
+    runs, gather, offsets = program.runs.astype(np.int64), program.gather, program.gather_offsets
+    _refuse(program, runs < 1, "has no run")
+    _refuse(program, program.nbytes % np.maximum(runs, 1) != 0, "has bytes that its runs do not divide")
+    _refuse(program, program.stride < 0, "has a negative stride")
+    most = (MAX_TIME - program.nbytes) // np.maximum(program.stride, 1)
+    _refuse(program, runs - 1 > most, "has runs beyond any address")
+    beyond = gather > len(offsets) - runs
+    _refuse(program, (gather < NO_GATHER) | ((gather >= 0) & beyond), "has runs that are not in gather_offsets")
+    for entry in np.flatnonzero(offsets < 0)[:1]:
+        raise InputError(f"program {program.name}: entry {entry} of gather_offsets is {offsets[entry]}, below 0.")
+
+
+def extents(
+    nbytes: NDArray[np.int64], runs: NDArray[np.int32], stride: NDArray[np.int64], gather: NDArray[np.int64],
+    gather_offsets: NDArray[np.int64],
+) -> NDArray[np.int64]:  # fmt: skip
+    """Bytes from the offset of each step to the end of its last run; the columns are those of a `Program`."""
+    last = (runs - np.int64(1)) * stride
+    listed = np.flatnonzero(gather >= 0)
+    if len(listed):  # the greatest entry of each slice: every other piece of this cut is a slice
+        cut = np.stack([gather[listed], gather[listed] + runs[listed]], axis=1).ravel()
+        last[listed] = np.maximum.reduceat(np.append(gather_offsets, 0), cut)[::2]
+    extent: NDArray[np.int64] = last + nbytes // runs
+    return extent
 
 
 def _visits(program: Program) -> dict[Kind, NDArray[np.bool_]]:

@@ -197,6 +197,16 @@ def test_nothing_starts_during_a_refresh(make: Make) -> None:
     assert done.finish_ps.tolist() == [1000 + 12 + 10 + 4]  # the lanes are gone from 900 to 1000
 
 
+def test_runs_of_a_strided_transfer_are_served_in_one_go(make: Make) -> None:
+    builder = program_on(memory())
+    data = builder.region("data", 8192)
+    rows = builder.step("memory", nbytes=96, region=data, runs=3, stride=1024)  # rows 0, 1, 2 in banks 0, 1, 2
+    builder.step("memory", nbytes=64, region=data, gather=builder.gather_list([32, 2064]), runs=2, after=[rows])
+    # Activates at 0, 5 and 10; the last column at 22. Then a burst of row 0 and, because they are not aligned to one,
+    # two of row 2, all open: columns from 34 on, one after the other.
+    assert finishes(make, builder, (0,)) == [10 + 12 + 2 + 10, 34 + 3 * 2 + 10]
+
+
 def test_the_memory_latency_is_on_every_access(make: Make) -> None:
     assert accesses(make, memory(latency_ps=9), (0, 0, 64, False)).finish_ps.tolist() == [26 + 9]
 
@@ -221,20 +231,27 @@ def test_the_base_of_a_region_is_given_at_run_time(make: Make) -> None:
 # --- cache ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_miss_fetches_the_block_and_then_it_hits(make: Make) -> None:
-    done = accesses(make, memory(CACHE), (0, 64, 64, False), (200, 0, 64, False))
+def test_a_miss_fetches_the_sectors_that_are_missing_and_then_it_hits(make: Make) -> None:
+    done = accesses(make, memory(CACHE), (0, 70, 16, False), (200, 0, 240, False), (400, 0, 128, False))
     assert done.finish_ps.tolist() == [
-        20 + 12 + 10 + 16,  # the way in, rcd, cl, 256 bytes
-        200 + 20 + 16,  # the way in, 64 bytes through the port
+        20 + 12 + 10 + 4,  # the way in, rcd, cl, a sector of 64 bytes
+        200 + 20 + 60,  # the way in, 240 bytes through the port; the sectors before and behind it come meanwhile
+        400 + 20 + 32,
     ]
-    assert (done.counters.block_misses, done.counters.block_hits) == (1, 1)
-    assert (done.counters.bytes_requested, done.counters.bytes_read) == (128, 256)
-    assert done.counters.cache_busy_ps == 32
+    assert (done.counters.block_misses, done.counters.block_hits) == (2, 1)
+    assert (done.counters.bytes_requested, done.counters.bytes_read) == (384, 256)
+    assert done.counters.cache_busy_ps == 96
+
+
+def test_sectors_that_came_earlier_do_not_wait_for_those_under_way(make: Make) -> None:
+    done = accesses(make, memory(CACHE), (0, 0, 64, False), (200, 64, 4, False), (201, 0, 4, False))
+    # the sector fetched at 220 is there at 234, and the other one since 46: 201 + 20 + 1
+    assert done.finish_ps.tolist() == [46, 234, 222]
 
 
 def test_a_hit_under_a_pending_miss_waits_for_the_block(make: Make) -> None:
     done = accesses(make, memory(CACHE), (0, 0, 16, False), (5, 0, 16, False))
-    assert done.finish_ps.tolist() == [58, 58]
+    assert done.finish_ps.tolist() == [46, 46]
     assert (done.counters.block_misses, done.counters.block_hits) == (1, 1)
 
 
@@ -255,16 +272,16 @@ def test_the_least_recent_block_leaves(make: Make) -> None:
 def test_a_dirty_victim_is_written_back_before_its_successor_is_fetched(make: Make) -> None:
     stories = [(0, 0, 64, True), (100, 256, 64, True), (1000, 1024, 64, False)]
     done = accesses(make, memory(CACHE, to_write_ps=2, to_read_ps=4), *stories)
-    # At t1 = 1020 block 0 goes out: slot 1032..1048 in bank 0. Then the bus turns, until 1052; row 1 (bank 1) is ready
-    # at 1025 + 12, so its data come at 1052 + 10 + 16.
-    assert done.finish_ps.tolist() == [36, 136, 1078]
-    assert (done.counters.bytes_written, done.counters.bytes_read) == (256, 256)
+    # At t1 = 1020 what is dirty of block 0 goes out: slot 1032..1036 in bank 0. Then the bus turns, until 1040; row 1
+    # (bank 1) is ready at 1025 + 12, so its data come at 1040 + 10 + 4.
+    assert done.finish_ps.tolist() == [36, 136, 1054]
+    assert (done.counters.bytes_written, done.counters.bytes_read) == (64, 64)
 
 
 def test_a_write_that_evicts_is_done_when_the_bus_has_taken_the_victim(make: Make) -> None:
     stories = [(0, 0, 64, True), (100, 256, 64, True), (1000, 512, 16, True)]
     done = accesses(make, memory(CACHE, to_write_ps=2, to_read_ps=4), *stories)
-    assert done.finish_ps.tolist() == [36, 136, 1020 + 12 + 16]
+    assert done.finish_ps.tolist() == [36, 136, 1020 + 12 + 4]
 
 
 def test_the_cache_serves_one_access_after_the_other(make: Make) -> None:

@@ -13,6 +13,7 @@ from archsim.kernels import MemoryModel
 from archsim.program import Cache, Dram, Link, Machine, Memory, Program, ProgramBuilder, Run, Unit
 
 REGION_BYTES = 6000
+GATHER_OFFSETS = [0, 700, 64, 64, 2500, 1000, 1030]
 EXAMPLES = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -73,18 +74,25 @@ def machines(draw: st.DrawFn) -> Machine:
 def programs(draw: st.DrawFn, machine: Machine, most: int = 25) -> Program:
     builder = ProgramBuilder(machine)
     regions = [builder.region(f"region{i}", REGION_BYTES) for i in range(3)]
+    builder.gather_list(GATHER_OFFSETS)
     routes = [
         builder.route(*draw(st.lists(st.integers(0, len(machine) - 1), min_size=0, max_size=4)))
         for _ in range(draw(st.integers(1, 5)))
     ]
     for step in range(draw(st.integers(1, most))):
-        nbytes = draw(st.sampled_from([1, 64, 257, 1000, 3000]))
+        nbytes, runs = draw(st.sampled_from([(1, 1), (64, 1), (257, 1), (3000, 1), (64, 2), (90, 5), (1000, 4)]))
+        stride = draw(st.sampled_from([0, 16, 100, 257, 512]))
+        gather = draw(st.integers(-1, len(GATHER_OFFSETS) - runs))
+        last = max(GATHER_OFFSETS) if gather >= 0 else (runs - 1) * stride
         builder.step(
             draw(st.sampled_from(routes)),
             work_ps=draw(st.integers(1, 20)),
             nbytes=nbytes,
+            runs=runs,
+            stride=stride,
+            gather=gather,
             region=draw(st.sampled_from(regions)),
-            offset=draw(st.integers(0, REGION_BYTES - nbytes)),
+            offset=draw(st.integers(0, REGION_BYTES - last - nbytes // runs)),
             write=draw(st.booleans()),
             priority=draw(st.integers(0, 2)),
             weight=draw(st.sampled_from([1, 1, 3])),
@@ -155,9 +163,12 @@ def test_memory_alone_is_the_same(data: st.DataObject) -> None:
     t, total = 0, dict.fromkeys(vars(model.counters), 0)
     for _ in range(data.draw(st.integers(1, 60))):
         t += data.draw(st.integers(0, 30))
-        access = (t, data.draw(st.integers(0, 8000)), data.draw(st.integers(1, 1500)), data.draw(st.booleans()))
-        head, done = reference.access(*access)
-        assert model.access(*access) == (head + spec.latency_ps, done + spec.latency_ps)
+        runs, stride = data.draw(st.sampled_from([(1, 0), (1, 0), (3, 20), (5, 300)]))
+        nbytes = runs * data.draw(st.integers(1, 1500 // runs))
+        access = (t, data.draw(st.integers(0, 8000)), nbytes, data.draw(st.booleans()))
+        head, done = reference.access(*access, runs=range(0, runs * stride or 1, stride or 1))
+        found = model.access(*access, runs=runs, stride=stride)
+        assert found == (head + spec.latency_ps, done + spec.latency_ps)
         for name, count in reference.counters.items():
             total[name] += count
     assert vars(model.counters) == total

@@ -7,6 +7,8 @@ import pytest
 
 from archsim.engine import CompiledInterpreter
 from archsim.hardware import load_memory_standard
+from archsim.kernels import MemoryModel
+from archsim.kernels.dram_cycle import run_cycle
 from archsim.mapping.dram import dram_channels, tile_dram
 from archsim.program import Machine, Memory, ProgramBuilder
 
@@ -55,6 +57,25 @@ def test_streams_together_get_what_one_alone_does() -> None:
 
 def test_streams_that_walk_through_one_bank_in_step_cost_bandwidth() -> None:
     assert streams(4, aligned=True)[1] < 0.95 * streams(4)[1]
+
+
+@pytest.mark.parametrize(
+    ("standard", "run_bytes", "stride"),
+    [("hbm3", 64, 1600), ("hbm3", 128, 8192), ("hbm2", 512, 4096), ("gddr6", 256, 3072), ("lpddr5", 2048, 8192)],
+)
+def test_tiles_of_a_matrix_take_as_long_as_their_bursts_do_one_by_one(
+    standard: str, run_bytes: int, stride: int
+) -> None:
+    dram = dram_channels(load_memory_standard(standard), channels=2)
+    burst, runs = dram.map.organisation.burst_bytes, 64
+    across = stride // run_bytes
+    tile = np.arange(400_000 // (run_bytes * runs))
+    corner = tile // across * runs * stride + tile % across * run_bytes
+    model = MemoryModel(Memory("hbm", "memory", tile_dram(dram)))
+    _, done = model.access_many(0, corner, run_bytes * runs, runs=runs, stride=stride)
+    bursts = corner[:, None, None] + np.arange(runs)[:, None] * stride + np.arange(0, run_bytes, burst)
+    cycle = run_cycle(dram, bursts.ravel(), separate=True)
+    assert int(done.max()) == pytest.approx(cycle.ticks * dram.timing.tick_ps, rel=0.05)
 
 
 def test_a_stream_that_writes_does_not_starve_one_that_reads() -> None:

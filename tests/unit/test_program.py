@@ -82,6 +82,12 @@ def test_rates_are_rounded_up_to_whole_picoseconds() -> None:
         ({"route": "hbm", "nbytes": 64, "region": 1}, "step 1 names a region that the program does not have"),
         ({"route": "hbm", "nbytes": 64, "region": 0, "offset": 4040}, "step 1 reaches outside its region"),
         ({"route": "hbm", "nbytes": 64, "region": 0, "offset": -1}, "step 1 reaches outside its region"),
+        ({"route": "hbm", "nbytes": 64, "region": 0, "runs": 2, "stride": 4065}, "step 1 reaches outside its region"),
+        ({"route": "hbm", "nbytes": 64, "region": 0, "runs": 2, "gather": 0}, "step 1 reaches outside its region"),
+        ({"route": "hbm", "nbytes": 64, "region": 0, "runs": 2, "gather": 1}, "runs that are not in gather_offsets"),
+        ({"route": "hbm", "nbytes": 64, "region": 0, "runs": 3}, "bytes that its runs do not divide"),
+        ({"route": "hbm", "nbytes": 64, "region": 0, "runs": 0}, "step 1 has no run"),
+        ({"route": "hbm", "nbytes": 64, "region": 0, "stride": -64}, "step 1 has a negative stride"),
         ({"route": "mxu", "work_ps": 1, "priority": MAX_PRIORITY + 1}, "step 1 has a priority outside 0..4095"),
         ({"route": "noc", "nbytes": 2**44}, "too many to time in 64-bit attoseconds"),
     ],
@@ -90,6 +96,7 @@ def test_a_program_refuses_steps_that_cannot_run(
     builder: ProgramBuilder, step: dict[str, object], message: str
 ) -> None:
     builder.region("weights", 4096)
+    builder.gather_list([0, 4065])
     builder.join([])
     builder.step(**step)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=message) as error:
@@ -207,6 +214,16 @@ def test_addresses_are_base_plus_offset(builder: ProgramBuilder) -> None:
     ]:
         with pytest.raises(InputError, match=message):
             program.addresses(bases)  # type: ignore[arg-type]
+
+
+def test_runs_are_listed(builder: ProgramBuilder) -> None:
+    weights = builder.region("weights", 4096)
+    pages = builder.gather_list([0, 1024, 512])
+    builder.step("hbm", nbytes=256, region=weights, runs=4, stride=1000)
+    builder.step("hbm", nbytes=256, region=weights, offset=64, runs=2, gather=pages + 1)
+    program = builder.build()
+    assert [program.runs_of(step).tolist() for step in (0, 1)] == [[0, 1000, 2000, 3000], [1024, 512]]
+    assert "in 4 runs every 1000" in program.describe()
 
 
 def test_a_long_listing_is_cut(builder: ProgramBuilder) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from archsim.mapping.target import Target
-from archsim.program import NO_REGION, Carry, Program, Region
+from archsim.program import NO_GATHER, NO_REGION, Carry, Program, Region
+from archsim.program.program import extents
 
 __all__ = ["WORKSPACE", "Lowered", "StepTable"]
 
@@ -51,23 +52,44 @@ class StepTable:
         self.core = np.full(n, -1, dtype=np.int32)
         self.weight = np.ones(n, dtype=np.int32)
         self.room = np.ones(n, dtype=np.int32)
+        self.runs = np.ones(n, dtype=np.int32)
+        self.stride = np.zeros(n, dtype=np.int64)
+        self.gather = np.full(n, NO_GATHER, dtype=np.int64)
+        self.gather_offsets = np.zeros(0, dtype=np.int64)
         self._before: list[Ints] = []
         self._after: list[Ints] = []
 
-    def load(self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike) -> None:
-        """Transfers memory -> core. A transfer of no bytes becomes a join."""
+    def load(
+        self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike, *, runs: ArrayLike = 1,
+        stride: ArrayLike = 0, gather: ArrayLike = NO_GATHER,
+    ) -> None:  # fmt: skip
+        """Transfers memory -> core. A transfer of no bytes becomes a join. In the memory its bytes lie in `runs`
+        runs, every `stride` bytes or where `gather_offsets` says from `gather` on."""
         self._transfer(at, core, region, offset, nbytes, self.target.read_routes)
+        self._scatter(at, runs, stride, gather)
 
-    def store(self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike) -> None:
+    def store(
+        self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike, *, runs: ArrayLike = 1,
+        stride: ArrayLike = 0, gather: ArrayLike = NO_GATHER,
+    ) -> None:  # fmt: skip
         """Transfers core -> memory."""
         self._transfer(at, core, region, offset, nbytes, self.target.write_routes)
+        self._scatter(at, runs, stride, gather)
         self.write[at] = self.nbytes[at] > 0
+
+    def _scatter(self, at: Ints, runs: ArrayLike, stride: ArrayLike, gather: ArrayLike) -> None:
+        """Where nothing moves there are no runs either."""
+        moved = self.nbytes[at] > 0
+        self.runs[at] = np.where(moved, runs, 1)
+        self.stride[at] = np.where(moved, stride, 0)
+        self.gather[at] = np.where(moved, gather, NO_GATHER)
 
     def receive(self, at: Ints, core: Ints) -> None:
         """Turn loads into deliveries of what another core has fetched: only the core's own port is used."""
         moved = self.nbytes[at] > 0
         self.route[at] = np.where(moved, self.target.port_routes[core], 0)
         self.region[at], self.offset[at] = NO_REGION, 0
+        self.runs[at], self.stride[at], self.gather[at] = 1, 0, NO_GATHER
 
     def add_up(self, at: Ints, last: Ints, count: int, nbytes: Ints) -> None:
         """What ``count`` neighbouring cores hold, added by the routers on its way to the ``last`` of them."""
@@ -143,7 +165,7 @@ class StepTable:
         pred_start = np.zeros(self.n + 1, dtype=np.int64)
         np.cumsum(np.bincount(after, minlength=self.n), out=pred_start[1:])
         routes = self.target.routes
-        end = self.offset + self.nbytes
+        end = self.offset + extents(self.nbytes, self.runs, self.stride, self.gather, self.gather_offsets)
         program = Program(
             machine=self.target.machine,
             name=name,
@@ -162,6 +184,10 @@ class StepTable:
             regions=tuple(Region(text, int(end[self.region == r].max(initial=1))) for r, text in enumerate(regions)),
             weight=self.weight,
             room=self.room,
+            runs=self.runs,
+            stride=self.stride,
+            gather=self.gather,
+            gather_offsets=self.gather_offsets,
             carry=carry or Carry.nothing(),
         )
         return Lowered(program, tuple(tensors), mapping)
