@@ -47,6 +47,33 @@ class TransportSpec(Spec):
     """Most that one pair of chips reaches, where a message keeps to one channel or few loads are under way."""
     cores: Annotated[int, Field(strict=True, ge=0)] | None = None
     """Cores that a collective of this transport occupies; none: as many as the link says."""
+    core_bandwidth: Bandwidth | None = None
+    """Most that one core sends, where a kernel does not spread every message over all of its cores."""
+    core_share: Size | None = None
+    """Bytes of a message that such a core sends before the next one joins in."""
+
+    def issue_s(self, nbytes: int, cores: int) -> float:
+        """Time of the sender's cores for a message, one after the other: overhead, and the share of one core.
+
+            t = o + min(S, max(s, S / c)) / b     S, s: bytes of the message, of a core's share; c: most cores; b: rate
+
+        >>> spec = TransportSpec(launch="0 us", latency="0 us", efficiency=0.5, core_bandwidth="16 GB/s", core_share="8 KiB")
+        >>> [round(spec.issue_s(nbytes << 10, 24) * 1e9) for nbytes in (4, 8, 64, 384)]
+        [256, 512, 512, 1024]
+        """
+        if self.core_bandwidth is None or self.core_share is None:
+            return self.message_overhead
+        share = min(nbytes, max(self.core_share, nbytes / max(cores, 1)))
+        return self.message_overhead + share / self.core_bandwidth
+
+
+    @model_validator(mode="after")
+    def _share_has_a_rate(self) -> TransportSpec:
+        if (self.core_bandwidth is None) != (self.core_share is None):
+            missing = "core_share" if self.core_share is None else "core_bandwidth"
+            text = "is missing: core_bandwidth and core_share go together"
+            raise PydanticCustomError("contradiction", "{text}", {"path": missing, "text": text})
+        return self
 
 
 class LinkSpec(Spec):
@@ -74,6 +101,10 @@ class LinkSpec(Spec):
     """Cores that a collective occupies, unless its transport says otherwise; 0 where engines do the work."""
     transports: dict[TransportName, TransportSpec] = Field(default_factory=dict)
     """How software uses the link; none: one transport of `latency` and `efficiency` without launch cost."""
+
+    def cores_of(self, spec: TransportSpec | None) -> int:
+        """Cores that a collective of a transport occupies."""
+        return self.cores if spec is None or spec.cores is None else spec.cores
 
     @property
     def sustained(self) -> float:

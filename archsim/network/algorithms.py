@@ -50,13 +50,9 @@ def chunks(s: Schedule, r: Collective, nbytes: float, transport: TransportName |
 
 def _phase(s: Schedule, algorithm: Algorithm, part: int) -> Phase:
     """The phase by which an algorithm scatters and gathers along a part."""
-    kind, size = s.parts[part].dim.kind, s.parts[part].size
-    if algorithm == "halving_doubling":
-        if size & (size - 1):
-            raise InputError(f"halving_doubling needs a power of two, not {size} chips")
-        return phases.halving_doubling
+    kind = s.parts[part].dim.kind
     across = s.parts[part].dim.network == "scale_out"
-    if algorithm == "hierarchical" and across and size & (size - 1) == 0:  # as a tree: few steps over slow cards
+    if algorithm == "halving_doubling" or (algorithm == "hierarchical" and across):  # few steps over slow cards
         return phases.halving_doubling
     if algorithm in ("direct", "two_shot") or (algorithm == "hierarchical" and kind == "mesh"):
         return phases.direct

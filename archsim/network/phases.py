@@ -7,7 +7,7 @@ all-gather. With p chips in the part, rate b and latency l of a message:
 | phase | one chip sends | time of one chunk |
 | --- | --- | --- |
 | `ring` | (p-1)/p S in p-1 steps | (p-1) (l + S / (p b)) |
-| `halving_doubling` | (p-1)/p S in log2 p steps | log2 p l + (p-1)/p S / b |
+| `halving_doubling` | (p-1)/p S in k = ceil(log2 p) steps | k l + (p-1)/p S / b |
 | `direct` | (p-1)/p S, to all at once | l + (p-1)/p S / b (a mesh: l + S / (p b)) |
 | `in_switch` | S to the switch, which returns S / p | l + (p+1)/p S / b |
 
@@ -17,6 +17,7 @@ Reference: Thakur, Rabenseifner, Gropp, "Optimization of Collective Communicatio
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from math import ceil
 
 from archsim.hardware.link import TransportName
@@ -51,13 +52,23 @@ def ring(
 def halving_doubling(
     s: Schedule, part: int, nbytes: float, ready: Ready, transport: TransportName | None, *, gather: bool = False
 ) -> Ready:
-    """Exchange halves, quarters, eighths with ever nearer partners; a gather goes the other way."""
+    """Exchange halves, quarters, eighths with ever nearer partners; a gather goes the other way.
+
+    Among chips that are no power of two each sends to one and receives from another, so far on round the group as
+    half of what is left, rounded up: in as many steps, and no byte more.
+    Reference: Traeff, "Optimal, non-pipelined reduce-scatter and allreduce algorithms", 2024.
+    """
     size = s.parts[part].size
-    bits = [size >> (i + 1) for i in range(size.bit_length() - 1)]
+    swap = size & (size - 1) == 0
+    left = [size]
+    while left[-1] > 1:
+        left.append(-(-left[-1] // 2))
+    steps = list(pairwise(left))
     last = ready
-    for bit in reversed(bits) if gather else bits:
-        block = _block(nbytes * bit, size * len(ready))
-        last = [(s.send([Move(part, bit, swap=True)], block, before, transport, j),) for j, before in enumerate(last)]
+    for before_step, after_step in reversed(steps) if gather else steps:
+        block = _block(nbytes * (before_step - after_step), size * len(ready))
+        move = Move(part, -after_step if gather and not swap else after_step, swap=swap)
+        last = [(*before, s.send([move], block, before, transport, plane)) for plane, before in enumerate(last)]
     return last
 
 

@@ -67,7 +67,6 @@ class _Way:
     transport: TransportName | None
     hops: Hops
     wrapped: Hops | None
-    issue_ps: int
 
 
 @dataclass
@@ -92,8 +91,11 @@ class Schedule:
         if key not in self._ways:
             self._ways[key] = self._way(moves, transport, plane)
         way = self._ways[key]
-        wire = self.wire(nbytes, way.dim, way.transport)
-        return self._add(Message(moves, way.hops, way.wrapped, nbytes, wire, way.issue_ps, tuple(after), senders))
+        wire, link = self.wire(nbytes, way.dim, way.transport), way.dim.link
+        spec = self._transport(link, way.transport)
+        issue_s = spec.issue_s(nbytes, link.cores_of(spec)) if spec else link.message_overhead
+        issue_ps = round(issue_s * 1e12)
+        return self._add(Message(moves, way.hops, way.wrapped, nbytes, wire, issue_ps, tuple(after), senders))
 
     def local(self, ports: Sequence[str], nbytes: int, after: Iterable[int] = ()) -> int:
         """Every chip moves `nbytes` through resources of its own (a copy, its traffic with a reducing switch)."""
@@ -115,7 +117,7 @@ class Schedule:
         link = self.parts[part].dim.link
         spec = self._transport(link, transport)
         self.launch_s = max(self.launch_s, spec.launch if spec else 0.0)
-        self.cores = max(self.cores, link.cores if spec is None or spec.cores is None else spec.cores)
+        self.cores = max(self.cores, link.cores_of(spec))
 
     def at(self, part: int) -> str:
         """How the resource classes of a part are called."""
@@ -150,11 +152,8 @@ class Schedule:
         spec, plane = self._transport(dim.link, transport), plane % dim.link.planes
         known = transport if spec else None
         line = dim.kind == "ring" and not self.parts[moves[-1].part].whole
-        overhead = spec.message_overhead if spec else dim.link.message_overhead
-        return _Way(
-            dim, known, self._hops(moves, dim, known, plane),
-            self._hops(moves, dim, known, plane, wrapped=True) if line else None, round(overhead * 1e12),
-        )  # fmt: skip
+        wrapped = self._hops(moves, dim, known, plane, wrapped=True) if line else None
+        return _Way(dim, known, self._hops(moves, dim, known, plane), wrapped)
 
     def _hops(
         self, moves: tuple[Move, ...], outer: Dim, transport: TransportName | None, plane: int, wrapped: bool = False

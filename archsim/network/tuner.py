@@ -64,7 +64,7 @@ def _algorithms(parts: Sequence[Part], request: Collective) -> list[Algorithm]:
         return shots if request.kind == "all_reduce" else ["direct"]
     library: list[Algorithm] = ["ring"] if parts[0].size <= LONGEST_RING else []
     if "ll" not in parts[0].dim.link.transports:
-        return [*library, *_plain(parts[0], request)]
+        return [*library, *_plain(request)]
     if request.kind == "all_reduce":
         library += ["tree"] if parts[0].size > LARGEST_BOARD else []
         library += ["in_switch"] if "in_switch" in parts[0].dim.link.transports else []
@@ -73,11 +73,10 @@ def _algorithms(parts: Sequence[Part], request: Collective) -> list[Algorithm]:
     return library
 
 
-def _plain(part: Part, request: Collective) -> list[Algorithm]:
+def _plain(request: Collective) -> list[Algorithm]:
     """Of a switch whose library is not of NCCL's kind: the textbook's choice."""
-    power = part.size & (part.size - 1) == 0
     shots: list[Algorithm] = ["one_shot", "two_shot"] if request.kind == "all_reduce" else ["direct"]
-    return [*shots, "halving_doubling"] if power else shots
+    return [*shots, "halving_doubling"]
 
 
 def _over_nodes(parts: Sequence[Part], request: Collective) -> list[Algorithm]:

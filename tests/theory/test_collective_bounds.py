@@ -11,6 +11,7 @@ from archsim.engine import SimpyInterpreter
 from archsim.hardware import LinkSpec, SystemSpec, load_chip, load_system
 from archsim.kernels import CompiledInterpreter
 from archsim.network import Collective, Fabric, Group, build, candidates, foldable, lower_schedule, run_collective
+from archsim.network.lowering import _Walk
 from archsim.network.request import Kind
 from archsim.network.run import floor_ps
 
@@ -23,6 +24,8 @@ SHAPES = [
     ("torus", (4, 4)),
     ("torus", (4, 2, 2)),
     ("fat_tree", (16,)),
+    ("switch", (6,)),
+    ("torus", (3, 5)),
 ]
 SYMMETRIC: list[Kind] = ["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "dispatch", "combine"]
 
@@ -47,7 +50,7 @@ def fabric_of(topology: str, dims: tuple[int, ...], nodes: int = 1) -> Fabric:
 
 
 cases = st.tuples(
-    st.sampled_from(SHAPES), st.sampled_from([1, 2, 4]), st.sampled_from(SYMMETRIC), st.integers(1, 2**26)
+    st.sampled_from(SHAPES), st.sampled_from([1, 2, 3, 4]), st.sampled_from(SYMMETRIC), st.integers(1, 2**26)
 )
 
 
@@ -92,6 +95,25 @@ def test_bytes_are_conserved_and_no_link_is_beaten(case: tuple[tuple[str, tuple[
         run = CompiledInterpreter(program.machine).run(program)
         assert run.elapsed_ps >= run.busy_ps.max()
         assert (run.finish_ps > 0).all()  # every message arrived
+
+
+@pytest.mark.parametrize("kind", ["all_reduce", "all_gather", "reduce_scatter"])
+@pytest.mark.parametrize(("chips", "nodes"), [(3, 1), (6, 1), (7, 1), (12, 1), (8, 3), (3, 5), (2, 18)])
+def test_every_chip_hears_of_every_other(kind: Kind, chips: int, nodes: int) -> None:
+    """What a chip receives was sent after what its sender had received: by these waits all contributions get around."""
+    fabric = fabric_of("switch", (chips,), nodes)
+    algorithms = ["ring", "hierarchical"] if nodes > 1 else ["ring", "halving_doubling"]
+    algorithms += ["tree"] if nodes == 1 and kind == "all_reduce" else []
+    for algorithm in algorithms:
+        schedule = build(fabric, Collective(kind, 2**20, Group(fabric.chips)), (algorithm, None, None))  # type: ignore[arg-type]
+        program, walk = lower_schedule(schedule, folded=False), _Walk(schedule.parts, fabric.chips)
+        heard = [{chip} for chip in range(fabric.chips)]
+        carries: list[set[int]] = []
+        for message in schedule.messages:
+            for chip, to in ((chip, walk.to(message.moves)[chip]) for chip in walk.senders(message.senders)):
+                carries.append({int(chip)}.union(*(carries[p] for p in program.preds_of(len(carries)))))
+                heard[to] |= carries[-1]
+        assert all(len(each) == fabric.chips for each in heard), algorithm
 
 
 @settings(max_examples=15, deadline=None)
