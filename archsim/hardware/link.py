@@ -57,7 +57,9 @@ class TransportSpec(Spec):
 
             t = o + min(S, max(s, S / c)) / b     S, s: bytes of the message, of a core's share; c: most cores; b: rate
 
-        >>> spec = TransportSpec(launch="0 us", latency="0 us", efficiency=0.5, core_bandwidth="16 GB/s", core_share="8 KiB")
+        >>> spec = TransportSpec(
+        ...     launch="0 us", latency="0 us", efficiency=0.5, core_bandwidth="16 GB/s", core_share="8 KiB"
+        ... )
         >>> [round(spec.issue_s(nbytes << 10, 24) * 1e9) for nbytes in (4, 8, 64, 384)]
         [256, 512, 512, 1024]
         """
@@ -97,6 +99,10 @@ class LinkSpec(Spec):
     """Parallel networks that share the bandwidth; a message keeps to one."""
     oversubscription: Annotated[float, Field(strict=True, ge=1)] = 1.0
     """Bandwidth of the ports under a leaf switch of a fat tree over that of its uplinks."""
+    leaf: Count | None = None
+    """Chips under one switch; a message to others goes through a second level of switches."""
+    spine_latency: Time = 0.0
+    """What the second level adds to the time of a message."""
     cores: Annotated[int, Field(strict=True, ge=0)] = 0
     """Cores that a collective occupies, unless its transport says otherwise; 0 where engines do the work."""
     transports: dict[TransportName, TransportSpec] = Field(default_factory=dict)
@@ -125,6 +131,9 @@ class LinkSpec(Spec):
                 path = f"transports.{name}.efficiency"
                 text = f"{self.transports[name].efficiency:g}, but the flags of {name} leave at most {most:g}"
                 raise PydanticCustomError("contradiction", "{text}", {"path": path, "text": text})
+        if self.leaf and self.topology not in ("switch", "fat_tree"):
+            text = f"{self.leaf}, but a {self.topology} has no switches"
+            raise PydanticCustomError("contradiction", "{text}", {"path": "leaf", "text": text})
         if self.topology == "point_to_point" and self.domain > 2:
             text = f"{self.domain}, but a point-to-point link joins two chips"
             raise PydanticCustomError("contradiction", "{text}", {"path": "domain", "text": text})

@@ -19,8 +19,8 @@ MOST_SIZES = 64
 def sizes(text: str) -> list[int]:
     """Powers of two from one size to another, or the one size.
 
-    >>> sizes("1KiB:8KiB"), sizes("3 MB")
-    ([1024, 2048, 4096, 8192], [3000000])
+    >>> sizes("1KiB:8KiB"), sizes("3 MB"), sizes("512")
+    ([1024, 2048, 4096, 8192], [3000000], [512])
     """
     ends = text.split(":")
     try:
@@ -38,8 +38,10 @@ def sizes(text: str) -> list[int]:
 
 
 def _spaced(text: str) -> str:
-    """Put the space between number and unit that :func:`archsim.units.parse` wants."""
+    """Put the space between number and unit that :func:`archsim.units.parse` wants; a plain number means bytes."""
     text = text.strip()
+    if text.isdecimal():
+        return f"{text} B"
     at = next((i for i, letter in enumerate(text) if letter.isalpha()), len(text))
     return f"{text[:at].strip()} {text[at:]}"
 

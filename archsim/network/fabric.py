@@ -229,6 +229,8 @@ def _ports(number: int, dim: Dim) -> list[Port]:
             if link.oversubscription > 1:  # a chip's share of the uplinks of its leaf
                 ports.append(Port(f"{at}.up{plane}", rate / link.oversubscription))
             ports.append(Port(f"{at}.in{plane}", rate))
+        for share in range(1, (link.leaf or 0) + 1):
+            ports.append(Port(f"{at}.delay.spine{share}", 1e18, link.spine_latency * share / (link.leaf or 1)))
     if link.message_overhead:
         ports.append(Port(f"{at}.issue.None", 0.0))
     for name, transport in link.transports.items():

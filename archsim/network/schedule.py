@@ -155,6 +155,19 @@ class Schedule:
         wrapped = self._hops(moves, dim, known, plane, wrapped=True) if line else None
         return _Way(dim, known, self._hops(moves, dim, known, plane), wrapped)
 
+    def _leaving(self, move: Move) -> int:
+        """Of the chips under a leaf switch, how many reach their partner over the second level.
+
+        All messages of a move are delayed by the mean, which is exact for what goes round all chips of a leaf.
+        """
+        part = self.parts[move.part]
+        leaf, places = part.dim.link.leaf, abs(move.shift) * part.step
+        if leaf is None or part.size * part.step <= leaf:
+            return 0
+        if move.swap:
+            return leaf if places >= leaf else 0
+        return min(places, part.size * part.step - places, leaf)
+
     def _hops(
         self, moves: tuple[Move, ...], outer: Dim, transport: TransportName | None, plane: int, wrapped: bool = False
     ) -> Hops:
@@ -171,6 +184,8 @@ class Schedule:
             hops.append((number[f"{name}.out{plane}"], ()))
             if f"{name}.up{plane}" in number:
                 hops.append((number[f"{name}.up{plane}"], ()))
+            if (leaving := self._leaving(moves[-1])) > 0:
+                hops.append((number[f"{name}.delay.spine{leaving}"], ()))
         gone: list[Move] = []
         for move in moves if outer.kind != "switch" else ():
             part = self.parts[move.part]

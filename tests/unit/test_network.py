@@ -118,6 +118,17 @@ def test_a_core_sends_its_share_alone_and_others_join_in() -> None:
         TransportSpec(launch=0.0, latency=0.0, efficiency=1.0, core_bandwidth=10e9)
 
 
+def test_a_second_level_of_switches_delays_what_leaves_the_leaf() -> None:
+    fabric = make("switch", 16, leaf=4, spine_latency=2e-6)
+    assert time_us(fabric, "all_reduce", 1, "halving_doubling") == pytest.approx(2 * (4 * 1 + 2 * 2), abs=0.01)
+    assert time_us(fabric, "all_reduce", 1, "halving_doubling", Group(4)) == pytest.approx(2 * 2 * 1, abs=0.01)
+    # a block that goes round leaves a leaf every fourth time; the farthest partner is always elsewhere
+    assert time_us(fabric, "all_reduce", 1, "ring") == pytest.approx(30 * (1 + 2 / 4), abs=0.01)
+    assert time_us(fabric, "all_to_all", 1) == pytest.approx(1 + 2, abs=0.01)
+    with pytest.raises(ValueError, match="a ring has no switches"):
+        make("ring", 16, leaf=4)
+
+
 def test_part_of_a_ring_is_a_line() -> None:
     fabric = make("ring", 8)
     whole, half = time_us(fabric, "all_gather", 2**22), time_us(fabric, "all_gather", 2**22, group=Group(4))
