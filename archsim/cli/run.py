@@ -28,7 +28,7 @@ __all__ = ["run"]
 @click.option("--batch", type=int, default=1, show_default=True, help="Sequences over the whole system.")
 @click.option("--seq", type=int, help="New tokens of a sequence.  [default: prefill 2048, decode 1]")
 @click.option("--ctx", type=int, help="Tokens of a sequence in the KV cache already.  [default: decode 4096, else 0]")
-@click.option("--system", metavar="NAME", help="System of such chips, a preset or a YAML file.  [default: one chip]")
+@click.option("--system", metavar="NAME", help="Of such chips: a preset, a YAML file, or CHIP-xN.  [default: one chip]")
 @click.option("--tp", type=int, help="Tensor-parallel degree.  [default: chosen]")
 @click.option("--ep", type=int, help="Expert-parallel degree.  [default: chosen]")
 @click.option("--redundant", type=int, default=0, show_default=True, help="Copies of experts that relieve busy chips.")

@@ -67,7 +67,11 @@ def load_chip(name: str | Path, overrides: Mapping[str, Any] | None = None) -> C
 
 
 def load_system(name: str | Path, overrides: Mapping[str, Any] | None = None) -> SystemSpec:
-    """Load a system preset or file."""
+    """Load a system preset or file, or ``CHIP-xN``: N chips of a preset or file, with the links of the chip.
+
+    >>> load_system("h200-x16").nodes
+    2
+    """
     return SystemFamily.of(name).variant(overrides or {})
 
 
@@ -98,8 +102,8 @@ class SystemFamily:
 
     @staticmethod
     def of(name: str | Path) -> SystemFamily:
-        """The family of a preset or file."""
-        return SystemFamily(_resolve("system", name))
+        """The family of a preset, a file, or ``CHIP-xN``."""
+        return SystemFamily(_plain_system(str(name)) or _resolve("system", name))
 
     def variant(self, overrides: Mapping[str, Any]) -> SystemSpec:
         """The system with overrides laid over it."""
@@ -154,12 +158,26 @@ def _locate(what: str, name: str | Path, folder: Path | None = None) -> tuple[Pa
         return path, str(path)
     presets = _list(what)
     if text not in presets:
-        hint = (
-            did_you_mean(text, presets) or f" (known: {', '.join(presets[:12])}{', ...' if len(presets) > 12 else ''})"
-        )
-        raise InputError(f"unknown {what} '{text[:80]}'{hint}")
+        known = ", ".join(presets[:12]) + (", ..." if len(presets) > 12 else "")
+        plain = "; CHIP-xN: N of a chip" if what == "system" else ""
+        raise InputError(f"unknown {what} '{text[:80]}'{did_you_mean(text, presets) or f' (known: {known}{plain})'}")
     sub = _FOLDERS[what]
     return data_path("configs") / sub / f"{text}.yaml", f"configs/{sub}/{text}.yaml"
+
+
+def _plain_system(name: str) -> Document | None:
+    """``CHIP-xN`` where no preset has that name: nodes as large as the scale-up link of the chip reaches."""
+    chip, _, count = name.rpartition("-x")
+    known = chip in _list("chip") or chip.endswith((".yaml", ".yml"))
+    if not known or not count.isdigit() or name in _list("system"):
+        return None
+    spec, chips = load_chip(chip), int(count)
+    node = min(chips, spec.scale_up.domain if spec.scale_up else 1)
+    data = {
+        "name": f"{spec.name}-x{chips}", "title": f"{chips} x {spec.title}", "chip": chip, "chips": chips,
+        "chips_per_node": node, "source": "the links of the chip, in nodes as large as they reach", "estimated": True,
+    }  # fmt: skip
+    return Document(data, {(): name})
 
 
 def _resolve(what: str, name: str | Path) -> Document:

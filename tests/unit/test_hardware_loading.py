@@ -157,6 +157,17 @@ def test_names_that_do_not_exist() -> None:
         load_system("hgx-h10")
 
 
+def test_a_number_of_any_chip_is_a_system(write) -> None:
+    eight = load_system("h100-x16")
+    assert (eight.name, eight.chip, eight.nodes, eight.chips_per_node) == ("h100-x16", "h100", 2, 8)
+    own = write("chip.yaml", CHIP)
+    assert (load_system(f"{own}-x1").chip, load_system("tpu-v4-x128").nodes) == (str(own), 1)
+    assert load_system("h800-x144").title.startswith("Eighteen")  # a preset is itself
+    for name, message in (("h100-x12", "12 chips do not fill nodes of 8"), ("h100-x0", "must be at least 1, found 0")):
+        with pytest.raises(InputError, match=f"^{name}: chips: {message}"):
+            load_system(name)
+
+
 def test_a_child_inherits_deeply_and_replaces_what_it_names(write) -> None:
     write("parent.yaml", CHIP)
     child = load_chip(write("child.yaml", "base: parent.yaml\ncore: {vector: {lanes: 32}}\nlaunch: {latency: 2 us}\n"))
