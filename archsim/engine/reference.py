@@ -28,11 +28,13 @@ from archsim.program import (
     Resource,
     Run,
     Unit,
+    Window,
     check_launch,
     service_ps,
 )
 
-__all__ = ["Arbiter", "LinkArbiter", "MemoryArbiter", "Request", "Service", "SimpyInterpreter", "UnitArbiter"]
+__all__ = ["Arbiter", "LinkArbiter", "MemoryArbiter", "Request", "Service", "SimpyInterpreter", "UnitArbiter",
+           "WindowArbiter"]  # fmt: skip
 
 
 @dataclass(order=True)
@@ -143,6 +145,36 @@ class MemoryArbiter(Arbiter):
         return Service(now, head, done, self.memory.counters["dram_busy_ps"])
 
 
+class WindowArbiter(Arbiter):
+    """Lets requests in as there is room for their bytes, in order of arrival."""
+
+    def __init__(self, env: Environment, spec: Window) -> None:
+        self.held = 0
+        super().__init__(env, spec)
+
+    def leave(self, nbytes: int) -> None:
+        """Make room again."""
+        self.held -= nbytes
+        if not self._bell.triggered:
+            self._bell.succeed()
+
+    def serve(self, request: Request) -> Service:
+        now = int(self.env.now)
+        self.held += request.nbytes
+        return Service(now, now, now, 0)
+
+    def _arbitrate(self) -> Generator[Event, None, None]:
+        line: list[Request] = []
+        while True:
+            yield self._bell
+            yield EndOfInstant(self.env)
+            line += sorted(self._waiting)
+            self._waiting, self._bell = [], self.env.event()
+            while line and (not self.held or self.held + line[0].nbytes <= self.spec.nbytes):
+                request = line.pop(0)
+                request.granted.succeed(self.serve(request))
+
+
 @dataclass
 class _Job:
     """A program in flight, unpacked to Python integers."""
@@ -180,6 +212,7 @@ class SimpyInterpreter:
         Kind.UNIT: UnitArbiter,
         Kind.LINK: LinkArbiter,
         Kind.MEMORY: MemoryArbiter,
+        Kind.WINDOW: WindowArbiter,
     }
 
     def __init__(
@@ -249,4 +282,7 @@ class SimpyInterpreter:
             last_byte = max(service.done_ps, last_byte) + resource.spec.latency_ps
         finish = max(last_byte, int(env.now) + 1) if len(job.program.route_of(step)) else ready
         yield env.timeout(finish - env.now)
+        for number in job.program.route_of(step):
+            if isinstance(window := self.resources[number], WindowArbiter):
+                window.leave(int(job.program.nbytes[step]))
         job.finish_ps[step] = finish

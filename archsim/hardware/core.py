@@ -97,6 +97,9 @@ class Port(Spec):
 
     read_bytes_per_cycle: Rate
     write_bytes_per_cycle: Rate
+    outstanding: Size | None = None
+    """Bytes of reads that the core's DMA engine has under way at once (requests x their size); without it the
+    scratchpad's buffers are the limit."""
 
 
 class CoreSpec(Spec):

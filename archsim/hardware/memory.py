@@ -210,6 +210,9 @@ class MemorySpec(Spec):
     ecc_overhead: Annotated[float, Field(strict=True, ge=0, le=0.5)] = 0.0
     """Share of the capacity and of the bandwidth that error correction in band takes (none where it has its own
     pins)."""
+    outstanding: Size | None = None
+    """Bytes of reads of all cores together that may be under way at once; without it only the controllers' queues bind.
+    """
     reserved: Size | None = None
     """Capacity that models cannot use: spare rows, firmware, the driver's own."""
 

@@ -11,6 +11,7 @@ class InterpreterKernel:
         kind: NDArray[np.int8],
         latency_ps: NDArray[np.int64],
         as_per_byte: NDArray[np.int64],
+        room: NDArray[np.int64],
         memories: list[MemoryKernel | None],
     ) -> None: ...
     def reset(self) -> None: ...
@@ -37,6 +38,7 @@ class InterpreterKernel:
         pending: NDArray[np.int32],
         position: NDArray[np.int32],
         prev_done: NDArray[np.int64],
+        behind: NDArray[np.uint64],
         out_start: NDArray[np.int64],
         out_finish: NDArray[np.int64],
         busy_ps: NDArray[np.int64],

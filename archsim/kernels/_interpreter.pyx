@@ -12,6 +12,7 @@ cdef int PRIORITY_SHIFT = 51
 cdef int ORDER_SHIFT = 31
 cdef uint64_t ORDER_MASK = (<uint64_t>1 << 20) - 1
 cdef uint64_t STEP_MASK = (<uint64_t>1 << 31) - 1
+cdef uint64_t NOBODY = ~<uint64_t>0
 
 cdef int64_t AS_PER_PS = 1000000
 
@@ -20,6 +21,7 @@ cdef enum:  # archsim.program.machine.Kind
     UNIT = 0
     LINK = 1
     MEMORY = 2
+    WINDOW = 3
 
 
 cdef struct Event:
@@ -33,6 +35,8 @@ cdef struct Resource:
     int64_t as_per_byte
     int64_t free_at
     Memory *memory
+    int64_t room, held        # of a window: its bytes, and those under way
+    uint64_t first, last      # keys of the steps that wait for it, NOBODY if there are none
 
 
 cdef struct Job:  # a program that runs; the arrays belong to the Python objects in Interpreter.kept
@@ -57,6 +61,7 @@ cdef struct Job:  # a program that runs; the arrays belong to the Python objects
     int32_t *pending    # predecessors still to finish
     int32_t *position   # where in route_resources the step stands
     int64_t *prev_done  # when the last byte left the stage before
+    uint64_t *behind    # the key of the step that waits behind this one at a window
     int64_t *start_ps
     int64_t *finish_ps
     int64_t *busy_ps
@@ -65,6 +70,10 @@ cdef struct Job:  # a program that runs; the arrays belong to the Python objects
 
 cdef inline bint before(Event a, Event b) noexcept nogil:
     return a.time < b.time or (a.time == b.time and a.key < b.key)
+
+
+cdef inline bint fits(Resource *window, int64_t nbytes) noexcept nogil:
+    return window.held == 0 or window.held + nbytes <= window.room
 
 
 cdef inline const int32_t *ints(const int32_t[::1] array):
@@ -85,7 +94,8 @@ cdef class InterpreterKernel:
     cdef list memories
     cdef list kept
 
-    def __cinit__(self, const int8_t[::1] kind, const int64_t[::1] latency_ps, const int64_t[::1] as_per_byte, list memories):
+    def __cinit__(self, const int8_t[::1] kind, const int64_t[::1] latency_ps, const int64_t[::1] as_per_byte,
+                  const int64_t[::1] room, list memories):
         cdef int i
         self.resource_count = kind.shape[0]
         self.memories = memories  # one entry a resource, None where it is no memory
@@ -98,6 +108,7 @@ cdef class InterpreterKernel:
             self.resources[i].latency_ps = latency_ps[i]
             self.resources[i].as_per_byte = as_per_byte[i]
             self.resources[i].memory = NULL
+            self.resources[i].room = room[i]
             if kind[i] == MEMORY:
                 self.resources[i].memory = &(<MemoryKernel>memories[i]).memory
         self.reset()
@@ -111,7 +122,8 @@ cdef class InterpreterKernel:
         """Forget all jobs and all state of the resources; time starts at zero again."""
         cdef int i
         for i in range(self.resource_count):
-            self.resources[i].free_at = 0
+            self.resources[i].free_at = self.resources[i].held = 0
+            self.resources[i].first = self.resources[i].last = NOBODY
             if self.memories[i] is not None:
                 self.memories[i].reset()
         self.heap_size = self.job_count = self.completed = 0
@@ -135,7 +147,7 @@ cdef class InterpreterKernel:
                const int32_t[::1] room, const int32_t[::1] runs, const int64_t[::1] stride,
                const int64_t[::1] gather, const int64_t[::1] gather_offsets,
                const int64_t[::1] succ_start, const int32_t[::1] succs,
-               int32_t[::1] pending, int32_t[::1] position, int64_t[::1] prev_done,
+               int32_t[::1] pending, int32_t[::1] position, int64_t[::1] prev_done, uint64_t[::1] behind,
                int64_t[::1] out_start, int64_t[::1] out_finish, int64_t[::1] busy_ps):
         """Take a program of at least one step into the heap; its steps without predecessors arrive at `start_ps`."""
         cdef Job *job
@@ -156,7 +168,8 @@ cdef class InterpreterKernel:
                 raise MemoryError
             self.jobs, self.job_room = <Job *>grown, 2 * self.job_room + 1
         self.kept.append((route_start, route_resources, route, work_ps, nbytes, address, write, priority, weight, room,
-                          runs, stride, gather, gather_offsets, succ_start, succs, pending, position, prev_done, out_start, out_finish, busy_ps))
+                          runs, stride, gather, gather_offsets, succ_start, succs, pending, position, prev_done, behind,
+                          out_start, out_finish, busy_ps))
         job = &self.jobs[self.job_count]
         self.job_count += 1
         memset(&job.counters, 0, sizeof(Counters))
@@ -170,6 +183,7 @@ cdef class InterpreterKernel:
         job.gather_offsets = &gather_offsets[0] if gather_offsets.shape[0] else NULL
         job.succ_start, job.succs = &succ_start[0], ints(succs)
         job.pending, job.position, job.prev_done = &pending[0], &position[0], &prev_done[0]
+        job.behind = &behind[0]
         job.start_ps, job.finish_ps, job.busy_ps = &out_start[0], &out_finish[0], &busy_ps[0] if busy_ps.shape[0] else NULL
         with nogil:
             for step in range(job.steps):
@@ -220,6 +234,7 @@ cdef class InterpreterKernel:
             step = <int64_t>(self.heap[0].key & STEP_MASK)
             self.pop()
             self.now = job.end_ps = now
+            self.leave_windows(job, step, now)
             job.unfinished -= 1
             if job.unfinished == 0:
                 self.completed += 1
@@ -236,8 +251,46 @@ cdef class InterpreterKernel:
         while self.heap_size and self.heap[0].time == now:
             job = self.job_of(self.heap[0].key)
             step = <int64_t>(self.heap[0].key & STEP_MASK)
-            self.replace_top(self.serve(job, step, self.heap[0].key, now))
+            if self.must_wait(job, step, self.heap[0].key):
+                self.pop()
+            else:
+                self.replace_top(self.serve(job, step, self.heap[0].key, now))
         self.now = now
+
+    # --- windows ----------------------------------------------------------------------------------------------
+
+    cdef inline bint must_wait(self, Job *job, int64_t step, uint64_t key) noexcept nogil:
+        """Whether `step` stands at a window that has no room for it; it lines up then."""
+        cdef Resource *window = &self.resources[job.route_resources[job.position[step]]]
+        if window.kind != WINDOW or (window.first == NOBODY and fits(window, job.nbytes[step])):
+            return False
+        job.behind[step] = NOBODY
+        if window.first == NOBODY:
+            window.first = key
+        else:
+            self.job_of(window.last).behind[window.last & STEP_MASK] = key
+        window.last = key
+        return True
+
+    cdef inline void leave_windows(self, Job *job, int64_t step, int64_t now) noexcept nogil:
+        """A step that has finished makes room in the windows of its route for those that wait."""
+        cdef int32_t position = job.route_start[job.route[step]]
+        cdef int32_t end = job.route_start[job.route[step] + 1]
+        cdef Resource *window
+        cdef Job *other
+        cdef uint64_t key
+        cdef int64_t waiting
+        while position < end and self.resources[job.route_resources[position]].kind == WINDOW:
+            window = &self.resources[job.route_resources[position]]
+            window.held -= job.nbytes[step]
+            while window.first != NOBODY:
+                key = window.first
+                other, waiting = self.job_of(key), <int64_t>(key & STEP_MASK)
+                if not fits(window, other.nbytes[waiting]):
+                    break
+                window.first = other.behind[waiting]
+                self.push(self.serve(other, waiting, key, now))
+            position += 1
 
     cdef inline void arrive(self, Job *job, int64_t step, int64_t now) noexcept nogil:
         """A step is ready: it arrives at its first resource, or (a join) finishes where it stands."""
@@ -271,6 +324,10 @@ cdef class InterpreterKernel:
             memory_access(resource.memory, &job.counters, now, &access, job.weight[step], job.room[step], &head, &done)
             service = job.counters.dram_busy_ps - service
             head += resource.latency_ps
+        elif resource.kind == WINDOW:
+            resource.held += job.nbytes[step]
+            start = head = done = now
+            service = 0
         else:
             if resource.kind == UNIT:
                 service = job.work_ps[step]

@@ -8,8 +8,12 @@ A step that is ready at a0 (all predecessors finished) visits the resources of i
 | UNIT   | max(a, free) | start + work_ps                  | start + latency | max(start + work_ps, before) + latency |
 | LINK   | max(a, free) | start + service_ps(nbytes, rate) | start + latency | max(start + service, before) + latency |
 | MEMORY | a            | see `archsim.kernels.memory`     | head + latency  | max(done, before) + latency            |
+| WINDOW | see below    | at the finish of the step        | start           | start                                  |
 
     next arrival = max(head, a + 1);    finish = max(done at the last stage, its a + 1)
+
+A WINDOW has room for so many bytes under way; it takes steps in the order of their arrival, each when its bytes fit
+beside those of the steps in it, or when it is empty. It is first on a route, and a step leaves it when it finishes.
 
 An empty route is a join: the step finishes the instant it is ready. In one instant all finishes come first (with the
 joins that they release), then all arrivals in order of (priority, order of the program, step): a resource arbitrates at
@@ -33,7 +37,7 @@ from numpy.typing import NDArray
 from archsim.errors import InputError
 from archsim.kernels._interpreter import InterpreterKernel
 from archsim.kernels.memory import memory_kernel
-from archsim.program import Counters, Link, Machine, Memory, Program, Run, check_launch
+from archsim.program import Counters, Link, Machine, Memory, Program, Run, Window, check_launch
 
 __all__ = ["MAX_ORDER", "CompiledInterpreter"]
 
@@ -58,6 +62,7 @@ class CompiledInterpreter:
             np.array([resource.kind for resource in machine], dtype=np.int8),
             np.array([resource.latency_ps for resource in machine], dtype=np.int64),
             np.array([r.as_per_byte if isinstance(r, Link) else 0 for r in machine], dtype=np.int64),
+            np.array([r.nbytes if isinstance(r, Window) else 0 for r in machine], dtype=np.int64),
             [memory_kernel(resource) if isinstance(resource, Memory) else None for resource in machine],
         )
         self._channels = np.array([r.dram.channels if isinstance(r, Memory) else 1 for r in machine], dtype=np.int64)
@@ -97,6 +102,7 @@ class CompiledInterpreter:
             program.weight, program.room, program.runs, program.stride, program.gather, program.gather_offsets,
             *program.successors,
             np.diff(program.pred_start).astype(np.int32), np.empty(n, np.int32), np.empty(n, np.int64),
+            np.empty(n, np.uint64),
             job.start_ps, job.finish_ps, job.busy_ps,
         )  # fmt: skip
         self._jobs[order] = job

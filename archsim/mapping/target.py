@@ -23,7 +23,7 @@ from archsim.models import matrix
 from archsim.models.attention import feed_cycles
 from archsim.models.vector import NarrowLoads, VectorCost, vector_cycles
 from archsim.physical import busy_clocks, loaded_clock
-from archsim.program import Cache, Link, Machine, Memory, Resource, Unit, attoseconds_per_byte
+from archsim.program import Cache, Link, Machine, Memory, Resource, Unit, Window, attoseconds_per_byte
 from archsim.trace.graph import DTYPE_BITS
 
 __all__ = ["RouteTable", "Target", "make_target"]
@@ -35,6 +35,9 @@ WIDER = {
     "fp4": "fp8", "int4": "int8", "fp8": "bf16", "int8": "bf16", "fp16": "bf16", "bf16": "fp16", "tf32": "bf16",
     "fp32": "tf32",
 }  # fmt: skip
+#: parts that a transfer is cut into where a limit of outstanding bytes holds it up, of so many bytes at least: the room
+#: that one leaves is taken by the next
+PARTS, LEAST_PART = 8, 256
 #: latency of a busy memory over that of an idle one, for the scores of tilings only (the engine queues for real)
 LOADED = 3.0
 #: parts of a chip description that no simulated time depends on, or only through what is resolved from them
@@ -91,15 +94,17 @@ class Target:
     cache_bytes: int
     cache_bytes_per_s: float
     block_bytes: int
+    outstanding_bytes: float
 
     def __repr__(self) -> str:
         return f"Target({self.name}, {self.cores} cores)"
 
     @cached_property
     def groups(self) -> dict[str, Ints]:
-        """Resource ids of each group that utilisation is reported for; the barrier only delays."""
+        """Resource ids of each group that utilisation is reported for; barrier and windows only delay."""
         names = [resource.group for resource in self.machine]
-        return {name: np.flatnonzero([n == name for n in names]) for name in dict.fromkeys(names) if name != "barrier"}
+        reported = dict.fromkeys(name for name in names if name not in ("barrier", "window"))
+        return {name: np.flatnonzero([n == name for n in names]) for name in reported}
 
     @cached_property
     def digest(self) -> str:
@@ -133,6 +138,11 @@ class Target:
     def in_flight_bytes(self) -> float:
         """Bytes that a core must have on their way to draw its share of a busy memory's bandwidth (Little's law)."""
         return self.dram_bytes_per_s / self.cores * self.loaded_latency_s
+
+    @property
+    def part_bytes(self) -> int | None:
+        """Bytes of the parts that a read is cut into, where a limit of outstanding bytes holds it up."""
+        return max(int(self.outstanding_bytes) // PARTS, LEAST_PART) if self.outstanding_bytes < np.inf else None
 
     def compute_dtype(self, dtype: str) -> Dtype:
         """The type that the matrix unit really multiplies ``dtype`` in: itself, or the nearest one that can hold it.
@@ -313,6 +323,19 @@ def _memory(chip: ChipSpec) -> Memory:
     return Memory("memory", "memory", dram, cache, latency_ps=ps(crossing + (0.0 if cache else memory.latency)))
 
 
+def _windows(chip: ChipSpec, first: int) -> tuple[list[Window], list[tuple[int, ...]]]:
+    """The limits of outstanding reads, numbered from ``first``, and which of them each core's reads pass."""
+    windows: list[Window] = []
+    passed: list[tuple[int, ...]] = [()] * chip.cores
+    if chip.core.port.outstanding is not None:
+        windows += [Window(f"core{c}.dma", "window", int(chip.core.port.outstanding)) for c in range(chip.cores)]
+        passed = [(first + c,) for c in range(chip.cores)]
+    if chip.memory.outstanding is not None:
+        passed = [(*mine, first + len(windows)) for mine in passed]
+        windows.append(Window("outstanding", "window", int(chip.memory.outstanding)))
+    return windows, passed
+
+
 def _summing_cores(chip: ChipSpec) -> list[tuple[int, range]]:
     """How many neighbouring cores the routers may add up, and for each count the last core of every such team."""
     most = 1 if isinstance(chip.noc, Crossbar) else chip.noc.reduction
@@ -346,6 +369,8 @@ def make_target(chip: ChipSpec, power_cap_w: float | None = None) -> Target:
     resources += network.links
     barrier_id = len(resources)
     resources.append(Unit("barrier", "barrier", ps(chip.launch.barrier_time)))
+    windows, outstanding = _windows(chip, len(resources))
+    resources += windows
 
     paths: list[tuple[int, ...]] = [()]
 
@@ -362,7 +387,9 @@ def make_target(chip: ChipSpec, power_cap_w: float | None = None) -> Target:
         machine=Machine(tuple(resources)),
         matrix_routes=np.array([route(matrix_id + c) for c in cores]),
         vector_routes=np.array([route(vector_id + c) for c in cores]),
-        read_routes=np.array([[route(0, *network.to_core[c][p], in_id + c) for p in ports] for c in cores]),
+        read_routes=np.array(
+            [[route(*outstanding[c], 0, *network.to_core[c][p], in_id + c) for p in ports] for c in cores]
+        ),
         write_routes=np.array([[route(out_id + c, *network.from_core[c][p], 0) for p in ports] for c in cores]),
         port_routes=np.array([route(*network.along[c], in_id + c) for c in cores]),
         barrier_route=route(barrier_id),
@@ -393,4 +420,7 @@ def make_target(chip: ChipSpec, power_cap_w: float | None = None) -> Target:
         cache_bytes=int(cache.capacity) if cache else 0,
         cache_bytes_per_s=cache.bandwidth if cache else 0.0,
         block_bytes=int(cache.block) if cache else 4096,
+        outstanding_bytes=min(
+            core.port.outstanding or np.inf, chip.memory.outstanding / chip.cores if chip.memory.outstanding else np.inf
+        ),
     )

@@ -14,7 +14,7 @@ Score (seconds), the slowest of the pipelined resources plus what cannot overlap
     vector   = waves * chunks * (conversion of operands stored narrower than they are multiplied
                + promotion of block-scaled partial sums) / clock
     port_in  = waves * k/split_k * (tm a + tn b / pair) / port bytes/s  a, b: bytes of an element
-    latency  = waves * chunks * (loaded latency + chunk / port) / slots
+    latency  = waves * chunks * (loaded latency + chunk / port) / min(slots, outstanding bytes / chunk)
     dram     = unique panels of a wave, re-read unless the cache holds them, / memory bytes/s
 
 with ``waves = ceil(tiles / cores)``. It ranks candidates; :mod:`archsim.mapping.search` simulates the best few.
@@ -253,9 +253,9 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     tile_out = m_tile * n_tile * np.where(split > 1, 4.0, shape.c_bytes)
     port_in_s = waves * chunks * chunk_in / target.port_read_bytes_per_s
     port_out_s = waves * tile_out / target.port_write_bytes_per_s
-    # Little's law: no more than the slots' bytes are on their way to a core at once
+    # Little's law: no more than the slots' bytes, or what the core may have outstanding, are on their way at once
     arrival_s = target.loaded_latency_s + chunk_in / target.port_read_bytes_per_s
-    latency_s = waves * chunks * arrival_s / slots
+    latency_s = waves * chunks * arrival_s / np.minimum(slots, target.outstanding_bytes / chunk_in)
 
     # panels: a wave of tiles covers group_m x group_n tiles, as square in elements as the grid allows
     across = np.maximum(cores // split, 1)

@@ -33,6 +33,7 @@ from archsim.program.machine import (
     Memory,
     Resource,
     Unit,
+    Window,
     attoseconds_per_byte,
     service_ps,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Resource",
     "Run",
     "Unit",
+    "Window",
     "attoseconds_per_byte",
     "check_launch",
     "service_ps",

@@ -18,7 +18,7 @@ from typing import ClassVar
 from archsim.errors import InputError, did_you_mean
 from archsim.program.address_map import AddressMap
 
-__all__ = ["Cache", "Dram", "Kind", "Link", "Machine", "Memory", "Resource", "Unit",
+__all__ = ["Cache", "Dram", "Kind", "Link", "Machine", "Memory", "Resource", "Unit", "Window",
            "attoseconds_per_byte", "service_ps"]  # fmt: skip
 
 AS_PER_PS = 10**6
@@ -38,6 +38,7 @@ class Kind(IntEnum):
     UNIT = 0
     LINK = 1
     MEMORY = 2
+    WINDOW = 3
 
 
 def attoseconds_per_byte(bytes_per_s: float) -> int:
@@ -237,7 +238,25 @@ class Memory:
         _require(self, not_negative=("latency_ps",))
 
 
-Resource = Unit | Link | Memory
+@dataclass(frozen=True)
+class Window:
+    """How many bytes may be under way at once: the outstanding requests of a DMA engine, or of a whole chip.
+
+    A step holds its bytes from here to its finish. One that finds no room waits, and all behind it: first come, first
+    served. One of more than ``nbytes`` goes alone. A rate of at most nbytes / latency follows (Little's law).
+    """
+
+    kind: ClassVar[Kind] = Kind.WINDOW
+    latency_ps: ClassVar[int] = 0
+    name: str
+    group: str
+    nbytes: int
+
+    def __post_init__(self) -> None:
+        _require(self, positive=("nbytes",))
+
+
+Resource = Unit | Link | Memory | Window
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Program:
     | `route`     | which route the step takes; route r visits                                             |
     |             | `route_resources[route_start[r]:route_start[r + 1]]` in turn; an empty route is a join |
     | `work_ps`   | time on each UNIT of the route                                                         |
-    | `nbytes`    | bytes through each LINK and MEMORY of the route                                        |
+    | `nbytes`    | bytes through each LINK and MEMORY of the route, and in each WINDOW, which come first   |
     | `region`, `offset` | where a MEMORY finds them: base address of the region + offset (-1: no region)  |
     | `write`     | whether a MEMORY is written                                                            |
     | `priority`  | who goes first among arrivals of one instant, 0 before 4095                            |
@@ -169,7 +169,7 @@ class Program:
         ]
         if Kind.UNIT in kinds:
             words.append(f"{self.work_ps[step]} ps")
-        if kinds & {Kind.LINK, Kind.MEMORY}:
+        if kinds & {Kind.LINK, Kind.MEMORY, Kind.WINDOW}:
             words.append(f"{self.nbytes[step]} bytes")
         if Kind.MEMORY in kinds:
             verb = "write" if self.write[step] else "read"
@@ -208,6 +208,15 @@ def _check_routes(program: Program) -> None:
             f"program {program.name}: a route visits resource {unknown}, but the machine has {len(program.machine)}."
         )
     routes = len(program.route_start) - 1
+    # windows come first and in one order, so that nobody who holds bytes of one waits for himself or in a circle
+    owner = np.repeat(np.arange(routes), np.diff(program.route_start))
+    window = np.array([resource.kind == Kind.WINDOW for resource in program.machine], dtype=np.bool_)[resources]
+    late = window[1:] & (owner[1:] == owner[:-1]) & (~window[:-1] | (resources[1:] <= resources[:-1]))
+    if late.any():
+        raise InputError(
+            f"program {program.name}: a route visits a window behind another resource; windows come first, in the "
+            "order of the machine."
+        )
     _refuse(
         program,
         (program.route < 0) | (program.route >= routes),
@@ -229,9 +238,10 @@ def _check_order(program: Program) -> None:
 def _check_work(program: Program) -> None:
     visits = _visits(program)
     works, moves, addressed = visits[Kind.UNIT], visits[Kind.LINK] | visits[Kind.MEMORY], visits[Kind.MEMORY]
+    moves = moves | visits[Kind.WINDOW]
     region, regions = program.region, len(program.regions)
     _refuse(program, works & (program.work_ps < 1), "visits a unit but has no work_ps")
-    _refuse(program, moves & (program.nbytes < 1), "visits a link or a memory but moves no bytes")
+    _refuse(program, moves & (program.nbytes < 1), "visits a link, a memory or a window but moves no bytes")
     _refuse(program, (region < NO_REGION) | (region >= regions), "names a region that the program does not have")
     _refuse(program, addressed & (region == NO_REGION), "visits a memory but has no region, hence no address")
     room = np.array([*(each.nbytes for each in program.regions), 0], dtype=np.int64)[region]

@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from archsim.engine import CompiledInterpreter, Interpreter, SimpyInterpreter
-from archsim.program import Cache, Dram, Link, Machine, Memory, ProgramBuilder, Resource, Run, Unit
+from archsim.errors import InputError
+from archsim.program import Cache, Dram, Link, Machine, Memory, ProgramBuilder, Resource, Run, Unit, Window
 
 DRAM = Dram(channels=1, interleave_bytes=256, banks=4, row_bytes=1024, burst_bytes=32, burst_ps=2,
             cl_ps=10, rcd_ps=12, rp_ps=15, rc_ps=60, act_ps=5)  # fmt: skip
@@ -53,6 +54,34 @@ def accesses(make: Make, memory: Memory, *stories: tuple[int, int, int, bool], s
 
 def memory(cache: Cache | None = None, latency_ps: int = 0, **dram: int) -> Memory:
     return Memory("memory", "memory", replace(DRAM, **dram), cache, latency_ps)
+
+
+# --- windows --------------------------------------------------------------------------------------------------------
+
+
+def test_a_window_lets_in_what_fits_beside_what_is_under_way(make: Make) -> None:
+    """Room for 100 bytes, a link of 1 byte a ps and 1,000 ps: 60 and 40 go together, 60 and 50 one after the other."""
+    builder = program_on(Window("dma", "window", 100), Link("port", "noc", PS_PER_BYTE, 1000))
+    for nbytes in (60, 40, 60, 50):
+        builder.step(("dma", "port"), nbytes=nbytes)
+    result = run(make, builder)
+    # the third fits when the first has left, and the last when the third has
+    assert result.start_ps.tolist() == [0, 0, 1061, 2122]
+    assert result.finish_ps.tolist() == [1061, 1101, 2122, 3173]
+
+
+def test_more_than_the_window_goes_alone_and_nobody_is_overtaken(make: Make) -> None:
+    builder = program_on(Window("dma", "window", 100), Link("port", "noc", PS_PER_BYTE))
+    for nbytes in (80, 300, 10):
+        builder.step(("dma", "port"), nbytes=nbytes)
+    assert run(make, builder).start_ps.tolist() == [0, 81, 382]
+
+
+def test_a_window_stands_first_on_a_route() -> None:
+    builder = program_on(Window("dma", "window", 100), Link("port", "noc", PS_PER_BYTE))
+    builder.step(("port", "dma"), nbytes=1)
+    with pytest.raises(InputError, match="visits a window behind another resource"):
+        builder.build()
 
 
 # --- units and links ------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from archsim.engine import CompiledInterpreter, Launch, Session, SimpyInterpreter
 from archsim.engine.reference_memory import ReferenceMemory
 from archsim.kernels import MemoryModel
-from archsim.program import Cache, Dram, Link, Machine, Memory, Program, ProgramBuilder, Run, Unit
+from archsim.program import Cache, Dram, Link, Machine, Memory, Program, ProgramBuilder, Run, Unit, Window
 
 REGION_BYTES = 6000
 GATHER_OFFSETS = [0, 700, 64, 64, 2500, 1000, 1030]
@@ -67,7 +67,10 @@ def machines(draw: st.DrawFn) -> Machine:
         for i in range(draw(st.integers(1, 3)))
     ]
     stores = [draw(memories(f"memory{i}")) for i in range(draw(st.integers(1, 2)))]
-    return Machine((*units, *links, *stores))
+    windows = [
+        Window(f"window{i}", "window", draw(st.sampled_from([100, 1000, 4000]))) for i in range(draw(st.integers(0, 2)))
+    ]
+    return Machine((*windows, *units, *links, *stores))
 
 
 @st.composite
@@ -75,8 +78,12 @@ def programs(draw: st.DrawFn, machine: Machine, most: int = 25) -> Program:
     builder = ProgramBuilder(machine)
     regions = [builder.region(f"region{i}", REGION_BYTES) for i in range(3)]
     builder.gather_list(GATHER_OFFSETS)
+    windows = [i for i, resource in enumerate(machine) if isinstance(resource, Window)]
+    others = st.integers(len(windows), len(machine) - 1)
     routes = [
-        builder.route(*draw(st.lists(st.integers(0, len(machine) - 1), min_size=0, max_size=4)))
+        builder.route(
+            *(window for window in windows if draw(st.booleans())), *draw(st.lists(others, min_size=0, max_size=4))
+        )
         for _ in range(draw(st.integers(1, 5)))
     ]
     for step in range(draw(st.integers(1, most))):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from archsim.engine import CompiledInterpreter
-from archsim.program import Cache, Dram, Kind, Link, Machine, Memory, Program, ProgramBuilder, Unit, service_ps
+from archsim.program import Cache, Dram, Kind, Link, Machine, Memory, Program, ProgramBuilder, Unit, Window, service_ps
 
 EXAMPLES = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 REGION = 16 * 1024
@@ -183,3 +184,20 @@ def _without_last(program: Program) -> Program:
         regions=program.regions,
         **{column: getattr(program, column)[:keep] for column in columns},
     )
+
+
+@pytest.mark.parametrize("outstanding", [256, 1024, 4096, 16 * 1024, 64 * 1024])
+def test_what_is_outstanding_over_the_latency_limits_the_bandwidth(outstanding: int) -> None:
+    """Little's law: 64 B requests, 500 ns there and back, a port of 32 B/ns; 16 KB outstanding are what it takes."""
+    latency_ns, peak = 500, 32
+    dram = Dram(channels=16, interleave_bytes=256, banks=16, row_bytes=1024, burst_bytes=64, burst_ps=1000)
+    machine = Machine((
+        Window("dma", "window", outstanding), Memory("hbm", "memory", dram, latency_ps=latency_ns * 1000),
+        Link("port", "port_in", 10**9 // peak),
+    ))  # fmt: skip
+    builder = ProgramBuilder(machine)
+    region, count = builder.region("data", 2**20), 2**14
+    builder.steps(builder.route("dma", "hbm", "port"), nbytes=64, region=region, offset=64 * np.arange(count))
+    run = CompiledInterpreter(machine).run(builder.build(), 0, [0])
+    rate = count * 64 / (run.elapsed_ps * 1e-3)
+    assert rate == pytest.approx(min(peak, outstanding / latency_ns), rel=0.08)

@@ -273,3 +273,32 @@ def test_a_tile_that_fits_no_buffer_is_named_with_its_bytes() -> None:
     shape = AttentionShape(1, 1, 64, 1, 1, 80, 64, True, None, False, "bf16", 2.0, 2.0)
     with pytest.raises(InputError, match="no attention tile with heads of 80 fits custom-npu"):
         lower_attention(tiny, "attention", shape, (0, 1, 2, 3))
+
+
+def test_a_limit_of_outstanding_bytes_cuts_reads_and_holds_them_up() -> None:
+    """The same bytes arrive in parts of an eighth of the limit, no faster than the limit over the latency allows."""
+    limit = 8 * 1024
+    narrow = make_target(load_chip("custom-npu", {"core.port.outstanding": f"{limit} B"}))
+    shape = MatmulShape((256,), 512, 2048, "bf16", 2.0, 2.0, 2.0)
+    tiling = pinned(narrow, shape, {"tm": 64, "tn": 128, "tk": 128, "slots": 4}, "gemm")
+    operands = ProductOperands(A, B, C, b_each=False)
+    free, held = (lower_product(t, "gemm", shape, tiling, operands) for t in (TARGETS["custom-npu"], narrow))
+    assert [loaded(held, each) for each in (A, B)] == [loaded(free, each) for each in (A, B)]
+    reads = ~held.program.write & (held.program.region >= 0)
+    assert held.program.nbytes[reads].max() == limit // 8
+    free_ps, held_ps = (
+        CompiledInterpreter(t.machine).run(each.program, 0, bases(each)).elapsed_ps
+        for t, each in ((TARGETS["custom-npu"], free), (narrow, held))
+    )
+    core_bytes = (loaded(held, A) + loaded(held, B)) / narrow.cores
+    assert held_ps > core_bytes / limit * narrow.memory_latency_s * 0.8e12  # open rows answer sooner
+    assert held_ps > 1.5 * free_ps
+
+
+def test_a_limit_of_all_cores_together_counts_as_one_of_each() -> None:
+    target = make_target(load_chip("custom-npu", {"memory.outstanding": "64 KiB"}))
+    stream = [Stream(A, 16 << 20)]
+    lowered = lower_rows(target, "copy", 1 << 12, stream, [], [])
+    elapsed = CompiledInterpreter(target.machine).run(lowered.program, 0, bases(lowered)).elapsed_ps
+    rate = (16 << 20) / elapsed * 1e12
+    assert rate == pytest.approx(64 * 1024 / target.memory_latency_s, rel=0.2)

@@ -77,7 +77,7 @@ def test_rates_are_rounded_up_to_whole_picoseconds() -> None:
         ({"route": ["mxu", 3], "work_ps": 1}, "a route visits resource 3, but the machine has 3"),
         ({"route": 9}, "step 1 takes a route that the program does not have"),
         ({"route": "mxu"}, "step 1 visits a unit but has no work_ps"),
-        ({"route": "noc"}, "step 1 visits a link or a memory but moves no bytes"),
+        ({"route": "noc"}, "step 1 visits a link, a memory or a window but moves no bytes"),
         ({"route": "hbm", "nbytes": 64}, "step 1 visits a memory but has no region, hence no address"),
         ({"route": "hbm", "nbytes": 64, "region": 1}, "step 1 names a region that the program does not have"),
         ({"route": "hbm", "nbytes": 64, "region": 0, "offset": 4040}, "step 1 reaches outside its region"),

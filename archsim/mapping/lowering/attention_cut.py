@@ -234,7 +234,7 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     merge = 0.0
     if cut.splits > 1:  # a barrier, then partial results out and in
         merge = target.barrier_s + items * height * shape.d_v * 8 / target.cores / target.port_read_bytes_per_s
-    # Little's law: no more than the slots' bytes are on their way at once
-    waiting = (target.loaded_latency_s + port) / cut.slots
+    # Little's law: no more than the slots' bytes, or what the core may have outstanding, are on their way at once
+    waiting = (target.loaded_latency_s + port) / min(cut.slots, target.outstanding_bytes / (cut.keys * width))
     dram = shape.batch * shape.kv_heads * seen * width / target.dram_bytes_per_s
     return float(max(turns * max(block, port, waiting) + alone, dram) + tail + merge)

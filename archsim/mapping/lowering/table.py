@@ -7,7 +7,7 @@ one stable sort.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,11 @@ Ints = NDArray[np.int64]
 #: that follow it go through others, evenly for any distance between them (Weyl's sequence)
 GOLDEN = (5**0.5 - 1) / 2
 
+#: columns of a step, and what a join has there that stands for the step
+COLUMNS = {
+    "route": 0, "work_ps": 0, "nbytes": 0, "region": NO_REGION, "offset": 0, "write": False, "core": None,
+    "weight": None, "room": None, "runs": 1, "stride": 0, "gather": NO_GATHER,
+}  # fmt: skip
 #: stands for scratch memory of the kernel itself in ``Lowered.tensors``
 WORKSPACE = -1
 
@@ -156,12 +161,54 @@ class StepTable:
         self._before.append(wanted[real])
         self._after.append(step[real])
 
+    def _cut(self, most: int, before: Ints, after: Ints, carry: Carry | None) -> tuple[Ints, Ints, Carry | None]:
+        """Cut every read of more than ``most`` bytes into parts, which a join gathers; return the edges and the carry.
+
+        What is outstanding is then counted in parts, and the next takes the room that one leaves. Runs stay whole.
+        """
+        scattered = self.runs > 1
+        unit = np.where(scattered, self.nbytes // self.runs, 1)
+        units = np.where(scattered, self.runs, self.nbytes)
+        held = np.maximum(most // np.maximum(unit, 1), 1)  # units of a part
+        parts = np.where(np.isin(self.route, self.target.read_routes), -(-units // held), 1)
+        copies = np.where(parts > 1, parts + 1, 1)
+        last = np.cumsum(copies) - 1  # the step itself, or the join in its place
+        origin = np.repeat(np.arange(self.n), copies)
+        for column in COLUMNS:
+            setattr(self, column, getattr(self, column)[origin])
+        self.n = len(origin)
+        joins = np.zeros(self.n, dtype=np.bool_)
+        joins[last[parts > 1]] = True
+        cut = np.flatnonzero((copies[origin] > 1) & ~joins)
+        which = origin[cut]
+        skipped = (cut - (last - parts)[which]) * held[which]
+        here = np.minimum(units[which] - skipped, held[which])
+        self.nbytes[cut] = here * unit[which]
+        self.runs[cut] = np.where(scattered[which], here, 1)
+        listed = self.gather[cut] >= 0
+        self.gather[cut] += np.where(listed, skipped, 0)
+        self.offset[cut] += np.where(listed, 0, skipped * np.where(scattered[which], self.stride[cut], 1))
+        for column, nothing in COLUMNS.items():
+            if nothing is not None:
+                getattr(self, column)[joins] = nothing
+        # each part waits for what the read waited for, and the join for the parts
+        times = parts[after]
+        first = np.repeat((last - np.where(parts > 1, parts, 0))[after], times)
+        turn = np.arange(len(first)) - np.repeat(np.cumsum(times) - times, times)
+        return (
+            np.concatenate([np.repeat(last[before], times), cut]),
+            np.concatenate([first + turn, last[which]]),
+            carry and replace(carry, steps=last[carry.steps]),
+        )
+
     def build(
         self, name: str, regions: list[str], tensors: list[int], mapping: str, *, carry: Carry | None = None
     ) -> Lowered:
         """Check and freeze."""
         before = np.concatenate([np.zeros(0, np.int64), *self._before])
         after = np.concatenate([np.zeros(0, np.int64), *self._after])
+        if self.target.part_bytes is not None:
+            before, after, carry = self._cut(self.target.part_bytes, before, after, carry)
         pred_start = np.zeros(self.n + 1, dtype=np.int64)
         np.cumsum(np.bincount(after, minlength=self.n), out=pred_start[1:])
         routes = self.target.routes
