@@ -41,13 +41,14 @@ def noc() -> None:
 @click.option("--flits", type=click.IntRange(1, 4096), default=8, show_default=True, help="Flits of a packet.")
 @click.option("--vcs", type=int, default=4, show_default=True, help="Virtual channels of a port.")
 @click.option("--buffer", "buffer_flits", type=int, default=8, show_default=True, help="Flits of each virtual channel.")
-@click.option("--loads", default="0.05:1:0.05", show_default=True, metavar="FROM:TO:STEP",
-              help="Flits per node and cycle; the curve ends where the network saturates.")
+@click.option("--loads", metavar="FROM:TO:STEP",
+              help="Flits per node and cycle; the curve ends where the network saturates.  [default: steps of 5 % of "
+              "what the busiest channel allows]")
 @click.option("--seed", type=int, default=1, show_default=True)
 @click.option("--plot", type=FILE, help="Draw the curve to a .png or .svg file.")
 @json_option
 def bench(topology: str, size: str, graph: Path | None, routing: str | None, table: Path | None, datelines: bool,
-          pattern: str, flits: int, vcs: int, buffer_flits: int, loads: str, seed: int, plot: Path | None,
+          pattern: str, flits: int, vcs: int, buffer_flits: int, loads: str | None, seed: int, plot: Path | None,
           as_json: bool) -> None:  # fmt: skip
     """Print the latency-load curve of a network, flit by flit, up to its saturation.
 
@@ -70,12 +71,13 @@ def bench(topology: str, size: str, graph: Path | None, routing: str | None, tab
         routes = routes_for(network, routing or ("xy" if network.shape else "shortest"), datelines=datelines)
     traffic = pattern_for(pattern, network.nodes)
     router = Router(vcs=vcs, buffer_flits=buffer_flits)
-    with progress("simulating") as update:
-        points = load_curve(routes, router, traffic, _loads(loads), flits, seed=seed, on_progress=update)
     bound = min(1.0, 1 / float(traffic.load(routes).max()))
+    with progress("simulating") as update:
+        wanted = _loads(loads) if loads else _up_to(bound)
+        points = load_curve(routes, router, traffic, wanted, flits, seed=seed, on_progress=update)
     best = max(point.accepted for point in points)
     if plot:
-        _draw(points, plot, f"{network.name} {size if not graph else ''}, {routes.routing}, {traffic.name}")
+        _draw(points, bound, plot, f"{network.name} {size if not graph else ''}, {routes.routing}, {traffic.name}")
     if as_json:
         emit_json({
             "network": network.name, "nodes": network.nodes, "links": network.links, "routing": routes.routing,
@@ -129,6 +131,11 @@ def _loads(text: str) -> list[float]:
     return [begin + i * step for i in range(int((end - begin) / step + 1e-9) + 1)]
 
 
+def _up_to(bound: float) -> list[float]:
+    """Loads in steps of a twentieth of what the busiest channel allows, and some beyond."""
+    return [bound * step / 20 for step in range(1, 31) if bound * step / 20 <= 1]
+
+
 def _print(points: list[LoadPoint], bound: float, best: float) -> None:
     from rich.table import Table
 
@@ -136,20 +143,23 @@ def _print(points: list[LoadPoint], bound: float, best: float) -> None:
     for title in ("load", "accepted", "latency", "99th percentile", "busiest channel", ""):
         table.add_column(title, justify="right")
     for point in points:
-        cells = (f"{point.load:.3f}", f"{point.accepted:.3f}", f"{point.latency:.1f}", f"{point.p99_latency:.0f}")
-        table.add_row(*cells, f"{100 * point.busiest_load:.0f} %", "" if point.stable else "saturated")
+        times = (f"{point.latency:.1f}", f"{point.p99_latency:.0f}") if point.stable else ("grows", "")
+        table.add_row(f"{point.load:.3f}", f"{point.accepted:.3f}", *times, f"{100 * point.busiest_load:.0f} %", "" if point.stable else "saturated")
     out = console()
     out.print(table)
     out.print("load and accepted: flits per node and cycle; latency: cycles from creation to the tail's arrival")
-    out.print(f"empty network {points[0].zero_load_latency:.1f} cycles; busiest channel bounds the load at {bound:.3f}")
+    out.print(f"empty network {points[0].zero_load_latency:.1f} cycles; the busiest channel is full at {bound:.3f}")
     out.print(f"{'highest accepted' if points[-1].stable else 'saturates at'} {best:.3f} flits per node and cycle")
+    if best > bound:
+        out.print("more than that: nodes whose packets do not pass the busiest channel go on sending")
 
 
-def _draw(points: list[LoadPoint], path: Path, title: str) -> None:
+def _draw(points: list[LoadPoint], bound: float, path: Path, title: str) -> None:
     if path.suffix not in (".png", ".svg"):
         raise InputError(f"--plot {path}: the name must end in .png or .svg")
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, ScalarFormatter
     except ImportError:
         raise InputError("--plot needs matplotlib: pip install archsim[plot]") from None
     from archsim.errors import write_atomically
@@ -160,9 +170,14 @@ def _draw(points: list[LoadPoint], path: Path, title: str) -> None:
     axes.plot([point.load for point in stable], [point.latency for point in stable], "o-", label="mean")
     axes.plot([point.load for point in stable], [point.p99_latency for point in stable], ".--", label="99th percentile")
     axes.axhline(points[0].zero_load_latency, color="grey", linewidth=0.8, label="empty network")
+    axes.axvline(bound, color="grey", linewidth=0.8, linestyle=":", label="busiest channel full")
     if not points[-1].stable:
         axes.axvline(max(point.accepted for point in points), color="tab:red", linewidth=0.8, label="saturation")
     axes.set(xlabel="load (flits per node and cycle)", ylabel="latency (cycles)", title=title)
-    axes.set(xlim=(0, None), ylim=(0, None))
+    axes.set(xlim=(0, None), yscale="log")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
+    axes.grid(alpha=0.3, which="both")
     axes.legend()
     write_atomically(path, lambda beside: figure.savefig(beside, format=path.suffix[1:]))

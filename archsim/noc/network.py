@@ -91,8 +91,10 @@ class Network:
             reached = _reach(self.routers, along, far)
             if not reached.all():
                 lost = int(np.flatnonzero(~reached)[0])
-                way = "from router 0" if along is self.link_from else "to router 0"
-                raise InputError(f"network {self.name}: is not connected: no path leads {way} and router {lost}.")
+                ends = (0, lost) if along is self.link_from else (lost, 0)
+                raise InputError(
+                    f"network {self.name}: is not connected: no path leads from router {ends[0]} to router {ends[1]}."
+                )
 
 
 def join(
