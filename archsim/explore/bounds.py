@@ -71,7 +71,7 @@ def bound_points(evaluator: Evaluator, points: Sequence[Point]) -> Bounds:
             columns.setdefault(key, np.full(len(points), np.nan))[index] = value
     objectives = np.full((len(points), len(sweep.objectives)), np.inf)
     for column, objective in enumerate(sweep.objectives):
-        if objective.key in columns:
+        if objective.key in columns and (objective.bounded or objective.metric.of == "chip"):
             values = objective.sign * columns[objective.key]
             objectives[:, column] = np.where(np.isnan(values), np.inf, values)
     return Bounds(objectives, _broken(evaluator, columns, len(points)), _score(objectives, columns))
@@ -182,8 +182,7 @@ def _broken(evaluator: Evaluator, columns: Mapping[str, Floats], count: int) -> 
     sweep = evaluator.sweep
     broken = [""] * count
     for limit in sweep.constraints:
-        metric = limit.metric
-        if metric.of != "chip" and limit.comparison not in (("<=", "<") if metric.better == "low" else (">=", ">")):
+        if limit.metric.of != "chip" and not limit.safe:
             continue
         values = [columns[key] for key in limit.keys(sweep.labels) if key in columns]
         fails = np.logical_or.reduce([~(limit.holds(each) | np.isnan(each)) for each in values]) if values else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ from archsim.physical import (
     usd_per_million_tokens,
 )
 from archsim.results import Result
-from archsim.simulation import simulate
+from archsim.simulation import least_of_job, options_of, prepare, run_job
 from archsim.trace import Trace, load_workload
 
 __all__ = ["Evaluator", "Metrics", "split", "workload_arguments"]
@@ -147,16 +147,44 @@ class Evaluator:
 
     def run(self, point: Point, *, fidelity: str | None = None) -> Metrics:
         """All metrics at `point`: of the chip, ``LABEL.METRIC`` of each workload, and METRIC over all of them."""
+        *_, (metrics, _) = self.stages(point, fidelity=fidelity, bounds=False)
+        return metrics
+
+    def stages(
+        self, point: Point, *, fidelity: str | None = None, bounds: bool = True
+    ) -> Iterator[tuple[Metrics, tuple[str, ...]]]:
+        """The metrics of `point`, and the workloads that are not simulated yet: what cannot be better than it says.
+
+        First (with `bounds`) all are lower bounds on time, then one workload after the other is simulated. Without, or
+        where the fidelity is a bound itself, there is one stage.
+        """
         chip, system, options = self.chip(point), self.system(point), split(point)[2]
-        metrics = self.chip_metrics(chip)
-        for label, workload in self.sweep.workloads:
-            result = simulate(
-                chip, self.traces[label], system=system, fidelity=fidelity or self.sweep.spec.fidelity,
-                **workload_arguments(workload, options),
-            )  # fmt: skip
-            found = step_metrics(result) | self.priced(result, metrics)
-            metrics |= {f"{label}.{name}": value for name, value in found.items()}
-        return metrics | self.combined(metrics)
+        fidelity = fidelity or self.sweep.spec.fidelity
+        jobs = {
+            label: prepare(
+                chip, self.traces[label], options_of(**workload_arguments(workload, options), fidelity=fidelity), system
+            )
+            for label, workload in self.sweep.workloads
+        }  # fmt: skip
+        of_chip = self.chip_metrics(chip)
+        steps: dict[str, Metrics] = {}
+
+        def now() -> Metrics:
+            found = {f"{label}.{name}": value for label, step in steps.items() for name, value in step.items()}
+            return of_chip | found | self.combined(found)
+
+        staged = bounds and fidelity != "roofline"
+        if staged:
+            steps = {label: self.step(least_of_job(job), of_chip) for label, job in jobs.items()}
+            yield now(), tuple(jobs)
+        for place, (label, job) in enumerate(jobs.items(), 1):
+            steps[label] = self.step(run_job(job), of_chip)
+            if staged or place == len(jobs):
+                yield now(), tuple(jobs)[place:]
+
+    def step(self, result: Result, chip: Metrics) -> Metrics:
+        """The metrics of one step on a chip with the metrics `chip`."""
+        return step_metrics(result) | self.priced(result, chip)
 
     def priced(self, result: Result, chip: Metrics) -> Metrics:
         """Metrics that set a step against the silicon it takes; none where that is not known."""
@@ -173,9 +201,7 @@ class Evaluator:
         """Each step metric over the workloads that have it."""
         found: Metrics = {}
         for name, metric in METRICS.items():
-            values = {
-                label: metrics[f"{label}.{name}"] for label in self.sweep.labels if f"{label}.{name}" in metrics
-            }
+            values = {label: metrics[f"{label}.{name}"] for label in self.sweep.labels if f"{label}.{name}" in metrics}
             if metric.of == "step" and values:
                 found[name] = geometric_mean(values, self.sweep.weights)
         return found

@@ -20,7 +20,8 @@ __all__ = ["METRICS", "Metric", "find_metric", "geometric_mean"]
 class Metric:
     """One figure of merit. dimension: of :mod:`archsim.units`, or "" for a plain number. better: "high" or "low".
 
-    of: "step" where each workload has its own value, "chip" where the point has one.
+    of: "step" where each workload has its own value, "chip" where the point has one. bounded: whether its value in the
+    least possible time is the best possible one.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Metric:
     unit: str
     better: str
     of: str
+    bounded: bool = True
 
 
 def _table(*rows: Metric) -> dict[str, Metric]:
@@ -46,7 +48,7 @@ METRICS = _table(
     Metric("memory_used", "bytes held by a chip", "size", "B", "low", "step"),
     Metric("tokens_per_s_per_mm2", "tokens per second and mm2 of silicon", "", "tokens/s/mm2", "high", "step"),
     Metric("usd_per_mtoken", "cost of a million tokens: chips over their life, and power", "", "USD", "low", "step"),
-    Metric("power", "mean power of a chip over the step", "power", "W", "low", "step"),
+    Metric("power", "mean power of a chip over the step", "power", "W", "low", "step", bounded=False),
     Metric("joules_per_token", "energy of all chips over the tokens", "", "J", "low", "step"),
     Metric("area", "silicon of a chip, all its dies, from its parts", "area", "mm2", "low", "chip"),
     Metric("die_area", "largest die", "area", "mm2", "low", "chip"),

@@ -29,10 +29,10 @@ def front(values: Floats) -> Bools:
     return marks
 
 
-def dominated(values: Floats, best: Floats, margin: float = 0.0) -> Bools:
+def dominated(values: Floats, best: Floats, margin: float | Floats = 0.0) -> Bools:
     """Mark the rows of `values` that some row of `best` dominates.
 
-    margin: relative; a row is first made smaller by it, which tells how far a bound is trusted to be from the truth.
+    margin: relative, of all objectives or of each; a row is first made smaller by it.
 
     >>> dominated(np.array([[1.0, 2.0], [9.0, 0.0]]), np.array([[2.0, 2.0]])).tolist()
     [True, False]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,16 @@ class Constraint:
         """The metrics that the limit is on."""
         if self.metric.of == "chip":
             return [self.metric.name]
-        return [f"{label}.{self.metric.name}" for label in ([self.label] if self.label else labels)]
+        return [f"{label}.{self.metric.name}" for label in labels if self.label in ("", label)]
+
+    @property
+    def safe(self) -> bool:
+        """Whether a value in the least possible time that breaks the limit shows that every value does."""
+        return self.metric.bounded and self.comparison in (("<=", "<") if self.metric.better == "low" else (">=", ">"))
+
+    def lost(self, metrics: Mapping[str, float], labels: Iterable[str], pending: Container[str]) -> bool:
+        """Whether the limit is broken for good where the metrics of the workloads `pending` are the best possible."""
+        return self.broken_by(metrics, [label for label in labels if self.safe or label not in pending])
 
     def holds(self, value: Any) -> Any:
         """Whether a value keeps the limit; an array for an array."""
@@ -57,6 +67,21 @@ class Objective:
     def key(self) -> str:
         """The key of its value among a point's metrics."""
         return f"{self.label}.{self.metric.name}" if self.label else self.metric.name
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the least time of a step gives the best value that it can have."""
+        return self.metric.bounded and (self.sign > 0) == (self.metric.better == "high")
+
+    def waits_for(self, pending: Collection[str]) -> bool:
+        """Whether its value is not known before the workloads `pending` are simulated."""
+        return self.metric.of == "step" and (self.label in pending if self.label else len(pending) > 0)
+
+    def reach(self, metrics: Mapping[str, float], pending: Collection[str]) -> float:
+        """The best value that it can have, to be made large, where the metrics of `pending` are the best possible."""
+        if self.key not in metrics or (self.waits_for(pending) and not self.bounded):
+            return math.inf
+        return self.sign * metrics[self.key]
 
 
 def parse_constraint(text: str, labels: Iterable[str], where: str) -> Constraint:

@@ -18,7 +18,7 @@ from archsim._version import MODEL_VERSION, __version__
 from archsim.errors import InputError
 from archsim.explore.axis import Value
 from archsim.explore.bounds import Bounds, bound_points
-from archsim.explore.evaluate import Evaluator
+from archsim.explore.evaluate import Evaluator, Metrics
 from archsim.explore.pareto import dominated
 from archsim.explore.store import DONE, FAILED, INFEASIBLE, PRUNED, Journal, Record, Store
 from archsim.explore.sweep import Sweep
@@ -27,7 +27,7 @@ from archsim.reuse import ResultCache, reusing
 __all__ = ["Outcome", "count_records", "evaluate_points", "is_complete", "prepare_store", "run_sweep"]
 
 #: seconds of work that one message to a worker should carry, so that messages cost next to nothing
-CHUNK_S = 0.5
+CHUNK_S = 0.2
 #: times that a point may be in the hands of a worker that dies before it is recorded as failed
 DEATHS = 3
 DOMINATED = "even its bound is dominated"
@@ -83,9 +83,9 @@ def run_sweep(
     in_flight: messages that are with the executor at a time.
     shard: (i, n): only every n-th point, from the i-th on, for array jobs on a shared folder.
     limit: only the first so many points of the sample.
-    prune: skip points whose lower bound on time is dominated by what others really reached. The front is the same as
-        without as long as `margin` is 0; a margin shrinks the bounds by that fraction first, which trusts that no
-        simulated point comes within it of its bound.
+    prune: skip points, or the rest of their workloads, whose lower bound on time is dominated by what others really
+        reached. The front is the same as without as long as `margin` is 0; a margin also skips those that would be
+        better than another point by no more than that fraction, in what has yet to be simulated.
     retry: try points again that failed before.
     cache: folder in which steps and tilings are looked up before they are simulated (:func:`archsim.reuse.user_folder`
         is the one that all sweeps share); None for none. The results are the same to the bit.
@@ -139,8 +139,7 @@ def run_sweep(
     work = work_of(sweep, store, cache)
 
     def submit(pool: Executor, chunk: list[int]) -> Future[list[Record]]:
-        rivals = race.rivals([rows[i] for i in chunk])
-        return pool.submit(evaluate_points, work, rivals, margin, [numbers[i] for i in chunk])
+        return pool.submit(evaluate_points, work, race.rivals() if prune else None, margin, [numbers[i] for i in chunk])
 
     try:
         while queue:
@@ -207,7 +206,8 @@ class _Race:
     """The best objective values so far, and whether a point's bound can still reach beyond them."""
 
     def __init__(self, sweep: Sweep, bounds: Bounds | None, margin: float, known: Iterable[Record]) -> None:
-        self.sweep, self.bounds, self.margin = sweep, bounds, margin
+        self.sweep, self.bounds = sweep, bounds
+        self.margin = margin * np.array([objective.waits_for(sweep.labels) for objective in sweep.objectives])
         self.best: Floats = np.empty((0, len(sweep.objectives)))
         for record in known:
             self.add(record)
@@ -222,10 +222,8 @@ class _Race:
         if not dominated(row, self.best)[0]:
             self.best = np.vstack([self.best[~dominated(self.best, row)], row])
 
-    def rivals(self, rows: Sequence[int]) -> list[list[float]]:
-        """The best so far, which a worker holds a point's own roofline against where no array bounds an objective."""
-        if self.bounds is None or np.isfinite(self.bounds.objectives[rows]).all():
-            return []
+    def rivals(self) -> list[list[float]]:
+        """The best so far, which a worker holds what it learns of a point against."""
         return [list(map(float, row)) for row in self.best]
 
     def why_not(self, row: int) -> tuple[str, str] | None:
@@ -289,11 +287,11 @@ def _worker(work: str) -> tuple[Evaluator, Journal, ResultCache | None]:
     return Evaluator(sweep), Journal(Store(told["store"]).journals), cache
 
 
-def evaluate_points(work: str, rivals: list[list[float]], margin: float, numbers: list[int]) -> list[Record]:
+def evaluate_points(work: str, rivals: list[list[float]] | None, margin: float, numbers: list[int]) -> list[Record]:
     """Evaluate points and append their records to this process's journal; runs in a worker.
 
-    work: of `work_of`. rivals: objective values that others reached; a point whose own roofline they dominate, by
-    `margin`, is not simulated.
+    work: of `work_of`. rivals: objective values that others reached; a point is given up as soon as they dominate, by
+    `margin`, all that it can still be. None: it is simulated in any case.
     """
     evaluator, journal, cache = _worker(work)
     records = []
@@ -310,24 +308,44 @@ def evaluate_points(work: str, rivals: list[list[float]], margin: float, numbers
 
 
 def evaluate_point(
-    evaluator: Evaluator, number: int, rivals: Sequence[Sequence[float]] = (), margin: float = 0.0
+    evaluator: Evaluator, number: int, rivals: Sequence[Sequence[float]] | None = None, margin: float = 0.0
 ) -> Record:
-    """Evaluate one point. An error is recorded and never stops the sweep."""
+    """Evaluate one point, or as much of it as shows that it cannot matter. An error is recorded, and stops nothing."""
     point = evaluator.sweep.space.point(number)
     key, begin = evaluator.key(point), time.perf_counter()
     meta: dict[str, Value] = {"archsim": __version__, "model_version": MODEL_VERSION, "created": round(time.time(), 3)}
+
+    def record(status: str, why: str = "", metrics: Metrics | None = None) -> Record:
+        return Record(key, number, point, status, metrics or {}, why, time.perf_counter() - begin, meta)
+
+    best = np.array(rivals or np.empty((0, len(evaluator.sweep.objectives))))
+    metrics: Metrics = {}
     try:
-        if rivals and evaluator.sweep.spec.fidelity != "roofline":
-            bound = evaluator.run(point, fidelity="roofline")
-            values = [[o.sign * bound.get(o.key, o.sign * np.inf) for o in evaluator.sweep.objectives]]
-            if dominated(np.array(values), np.array(rivals), margin)[0]:
-                return Record(key, number, point, PRUNED, why=DOMINATED, wall_s=time.perf_counter() - begin, meta=meta)
-        metrics = evaluator.run(point)
+        for metrics, pending in evaluator.stages(point, bounds=rivals is not None):
+            if pending and (why := _why_give_up(evaluator.sweep, metrics, pending, best, margin)):
+                return record(*why)  # without metrics: bounds are no measure of the point
     except InputError as error:
-        return Record(key, number, point, FAILED, why=str(error), wall_s=time.perf_counter() - begin, meta=meta)
+        return record(FAILED, str(error))
     except Exception as error:  # a fault of ours at one point must not cost the others
-        text = f"internal fault ({type(error).__name__}: {error})"
-        return Record(key, number, point, FAILED, why=text, wall_s=time.perf_counter() - begin, meta=meta)
+        return record(FAILED, f"internal fault ({type(error).__name__}: {error})")
     broken = [limit.text for limit in evaluator.sweep.constraints if limit.broken_by(metrics, evaluator.sweep.labels)]
-    status = INFEASIBLE if broken else DONE
-    return Record(key, number, point, status, metrics, "; ".join(broken), time.perf_counter() - begin, meta)
+    return record(INFEASIBLE if broken else DONE, "; ".join(broken), metrics)
+
+
+def _why_give_up(
+    sweep: Sweep, metrics: Metrics, pending: Sequence[str], best: Floats, margin: float
+) -> tuple[str, str] | None:
+    """The status and the reason of a point that needs no more of its workloads simulated; None where it does.
+
+    metrics: the best possible ones where the workload is `pending`.
+    """
+    broken = [limit.text for limit in sweep.constraints if limit.lost(metrics, sweep.labels, pending)]
+    if broken:
+        return INFEASIBLE, "; ".join(broken)
+    values = np.array([[objective.reach(metrics, pending) for objective in sweep.objectives]])
+    open_yet = np.array([objective.waits_for(pending) for objective in sweep.objectives])
+    if not dominated(values, best, margin * open_yet)[0]:
+        return None
+    if len(pending) == len(sweep.labels):
+        return PRUNED, DOMINATED
+    return PRUNED, f"dominated whatever {', '.join(pending)} yields"

@@ -7,6 +7,7 @@ matrix unit, by a wide margin, and where not even two candidates fit ``PROBE_STE
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 
@@ -16,18 +17,18 @@ from archsim.mapping.target import Target
 from archsim.mapping.tiling import INDIFFERENT, MatmulShape, Tiling, score_tilings
 from archsim.reuse import recall
 
-__all__ = ["candidates", "choose_tiling", "simulated_s"]
+__all__ = ["candidates", "choose_tiling", "contenders", "simulated_s"]
 
 #: candidates that are simulated, if their steps together are not more than this, and their scores within the share
 PROBES, PROBE_STEPS, PROBE_WITHIN = 6, 40_000, 1.3
 
 
-def candidates(target: Target, shape: MatmulShape, keep: int = PROBES) -> list[tuple[Tiling, float | None]]:
-    """The ``keep`` best tilings, the fastest first, with the simulated seconds of those that were simulated."""
-    ranked = score_tilings(target, shape, keep=keep)
-    for place, tiling in enumerate(ranked):
+def contenders(target: Target, shape: MatmulShape, ranked: Sequence[Tiling] = ()) -> list[Tiling]:
+    """Of the ``ranked`` tilings, best first, those that the choice is made among: one, or those to simulate."""
+    ranked = ranked or score_tilings(target, shape, keep=PROBES)
+    for tiling in ranked:
         if tiling.steady and tiling.estimate_s <= (1 + INDIFFERENT) * ranked[0].estimate_s:
-            return [(each, None) for each in (tiling, *ranked[:place], *ranked[place + 1 :])]
+            return [tiling]
     probed: list[Tiling] = []
     steps = 0
     for tiling in ranked[:PROBES]:
@@ -35,8 +36,15 @@ def candidates(target: Target, shape: MatmulShape, keep: int = PROBES) -> list[t
         if steps > PROBE_STEPS or tiling.estimate_s > PROBE_WITHIN * ranked[0].estimate_s:
             break
         probed.append(tiling)
+    return probed if len(probed) > 1 else [ranked[0]]
+
+
+def candidates(target: Target, shape: MatmulShape, keep: int = PROBES) -> list[tuple[Tiling, float | None]]:
+    """The ``keep`` best tilings, the fastest first, with the simulated seconds of those that were simulated."""
+    ranked = score_tilings(target, shape, keep=keep)
+    probed = contenders(target, shape, ranked)
     if len(probed) < 2:
-        return [(tiling, None) for tiling in ranked]
+        return [(tiling, None) for tiling in (*probed, *(each for each in ranked if each not in probed))]
     timed = [(simulated_s(target, shape, tiling), place) for place, tiling in enumerate(probed)]
     seconds, place = min(timed)
     if probed[place].slots > 2:  # the more chunks are asked for at once, the later comes the first

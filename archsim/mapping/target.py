@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -351,6 +351,7 @@ def _sum_path(along: tuple[tuple[int, ...], ...], last: int, count: int, in_id: 
     return [*path, in_id + last]
 
 
+@lru_cache(maxsize=8)
 def make_target(chip: ChipSpec, power_cap_w: float | None = None) -> Target:
     """Build the machine and the routes of ``chip``, whose power limit may be lowered to ``power_cap_w``."""
     core, cores = chip.core, range(chip.cores)

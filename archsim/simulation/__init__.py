@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from archsim.simulation import outcome
 from archsim.simulation.blocks import BlockRun, run_block
 from archsim.simulation.collectives import spread
 from archsim.simulation.job import Job, Options, candidates, prepare
+from archsim.simulation.least import least_bounds
 from archsim.simulation.step_reuse import step_runs
 from archsim.trace import Trace
 
-__all__ = ["Job", "Options", "candidates", "options_of", "prepare", "simulate"]
+__all__ = ["Job", "Options", "candidates", "least_of_job", "options_of", "prepare", "run_job", "simulate"]
 
 
 def simulate(
@@ -92,13 +94,25 @@ def simulate(
         node_limit=node_limit,
         pins=read_pins(Path(mapping)) if isinstance(mapping, str | Path) else mapping or {},
     )  # fmt: skip
-    job = prepare(chip, workload, options, system, set)
-    meta = _meta(job, command)
-    if fidelity == "roofline":
-        return outcome.from_bounds(job, job.bounds, meta)
+    return run_job(
+        prepare(chip, workload, options, system, set), timeline=timeline, command=command, progress=progress
+    )
+
+
+def run_job(
+    job: Job, *, timeline: bool = False, command: str = "", progress: Callable[[int, int, str], None] | None = None
+) -> Result:
+    """The Result of a job that was prepared; see :func:`simulate`."""
+    if job.options.fidelity == "roofline":
+        return outcome.from_bounds(job, job.bounds, _meta(job, command))
     hear = progress or (lambda done, total, name: None)
     runs = _run(job, hear) if timeline else step_runs(job, lambda: _run(job, hear))
-    return outcome.from_runs(job, runs, meta, timeline=timeline)
+    return outcome.from_runs(job, runs, _meta(job, command), timeline=timeline)
+
+
+def least_of_job(job: Job) -> Result:
+    """The Result that the ``tile`` fidelity cannot beat, without simulating it (`least.py`)."""
+    return outcome.from_bounds(job, least_bounds(job), _meta(job, ""))
 
 
 def options_of(phase: str, *, seq: int | None, ctx: int | None, **others: Any) -> Options:
@@ -120,11 +134,16 @@ def _run(job: Job, progress: Callable[[int, int, str], None]) -> list[BlockRun]:
     return runs
 
 
+@lru_cache(maxsize=8)
+def _yaml(chip: ChipSpec) -> str:
+    return chip.resolved_yaml()
+
+
 def _meta(job: Job, command: str) -> dict[str, object]:
     options = job.options
     return run_meta(command=command) | {
         "chip": job.chip.name,
-        "chip_yaml": job.chip.resolved_yaml(),
+        "chip_yaml": _yaml(job.chip),
         "chip_hash": job.chip.content_hash,
         "chip_estimated": job.chip.estimated,
         "workload": job.trace.name,
