@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from archsim._figure import check_figure
 from archsim.cli._common import console, emit_json
 from archsim.errors import InputError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from archsim.results import Result
     from archsim.simulation.uncertainty import Interval, Uncertain
 
-__all__ = ["check_outputs", "output_file", "show", "top_option", "wrote"]
+__all__ = ["check_outputs", "figure_file", "output_file", "show", "top_option", "wrote"]
 
 top_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--top", type=click.IntRange(1), default=10, show_default=True, help="Operators to list."
@@ -26,6 +27,19 @@ top_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 def output_file(flag: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """An option that names a file to write."""
     return click.option(flag, type=click.Path(path_type=Path), metavar="FILE", help=help)
+
+
+def figure_file(flag: str, help: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option that names a figure to write; refused before any work is done if it cannot be."""
+
+    def check(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+        if path is not None:
+            check_figure(path)
+            check_outputs(path)
+        return path
+
+    help = f"{help} (.png, .svg or .pdf)."
+    return click.option(flag, type=click.Path(path_type=Path), metavar="FILE", callback=check, help=help)
 
 
 def check_outputs(*paths: Path | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from archsim.cli._common import console, emit_json, json_option
-from archsim.cli._results import check_outputs, output_file, wrote
+from archsim.cli._results import figure_file, wrote
 from archsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def chip_list(as_json: bool) -> None:
 @click.option("--yaml", "as_yaml", is_flag=True, help="Print the resolved description as YAML, without `base:`.")
 @click.option("--physical", is_flag=True, help="Show area, power and clock instead: estimates from its process node.")
 @click.option("--power-cap", type=float, metavar="WATTS", help="With --physical: hold this.  [default: the TDP]")
-@output_file("--floorplan", "With --physical: draw the dies to scale (.svg, .png).")
+@figure_file("--floorplan", "With --physical: draw the dies to scale")
 @json_option
 def chip_show(
     name: str, overrides: dict[str, str], as_yaml: bool, physical: bool, power_cap: float | None,
@@ -143,7 +143,6 @@ def chip_show(
 
     if not physical and (power_cap is not None or floorplan is not None):
         raise InputError("--power-cap and --floorplan go with --physical")
-    check_outputs(floorplan)
     spec = load_chip(name, overrides)
     if physical:
         _show_physical(spec, power_cap, floorplan, as_json)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from archsim.cli._common import emit_json, json_option
-from archsim.cli._results import check_outputs, output_file, wrote
+from archsim.cli._results import figure_file, wrote
 from archsim.cli.chip import set_option
 
 __all__ = ["cost"]
@@ -29,7 +29,7 @@ __all__ = ["cost"]
 @click.option("--price", type=float, metavar="USD", help="Price of a chip.  [default: its parts and the usual margin]")
 @click.option("--power", type=float, metavar="WATTS", help="Of a chip at work.  [default: its TDP]")
 @click.option("--tokens-per-s", type=float, help="Of a chip, to price a million tokens.")
-@output_file("--floorplan", "Draw the dies to scale (.svg, .png).")
+@figure_file("--floorplan", "Draw the dies to scale")
 @json_option
 def cost(
     chip: str,
@@ -53,7 +53,6 @@ def cost(
       archsim cost b200 --price 35000 --tokens-per-s 900
       archsim cost custom-npu --set physical.technology=n5 --yield murphy --floorplan npu.svg
     """
-    check_outputs(floorplan)
     from archsim.hardware import load_chip, load_parts
     from archsim.physical.sheet import cost_sheet
 

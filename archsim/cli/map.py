@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from archsim.cli._common import console, emit_json, json_option
+from archsim.cli._results import figure_file, wrote
 
 __all__ = ["map_product"]
 
@@ -17,7 +18,7 @@ __all__ = ["map_product"]
 @click.option("--dtype", default="bf16", show_default=True, help="What is multiplied, and how operands are stored.")
 @click.option("--mapping", type=click.Path(path_type=Path), help="YAML of a pinned tiling: tm, tn, tk, and more.")
 @click.option("--top", type=click.IntRange(1, 100), default=6, show_default=True, help="Candidates to show.")
-@click.option("--figure", type=click.Path(path_type=Path, dir_okay=False), help="Draw the tiles (.png, .svg, .pdf).")
+@figure_file("--figure", "Draw the tiles")
 @json_option
 def map_product(
     chip: str, gemm: str, dtype: str, mapping: Path | None, top: int, figure: Path | None, as_json: bool
@@ -95,20 +96,13 @@ def map_product(
 
 
 def _draw(figure: Path, chip: str, cores: int, shape: object, chosen: object) -> None:
-    from archsim.errors import InputError, write_atomically
     from archsim.mapping import MatmulShape, Tiling
     from archsim.mapping.lowering.product import waves_of
     from archsim.report.tiles import draw_tiles
 
     assert isinstance(shape, MatmulShape)
     assert isinstance(chosen, Tiling)
-    if figure.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"--figure {figure}: must end in .png, .svg or .pdf")
     wave = waves_of(shape, chosen, cores)
     title = f"{shape.m[0]} x {shape.n} x {shape.k} on {chip}: tiles of {chosen.tm} x {chosen.tn}"
-    write_atomically(
-        figure,
-        lambda path: draw_tiles(path, wave, tile=(chosen.tm, chosen.tn), shape=(shape.m[0], shape.n), title=title,
-                                kind=figure.suffix[1:]),
-    )  # fmt: skip
-    click.echo(f"{figure}: written", err=True)
+    draw_tiles(figure, wave, tile=(chosen.tm, chosen.tn), shape=(shape.m[0], shape.n), title=title)
+    wrote(figure)

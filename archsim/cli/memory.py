@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from archsim.cli._common import console, emit_json, json_option
+from archsim.cli._results import figure_file, wrote
 
 if TYPE_CHECKING:
     from archsim.memory import BenchResult
@@ -71,7 +72,7 @@ def list_standards(as_json: bool) -> None:
 )
 @click.option("--refresh", default="all_bank", show_default=True, type=click.Choice(["all_bank", "per_bank", "none"]))
 @click.option("--row-policy", default="open", show_default=True, type=click.Choice(["open", "closed"]))
-@click.option("--plot", type=click.Path(path_type=Path), help="Write a figure of latency and bandwidth (PNG or SVG).")
+@figure_file("--plot", "Draw latency and bandwidth")
 @json_option
 def bench_command(
     standard: str, pattern: str, trace: Path | None, requests: int, reads: float, load: float | None, serial: bool,
@@ -106,6 +107,7 @@ def bench_command(
         from archsim.memory.plot import plot_bench
 
         plot_bench(result, plot)
+        wrote(plot)
     if as_json:
         emit_json(result.as_dict())
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from archsim.cli._common import console, emit_json, json_option, progress
+from archsim.cli._results import figure_file, wrote
 
 if TYPE_CHECKING:
     from archsim.network import CollectiveRun, Fabric
@@ -39,7 +40,7 @@ def network() -> None:
     metavar="KEY=VALUE",
     help="Change a value of the system, or of its chip's links.",
 )
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write the figure (.png, .svg or .pdf).")
+@figure_file("--plot", "Draw time and bandwidth over the size")
 @json_option
 def bench(
     system: str, kind: str, span: str, chips: int | None, stride: int, algorithm: str, transport: str | None,
@@ -75,6 +76,7 @@ def bench(
         title = f"{kind} over {group.size} chips of {fabric.name}"
         nbytes, times = [run.request.nbytes for run in runs], [run.time_ps * 1e-6 for run in runs]
         bandwidth_figure(nbytes, times, [run.busbw for run in runs], title, plot)
+        wrote(plot)
     if as_json:
         emit_json(
             {
@@ -84,8 +86,6 @@ def bench(
         )  # fmt: skip
         return
     _print(runs, f"{kind} over {group.size} of {fabric.chips} chips of {fabric.name}")
-    if plot is not None:
-        click.echo(f"figure: {plot}")
 
 
 def _fabric(system: str, overrides: tuple[str, ...]) -> Fabric:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from archsim.cli._common import console, emit_json, json_option, progress
+from archsim.cli._results import figure_file, wrote
 from archsim.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def noc() -> None:
               help="Flits per node and cycle; the curve ends where the network saturates.  [default: steps of 5 % of "
               "what the busiest channel allows]")
 @click.option("--seed", type=int, default=1, show_default=True)
-@click.option("--plot", type=FILE, help="Draw the curve to a .png or .svg file.")
+@figure_file("--plot", "Draw the curve")
 @json_option
 def bench(topology: str, size: str, graph: Path | None, routing: str | None, table: Path | None, datelines: bool,
           pattern: str, flits: int, vcs: int, buffer_flits: int, loads: str | None, seed: int, plot: Path | None,
@@ -78,6 +79,7 @@ def bench(topology: str, size: str, graph: Path | None, routing: str | None, tab
     best = max(point.accepted for point in points)
     if plot:
         _draw(points, bound, plot, f"{network.name} {size if not graph else ''}, {routes.routing}, {traffic.name}")
+        wrote(plot)
     if as_json:
         emit_json({
             "network": network.name, "nodes": network.nodes, "links": network.links, "routing": routes.routing,
@@ -144,7 +146,8 @@ def _print(points: list[LoadPoint], bound: float, best: float) -> None:
         table.add_column(title, justify="right")
     for point in points:
         times = (f"{point.latency:.1f}", f"{point.p99_latency:.0f}") if point.stable else ("grows", "")
-        table.add_row(f"{point.load:.3f}", f"{point.accepted:.3f}", *times, f"{100 * point.busiest_load:.0f} %", "" if point.stable else "saturated")
+        state = "" if point.stable else "saturated"
+        table.add_row(f"{point.load:.3f}", f"{point.accepted:.3f}", *times, f"{100 * point.busiest_load:.0f} %", state)
     out = console()
     out.print(table)
     out.print("load and accepted: flits per node and cycle; latency: cycles from creation to the tail's arrival")
@@ -155,16 +158,11 @@ def _print(points: list[LoadPoint], bound: float, best: float) -> None:
 
 
 def _draw(points: list[LoadPoint], bound: float, path: Path, title: str) -> None:
-    if path.suffix not in (".png", ".svg"):
-        raise InputError(f"--plot {path}: the name must end in .png or .svg")
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, ScalarFormatter
-    except ImportError:
-        raise InputError("--plot needs matplotlib: pip install archsim[plot]") from None
-    from archsim.errors import write_atomically
+    from archsim._figure import new_figure, save_figure
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
+    from matplotlib.ticker import LogLocator, ScalarFormatter
+
     axes = figure.add_subplot()
     stable = [point for point in points if point.stable]
     axes.plot([point.load for point in stable], [point.latency for point in stable], "o-", label="mean")
@@ -180,4 +178,4 @@ def _draw(points: list[LoadPoint], bound: float, path: Path, title: str) -> None
     axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.grid(alpha=0.3, which="both")
     axes.legend()
-    write_atomically(path, lambda beside: figure.savefig(beside, format=path.suffix[1:]))
+    save_figure(figure, path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from archsim.cli._common import console, emit_json, json_option, progress
-from archsim.cli._results import check_outputs, output_file, wrote
+from archsim.cli._results import figure_file, wrote
 
 if TYPE_CHECKING:
     from archsim.serving import Deployment, Operating, Pools, Request
@@ -48,7 +48,7 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @click.option("--prefill-system", metavar="NAME", help="Prompts are computed there, and their caches sent over.")
 @click.option("--prompts", type=click.IntRange(1), help="Prompts at a time there.  [default: one a chip]")
 @click.option("--kv-link", callback=_rate, metavar="RATE", help="Between them, per chip.  [default: scale-out link]")
-@output_file("--figure", "Draw throughput against interactivity (.png, .svg or .pdf).")
+@figure_file("--figure", "Draw throughput against interactivity")
 @json_option
 def serve(
     system: str, workload: str, input_tokens: int, output_tokens: int, batch: int | None, tpot: float | None,
@@ -71,7 +71,6 @@ def serve(
     """
     from archsim import serving
 
-    check_outputs(figure)
     request = serving.Request(input_tokens, output_tokens, prefix_hit)
     drafts = draft if mtp_acceptance is not None else 0
     options: dict[str, Any] = {"quant": quant, "redundant": redundant, "routing": routing}
@@ -99,9 +98,10 @@ def serve(
             first = _deployment(prefill_system, workload, options | {"overlap": "auto"}, tp, stack, 0, 0.0)
             both = serving.pools(first, server, request, prompts or first.chips, found[-1].batch, kv_link)
     if figure is not None:
+        from archsim._figure import save_figure
         from archsim.report.serving import interactivity
 
-        interactivity(found, f"{workload} on {system}").savefig(figure, dpi=150, bbox_inches="tight")
+        save_figure(interactivity(found, f"{workload} on {system}"), figure)
         wrote(figure)
     if as_json:
         emit_json(_json(server, request, found, both))

@@ -300,16 +300,18 @@ def plot(folder: Path, kind: str, out: Path | None, axes: str | None) -> None:
       archsim sweep plot sweep/ pareto --out front.svg
       archsim sweep plot sweep/ heatmap --axes core.matrix.rows,memory.bandwidth
     """
+    from archsim._figure import check_figure, save_figure
     from archsim.cli._results import check_outputs
     from archsim.explore import open_sweep
     from archsim.explore.figures import figure_of
 
     draw, target = figure_of(kind), out or Path(f"{kind}.png")
+    check_figure(target)
     check_outputs(target)
     if axes is not None and kind != "heatmap":
         raise InputError(f"--axes are those of a heatmap; a {kind} has all")
     chosen = {"axes": axes.split(",")} if axes else {}
-    draw(open_sweep(folder), **chosen).savefig(target, dpi=150)
+    save_figure(draw(open_sweep(folder), **chosen), target)
     wrote(target)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from archsim.cli._common import console, emit_json, json_option
-from archsim.cli._results import output_file, wrote
+from archsim.cli._results import figure_file, wrote
 
 if TYPE_CHECKING:
     from archsim.kernels.systolic import ArrayRun, Ports, SystolicCore
@@ -29,7 +29,7 @@ DRAWN = 40
 @click.option("--sparsity", metavar="N:M", help="At most N of M weights along K differ from zero.")
 @click.option("--no-overlap", is_flag=True, help="Without double registers: folds one after the other.")
 @click.option("--convention", type=click.Choice(("physical", "scalesim")), default="physical", show_default=True)
-@output_file("--plot", "Draw the timeline of the first folds (.png or .svg).")
+@figure_file("--plot", "Draw the timeline of the first folds")
 @json_option
 def systolic(
     chip: str | None, gemm: str, array: str | None, count: int | None, dtype: str | None, ports: str | None,
@@ -44,7 +44,6 @@ def systolic(
       archsim systolic --array 8x8 --gemm 64,64,64 --plot folds.png
       archsim systolic --array 32x32:ws --gemm 512,512,512 --convention scalesim --json
     """
-    from archsim.errors import InputError
     from archsim.kernels.systolic import Ports, run_product
 
     m, n, k = _integers(gemm, ",", 3, "--gemm")
@@ -52,8 +51,6 @@ def systolic(
     limits = Ports(*_integers(ports, ",", 3, "--ports")) if ports else Ports()
     run = run_product(core, m, n, k, ports=limits, convention=convention, timeline=plot is not None)  # type: ignore[arg-type]
     if plot is not None:
-        if plot.suffix not in (".png", ".svg"):
-            raise InputError(f"{plot}: a figure is a .png or a .svg file")
         _draw(run, plot)
         wrote(plot)
     if as_json:
@@ -128,10 +125,10 @@ def _print(core: SystolicCore, run: ArrayRun, ports: Ports) -> None:
 
 def _draw(run: ArrayRun, path: Path) -> None:
     """One row per fold: load, stream, and the way out."""
-    from matplotlib.figure import Figure
+    from archsim._figure import new_figure, save_figure
 
     shown = run.timeline[:DRAWN]
-    figure = Figure(figsize=(9, 1.4 + 0.22 * len(shown)), layout="constrained")
+    figure = new_figure(9, 1.4 + 0.22 * len(shown))
     axes = figure.subplots()
     parts = (
         ("load what stays, wait", 1, 2, "#c9c9c9"),
@@ -149,4 +146,4 @@ def _draw(run: ArrayRun, path: Path) -> None:
     axes.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), fontsize=8)
     more = f", the first {len(shown)} of {run.folds:,}" if run.folds > len(shown) else ""
     axes.set_title(f"{run.folds:,} folds{more}; {run.cycles:,} cycles in all", loc="right", fontsize=9)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from archsim.cli._common import console, emit_json, json_option, progress
-from archsim.cli._results import check_outputs, output_file, wrote
+from archsim.cli._results import check_outputs, figure_file, output_file, wrote
 from archsim.cli.chip import set_option
 
 __all__ = ["train"]
@@ -64,7 +64,7 @@ def degrees(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--fidelity", type=click.Choice(("roofline", "tile")), default="tile", show_default=True,
               help="Of the passes: a lower bound, or every tile.")  # fmt: skip
 @output_file("--timeline", "Write a timeline for ui.perfetto.dev (.json or .json.gz).")
-@output_file("--plot", "Draw the schedule (.png, .svg, .pdf).")
+@figure_file("--plot", "Draw the schedule")
 @json_option
 def train(
     system: str, workload: str, timeline: Path | None, plot: Path | None, as_json: bool, fidelity: str,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from archsim.cli._common import console, emit_json, json_option, progress
+from archsim.cli._results import figure_file, wrote
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,11 +50,12 @@ PARTS = {
 )
 @click.option("--all", "everything", is_flag=True, help="Compare every row where a suite samples by default.")
 @click.option("--markdown", is_flag=True, help="Print the errors of each group as a Markdown table.")
+@figure_file("--plot", "Draw every case, simulated against reference")
 @json_option
 @click.pass_context
 def validate(
     ctx: click.Context, suite: str | None, reference: Path | None, rows: bool, per_group: int | None, least: float,
-    everything: bool, markdown: bool, as_json: bool,
+    everything: bool, markdown: bool, plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compare with reference data and print the errors; exit with 1 if they leave the suite's band.
 
@@ -65,6 +67,7 @@ def validate(
     archsim validate systolic
     archsim validate op --per-group 5 --least 20
     archsim validate op --reference mine.csv --rows --json
+    archsim validate collective --plot collective.png
     """
     from archsim.validation import FEW, MANY, markdown_table, run_suite
 
@@ -73,6 +76,11 @@ def validate(
     for each in _select(suite, reference):
         with progress(f"suite {each.name}") as update:
             reports.append(run_suite(each, reference, per_group=count, least=least, on_progress=update))
+    if plot is not None:
+        from archsim.validation.agreement import draw_agreement
+
+        draw_agreement(reports, plot)
+        wrote(plot)
     if markdown:
         click.echo("\n\n".join(markdown_table(report) for report in reports))
     elif as_json:

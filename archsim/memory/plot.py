@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from archsim.errors import InputError
+from archsim._figure import new_figure, save_figure
 from archsim.memory.bench import BenchResult
 
 __all__ = ["plot_bench"]
@@ -15,12 +15,8 @@ WINDOWS = 60
 
 
 def plot_bench(result: BenchResult, path: Path) -> None:
-    """Write the figure as PNG or SVG."""
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise InputError(f"{path}: a figure is written as .png or .svg")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    """Write the figure."""
+    figure = new_figure(9, 3.6)
     latency, bandwidth = figure.subplots(1, 2)
     if len(result.read_latency_s):
         sorted_ns = np.sort(result.read_latency_s) * 1e9
@@ -38,7 +34,4 @@ def plot_bench(result: BenchResult, path: Path) -> None:
     for axes in (latency, bandwidth):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    save_figure(figure, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from archsim.errors import ArchsimError, InputError, write_atomically
+from archsim._figure import new_figure, save_figure
 from archsim.physical.area import ChipArea
 from archsim.physical.floorplan import floorplan, outline
 
@@ -29,20 +29,16 @@ COLOURS = {
     "die-to-die link": "#a6761d",
 }
 OTHER = "#8c8c8c"
-SUFFIXES = (".svg", ".png", ".pdf")
 SCALE_MM = 5.0
 LETTER_MM = 0.72  # width of a letter of the labels at the scale of the figure
 
 
 def draw_floorplan(area: ChipArea, title: str, reticle_mm: tuple[float, float] = (26.0, 33.0)) -> Figure:
     """Each kind of die side by side at one scale, with the field of the reticle dashed around it."""
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
-        from matplotlib.patches import Rectangle as Box
-    except ImportError:
-        raise ArchsimError("figures need matplotlib, run: pip install archsim[plot]") from None
-    figure = Figure(figsize=(4.4 * len(area.dies) + 2.9, 5.6), layout="constrained")
+    figure = new_figure(4.4 * len(area.dies) + 2.9, 5.6)
+    from matplotlib.patches import Patch
+    from matplotlib.patches import Rectangle as Box
+
     axes = figure.subplots(1, len(area.dies), squeeze=False)[0]
     shown: dict[str, str] = {}
     for ax, die in zip(axes, area.dies, strict=True):
@@ -68,16 +64,4 @@ def draw_floorplan(area: ChipArea, title: str, reticle_mm: tuple[float, float] =
 
 def write_floorplan(area: ChipArea, title: str, path: Path) -> None:
     """Draw to `path`, whole or not at all; the suffix chooses the format."""
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: a figure ends in {', '.join(SUFFIXES)}")
-    figure = draw_floorplan(area, title)
-    kind = path.suffix[1:]
-    metadata = {"Date": None} if kind == "svg" else None  # the same bytes every time
-
-    import matplotlib
-
-    def write(beside: Path) -> None:
-        with matplotlib.rc_context({"svg.hashsalt": title}):
-            figure.savefig(beside, format=kind, dpi=150, metadata=metadata)
-
-    write_atomically(path, write)
+    save_figure(draw_floorplan(area, title), path)

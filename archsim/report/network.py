@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from archsim.errors import ArchsimError, InputError, write_atomically
+from archsim._figure import new_figure, save_figure
 
 __all__ = ["bandwidth_figure"]
 
-SUFFIXES = (".png", ".svg", ".pdf")
 ALGBW, BUSBW = "#0072b2", "#d55e00"
 
 
@@ -17,13 +16,7 @@ def bandwidth_figure(
     nbytes: Sequence[int], time_us: Sequence[float], busbw: Sequence[float], title: str, path: Path
 ) -> None:
     """Draw time and bus bandwidth over the size, and write the figure to `path`."""
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"--plot {path}: the name must end in {', '.join(SUFFIXES)}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ArchsimError("figures need matplotlib: pip install 'archsim[plot]'") from error
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
+    figure = new_figure(7.0, 4.2)
     left = figure.add_subplot()
     right = left.twinx()
     (rate,) = left.plot(nbytes, [value * 1e-9 for value in busbw], "o-", color=BUSBW, label="bus bandwidth")
@@ -40,7 +33,7 @@ def bandwidth_figure(
     left.grid(alpha=0.25)
     left.set_title(title, fontsize="medium")
     left.legend(handles=[rate, time], loc="upper left", frameon=False)
-    write_atomically(path, lambda beside: figure.savefig(beside, format=path.suffix[1:], dpi=150))
+    save_figure(figure, path)
 
 
 def _binary(nbytes: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from archsim.errors import ArchsimError
+from archsim._figure import new_figure
 from archsim.report.palette import SERIES
 
 if TYPE_CHECKING:
@@ -27,11 +27,7 @@ class State(Protocol):
 
 def interactivity(states: Sequence[State], title: str) -> Figure:
     """Output tokens a second of a chip against those of a user; each point says how many sequences share the system."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ArchsimError("figures need matplotlib: pip install archsim[plot]") from error
-    figure = Figure(figsize=(6.0, 4.0))
+    figure = new_figure(6.0, 4.0)
     ax = figure.subplots()
     ax.plot([s.interactivity for s in states], [s.per_chip for s in states], "o-", color=SERIES[0], markersize=5)
     for state in states:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from archsim._figure import new_figure, save_figure
+
 __all__ = ["draw_tiles"]
 
 #: rectangles that a reader can still tell apart
@@ -14,16 +16,15 @@ MOST_TILES = 4000
 
 
 def draw_tiles(
-    path: Path, wave: NDArray[np.int64], *, tile: tuple[int, int], shape: tuple[int, int], title: str, kind: str
+    path: Path, wave: NDArray[np.int64], *, tile: tuple[int, int], shape: tuple[int, int], title: str
 ) -> None:
     """Write the output of a product as an image of its tiles, coloured by ``wave[row, column]``.
 
-    tile, shape: rows and columns, in elements, of one tile and of the output. kind: of file, "png", "svg" or "pdf".
+    tile, shape: rows and columns, in elements, of one tile and of the output.
     """
+    figure = new_figure(7.5, 5.2)
     import matplotlib
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
     ax = figure.subplots()
     waves = int(wave.max()) + 1
     colours = matplotlib.colormaps["viridis"].resampled(max(waves, 2))
@@ -40,4 +41,4 @@ def draw_tiles(
     ax.set(xlabel="column of the output (n)", ylabel="row of the output (m)", title=title)
     ax.legend(loc="upper right", fontsize=8)
     figure.colorbar(image, ax=ax, label="wave: which turn of its core", ticks=range(0, waves, max(1, waves // 8)))
-    figure.savefig(path, format=kind, dpi=150)
+    save_figure(figure, path)

@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from archsim.errors import ArchsimError, InputError, write_atomically
+from archsim._figure import check_figure, new_figure, save_figure
+from archsim.errors import write_atomically
 from archsim.report.numbers import count, percent, si
 from archsim.report.table import table
 from archsim.training.memory import StageMemory
@@ -19,7 +20,6 @@ from archsim.training.result import TrainStep
 
 __all__ = ["draw_schedule", "step_view", "write_timeline"]
 
-SUFFIXES = (".png", ".svg", ".pdf")
 #: colours of passes (Okabe and Ito, readable to the colour-blind)
 COLOURS = {"F": "#56b4e9", "B": "#009e73", "I": "#66c2a5", "W": "#f0e442", "FB": "#cc79a7", "update": "#999999",
            "network": "#d55e00"}  # fmt: skip
@@ -104,15 +104,11 @@ def kind_of(span: Span) -> str:
 
 def draw_schedule(step: TrainStep, path: Path) -> None:
     """The step as a picture: a row for each rank, time to the right."""
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"--plot {path}: the name must end in {', '.join(SUFFIXES)}")
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.patches import Patch
-    except ImportError as error:
-        raise ArchsimError("figures need matplotlib: pip install 'archsim[plot]'") from error
+    check_figure(path)
     ranks = len(step.stages)
-    figure = Figure(figsize=(11.0, 1.6 + 0.32 * ranks), layout="constrained")
+    figure = new_figure(11.0, 1.6 + 0.32 * ranks)
+    from matplotlib.patches import Patch
+
     axes = figure.add_subplot()
     used: set[str] = set()
     for span in step.spans:
@@ -137,4 +133,4 @@ def draw_schedule(step: TrainStep, path: Path) -> None:
     handles = [Patch(color=COLOURS[kind], label=LEGEND[kind]) for kind in COLOURS if kind in used]
     axes.legend(handles=handles, ncols=len(handles), loc="upper center",
                 bbox_to_anchor=(0.5, -0.16 - 0.6 / (ranks + 3)), frameon=False, fontsize="small")  # fmt: skip
-    write_atomically(path, lambda beside: figure.savefig(beside, format=path.suffix[1:], dpi=150))
+    save_figure(figure, path)

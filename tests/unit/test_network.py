@@ -237,7 +237,7 @@ def test_bench_prints_the_table_of_nccl_tests() -> None:
 def test_bench_as_json_with_a_figure(tmp_path: Any) -> None:
     args = ["network", "bench", "tpu-v4-x64", "--bytes", "1MiB", "--json", "--plot", str(tmp_path / "x.svg")]
     result = CliRunner().invoke(cli, args)
-    row = json.loads(result.output)["rows"][0]
+    row = json.loads(result.stdout)["rows"][0]
     assert row["busbw_GBps"] == pytest.approx(row["algbw_GBps"] * 2 * 63 / 64)
     assert (tmp_path / "x.svg").read_text().startswith("<?xml")
 

@@ -54,7 +54,7 @@ def test_a_network_from_files(tmp_path: Path) -> None:
         (("--topology", "torus", "--size", "4x4", "--vcs", "1"), "stay free of deadlock"),
         (("--graph", "absent.txt"), "cannot be read"),
         (("--pattern", "unifrm"), "did you mean 'uniform'"),
-        ((*QUICK, "--plot", "curve.doc"), "must end in .png or .svg"),
+        ((*QUICK, "--plot", "curve.doc"), "must end in .png, .svg or .pdf"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: tuple[str, ...], message: str) -> None:

@@ -161,5 +161,5 @@ def test_a_floorplan_is_written_with_the_same_bytes(tmp_path: Path, suffix: str)
     write_floorplan(area, "MI300X", first)
     write_floorplan(area, "MI300X", second)
     assert first.read_bytes() == second.read_bytes()
-    with pytest.raises(InputError, match=r"a figure ends in \.svg, \.png"):
+    with pytest.raises(InputError, match=r"must end in \.png, \.svg or \.pdf"):
         write_floorplan(area, "MI300X", tmp_path / "plan.txt")

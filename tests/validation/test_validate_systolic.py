@@ -87,6 +87,14 @@ def test_rows_show_every_case() -> None:
     assert "ws 8x8 M1 N1 K1" in archsim("validate", "systolic", "--rows").stdout
 
 
+def test_every_case_is_drawn(tmp_path: Path) -> None:
+    figure = tmp_path / "systolic.svg"
+    outcome = archsim("validate", "systolic", "--plot", figure)
+    assert outcome.exit_code == 0
+    assert figure.read_text().count("<use ") > 253  # a mark for each case, and those of the axes
+    assert archsim("validate", "--plot", tmp_path / "x.doc").exit_code == 2
+
+
 def test_a_wrong_reference_value_is_an_error_and_exit_code_1(tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
     file.write_text(f"{HEADER}\n8,8,ws,1,1,1,22\n8,8,os,8,8,8,20\n")
