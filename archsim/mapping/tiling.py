@@ -14,7 +14,8 @@ Score (seconds), the slowest of the pipelined resources plus what cannot overlap
     vector   = waves * chunks * (conversion of operands stored narrower than they are multiplied
                + promotion of block-scaled partial sums) / clock
     port_in  = waves * k/split_k * (tm a + tn b / pair) / port bytes/s  a, b: bytes of an element
-    latency  = waves * chunks * (loaded latency + chunk / port) / min(slots, outstanding bytes / chunk)
+    latency  = waves * chunks * (latency of an idle memory + chunk / port) / (outstanding bytes / chunk), or for each slot
+               (waves * chunks * (that arrival + occupancy / clock) + vector) / slots
     dram     = unique panels of a wave, re-read unless the cache holds them, / memory bytes/s
 
 with ``waves = ceil(tiles / cores)``. It ranks candidates; :mod:`archsim.mapping.search` simulates the best few.
@@ -193,6 +194,8 @@ def _candidates(target: Target, shape: MatmulShape) -> _Cuts:
     held = tm * tn * 4 * (2 if promotion else 1)  # the sums so far, and those of the block in the unit
     legal = (slots >= 2) & (held <= target.accumulator_bytes) & ((tk % promotion == 0) if promotion else True)
     long, short = target.step
+    if not target.asynchronous:  # such tiles are made of the tiles of warps, two by two
+        legal &= ((tm & (tm - 1)) == 0) & ((tn & (tn - 1)) == 0)
     legal &= (np.maximum(tm, tn) >= long) & (np.minimum(tm, tn) >= short)
     legal &= (tm >= shape.least[0]) & (tn >= shape.least[1]) & (shape.splits | (split == 1))
     legal &= (split == 1) | ((_ceil_div(shape.k, tk) >= split) & (pair == 1) & (split <= target.cores))
@@ -253,9 +256,10 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     tile_out = m_tile * n_tile * np.where(split > 1, 4.0, shape.c_bytes)
     port_in_s = waves * chunks * chunk_in / target.port_read_bytes_per_s
     port_out_s = waves * tile_out / target.port_write_bytes_per_s
-    # Little's law: no more than the slots' bytes, or what the core may have outstanding, are on their way at once
-    arrival_s = target.loaded_latency_s + chunk_in / target.port_read_bytes_per_s
-    latency_s = waves * chunks * arrival_s / np.minimum(slots, target.outstanding_bytes / chunk_in)
+    # a slot of the scratchpad is filled, and read until its product is done; queues are in the other parts. Little's law:
+    # no more than what a core may have outstanding is on its way
+    arrival_s = target.memory_latency_s + chunk_in / target.port_read_bytes_per_s
+    requests_s = waves * chunks * arrival_s * chunk_in / target.outstanding_bytes
 
     # panels: a wave of tiles covers group_m x group_n tiles, as square in elements as the grid allows
     across = np.maximum(cores // split, 1)
@@ -290,6 +294,7 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     def timed(clock: float | NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         multiply_s = cycles / clock
         matrix_s = waves * (chunks * multiply_s + alone * epilogue_s)
+        latency_s = np.maximum((waves * chunks * (arrival_s + multiply_s) + vector_s) / slots, requests_s)
         drain_s = multiply_s + epilogue_s + tile_out / target.port_write_bytes_per_s
         parts = np.stack([matrix_s, vector_s, port_in_s, port_out_s, noc_s, cache_s, dram_s, latency_s])
         return parts, parts.max(axis=0) + fill_s + drain_s + reduction_s

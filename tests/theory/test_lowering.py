@@ -110,6 +110,20 @@ def test_sums_that_meet_in_the_network_are_stored_once_and_need_no_workspace(
     assert not before.any()  # nothing else passes between cores
 
 
+def test_all_cores_add_up_the_parts_of_a_split() -> None:
+    """Twelve tiles on 148 cores: twelve slices each, so that no core reads more than its share of the parts."""
+    target = TARGETS["b200"]
+    shape = MatmulShape((512,), 768, 4096, "bf16", 2.0, 2.0, 2.0)
+    pin = {"tm": 128, "tn": 256, "tk": 64, "slots": 4, "split_k": 4}
+    program = lower_product(
+        target, "gemm", shape, pinned(target, shape, pin, "gemm"), ProductOperands(A, B, C, b_each=False)
+    ).program
+    merging = (program.region == 3) & ~program.write
+    assert int(program.nbytes[merging].sum()) == 512 * 768 * 4 * 4
+    assert int(program.nbytes[merging].max()) <= 1.2 * 512 * 768 * 4 * 4 / target.cores
+    assert len(np.unique(program.tag[merging])) == 144
+
+
 def test_a_network_that_adds_beats_the_workspace() -> None:
     """64 x 1024 of a reduction over 8192: the barrier and the second pass over the parts fall away."""
     shape = MatmulShape((64,), 1024, 8192, "bf16", 2.0, 2.0, 2.0)

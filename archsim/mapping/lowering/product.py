@@ -160,7 +160,8 @@ def lower_product(
     converts, promotion = shape.convert_a or shape.convert_b, target.promotion(shape.dtype) * shape.block_scaled
     ids = _StepIds(chunks, team, 3 + converts + bool(promotion))
     body = ids.count(parts)
-    table = StepTable(target, body + (1 + 3 * len(tiles) if workspace else 0))
+    slices = max(cores // len(tiles), 1)  # in which the parts of a tile are added, so that all cores add
+    table = StepTable(target, body + (1 + 3 * len(tiles) * slices if workspace else 0))
 
     part = np.arange(parts)
     tile, piece = np.divmod(part, split)
@@ -260,20 +261,32 @@ def lower_product(
     if workspace:
         regions.append("partial sums")
         tensors.append(WORKSPACE)
-        which = np.arange(len(tiles))
         table.barrier(body, store)
-        fetch = body + 1 + 3 * which
-        adder, origin = which % cores, tiles.row * shape.n + tiles.col * tiles.m
-        area = tiles.m * tiles.n
-        table.load(fetch, adder, PARTIAL, 4 * origin * split, 4 * area * split)
-        table.after(fetch, body)
-        table.vector(
-            fetch + 1, adder, target.vector_cycles(area * split, COSTS["add"]) + target.vector_cycles(area, epilogue)
-        )
-        table.after(fetch + 1, fetch)
-        table.store(fetch + 2, adder, C, origin * c_bytes, area * c_bytes)
-        table.after(fetch + 2, fetch + 1)
+        _merge(table, body, tiles, slices, shape, split, epilogue)
     return table.build(
         name, regions, tensors, f"{tiling}, summed in the network" if in_network else str(tiling),
         carry=carry(sample, waves, tiling.slots, turn, times, multiply, finish, alike=target.alike),
     )  # fmt: skip
+
+
+def _merge(
+    table: StepTable, barrier: int, tiles: _Tiles, slices: int, shape: MatmulShape, split: int, epilogue: VectorCost
+) -> None:
+    """The last pass of split-K, behind the ``barrier``: each core reads all parts of a slice of a tile, and adds them.
+
+    The parts of a slice lie side by side.
+    """
+    target = table.target
+    tile, slot = np.divmod(np.arange(len(tiles) * slices), slices)
+    area = (tiles.m * tiles.n)[tile]
+    begin, end = area * slot // slices, area * (slot + 1) // slices
+    origin, size = (tiles.row * shape.n + tiles.col * tiles.m)[tile] + begin, end - begin
+    fetch = barrier + 1 + 3 * np.arange(len(tile))
+    adder = np.arange(len(tile)) % target.cores
+    table.load(fetch, adder, PARTIAL, 4 * origin * split, 4 * size * split)
+    table.after(fetch, barrier)
+    cycles = target.vector_cycles(size * split, COSTS["add"]) + target.vector_cycles(size, epilogue)
+    table.vector(fetch + 1, adder, np.where(size > 0, cycles, 0))
+    table.after(fetch + 1, fetch)
+    table.store(fetch + 2, adder, C, origin * shape.c_bytes, size * shape.c_bytes)
+    table.after(fetch + 2, fetch + 1)
