@@ -14,8 +14,9 @@ Score (seconds), the slowest of the pipelined resources plus what cannot overlap
     vector   = waves * chunks * (conversion of operands stored narrower than they are multiplied
                + promotion of block-scaled partial sums) / clock
     port_in  = waves * k/split_k * (tm a + tn b / pair) / port bytes/s  a, b: bytes of an element
-    latency  = waves * chunks * (latency of an idle memory + chunk / port) / (outstanding bytes / chunk), or for each slot
-               (waves * chunks * (that arrival + occupancy / clock) + vector) / slots
+    latency  = waves * chunks * arrival / (outstanding bytes / chunk), or, for each slot,
+               (waves * chunks * (arrival + occupancy / clock) + vector) / slots
+               arrival: latency of an idle memory + chunk / port
     dram     = unique panels of a wave, re-read unless the cache holds them, / memory bytes/s
 
 with ``waves = ceil(tiles / cores)``. It ranks candidates; :mod:`archsim.mapping.search` simulates the best few.
@@ -256,8 +257,8 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     tile_out = m_tile * n_tile * np.where(split > 1, 4.0, shape.c_bytes)
     port_in_s = waves * chunks * chunk_in / target.port_read_bytes_per_s
     port_out_s = waves * tile_out / target.port_write_bytes_per_s
-    # a slot of the scratchpad is filled, and read until its product is done; queues are in the other parts. Little's law:
-    # no more than what a core may have outstanding is on its way
+    # a slot of the scratchpad is filled, and read until its product is done; and no more is on its way than a core may
+    # have outstanding (Little's law). Queues are in the other parts
     arrival_s = target.memory_latency_s + chunk_in / target.port_read_bytes_per_s
     requests_s = waves * chunks * arrival_s * chunk_in / target.outstanding_bytes
 
