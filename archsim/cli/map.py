@@ -40,6 +40,7 @@ def map_product(
     from archsim.errors import InputError
     from archsim.hardware import load_chip
     from archsim.mapping import MatmulShape, candidates, make_target
+    from archsim.mapping.lowering.sample import tile_count, whole_waves
     from archsim.mapping.pin import pinned, read_pin
     from archsim.mapping.search import simulated_s
     from archsim.trace.graph import DTYPE_BITS
@@ -69,7 +70,7 @@ def map_product(
     rows = [
         {
             "tm": t.tm, "tn": t.tn, "tk": t.tk, "slots": t.slots, "split_k": t.split_k, "pair": t.pair,
-            "group_m": t.group_m, "bound": t.bound, "score_us": t.estimate_s * 1e6,
+            "group_m": t.group_m, "stream_k": t.stream_k, "bound": t.bound, "score_us": t.estimate_s * 1e6,
             "simulated_us": s * 1e6, "probed": tried, "parts_us": {name: x * 1e6 for name, x in t.parts},
         }
         for (t, s), tried in zip(found, probed, strict=True)
@@ -81,14 +82,17 @@ def map_product(
     from rich.table import Table
 
     out = console()
-    rounds = -(-m // chosen.tm) * -(-n // chosen.tn) * chosen.split_k / target.cores
+    rounds = tile_count(shape, chosen) * chosen.split_k / target.cores
     out.print(f"{m} x {n} x {k} {dtype} on {chip}: {chosen}")
     out.print(f"{rounds:.2f} waves of {target.cores} cores, tiles in raster order of {chosen.group_m} rows")
-    table = Table("tile", "split", "pair", "score", "simulated", "bound by", "then by", box=None, pad_edge=False)
+    if chosen.stream_k:
+        left = tile_count(shape, chosen) - whole_waves(target, shape, chosen) * target.cores
+        out.print(f"stream-K: the last {left} tiles are cut along k and shared out evenly over all cores")
+    table = Table("tile", "split k", "pair", "score", "simulated", "bound by", "then by", box=None, pad_edge=False)
     for (t, _), row in zip(found, rows, strict=True):
         second = sorted(t.parts, key=lambda part: -part[1])[1:2]
         table.add_row(
-            f"{t.tm} x {t.tn} x {t.tk}", str(t.split_k), str(t.pair),
+            f"{t.tm} x {t.tn} x {t.tk}", "stream-K" if t.stream_k else str(t.split_k), str(t.pair),
             f"{row['score_us']:.1f} us", f"{row['simulated_us']:.1f} us{' *' if row['probed'] else ''}",
             t.bound, ", ".join(f"{name} {seconds * 1e6:.1f}" for name, seconds in second),
         )  # fmt: skip
@@ -97,7 +101,7 @@ def map_product(
 
 def _draw(figure: Path, chip: str, cores: int, shape: object, chosen: object) -> None:
     from archsim.mapping import MatmulShape, Tiling
-    from archsim.mapping.lowering.product import waves_of
+    from archsim.mapping.lowering.tiles import waves_of
     from archsim.report.tiles import draw_tiles
 
     assert isinstance(shape, MatmulShape)

@@ -15,14 +15,14 @@ from archsim.mapping.tiling import MAX_SLOTS, MatmulShape, Tiling, chunk_bytes, 
 
 __all__ = ["Pins", "pin_kernels", "pinned", "read_pin", "read_pins"]
 
-KEYS = ("tm", "tn", "tk", "slots", "split_k", "group_m", "pair")
+KEYS = ("tm", "tn", "tk", "slots", "split_k", "group_m", "pair", "stream_k")
 
 Pins = Mapping[str, Mapping[str, int]]
 """Operators by name, and for each the sizes of its tiling."""
 
 
 def read_pin(path: Path) -> dict[str, int]:
-    """The YAML file of a pinned tiling: ``tm``, ``tn``, ``tk``, and any of slots, split_k, group_m and pair."""
+    """The YAML file of a pinned tiling: ``tm``, ``tn``, ``tk``, maybe slots, split_k, group_m, pair and stream_k."""
     document = read_document(path, str(path))
     return _tiling(document, (), document.data)
 
@@ -41,7 +41,9 @@ def _tiling(document: Document, path: tuple[str, ...], data: Mapping[str, Any]) 
         place = document.mark((*path, key))
         if key not in KEYS:
             raise InputError(f"{place}: {key}: unknown key{did_you_mean(key, KEYS)}; legal are {', '.join(KEYS)}")
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if key == "stream_k" and not isinstance(value, bool):
+            raise InputError(f"{place}: {key} is {value}, but must be true or false")
+        if key != "stream_k" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise InputError(f"{place}: {key} is {value}, but must be a whole number, at least 1")
     for key in KEYS[:3]:
         if key not in data:
@@ -75,12 +77,17 @@ def pin_kernels(blocks: Sequence[KernelBlock], pins: Pins) -> tuple[KernelBlock,
 def pinned(target: Target, shape: MatmulShape, pin: Mapping[str, int], operator: str) -> Tiling:
     """The tiling ``pin`` of ``shape``; InputError names the operator, the buffer and the bytes where it is illegal."""
     tm, tn, tk = pin["tm"], pin["tn"], pin["tk"]
-    split, pair = pin.get("split_k", 1), pin.get("pair", 1)
+    split, pair, stream = pin.get("split_k", 1), pin.get("pair", 1), bool(pin.get("stream_k", False))
     where = f"operator {operator}: the pinned tiling {tm} x {tn} x {tk}"
     if pair not in (1, target.pair):
         raise InputError(f"{where} pairs {pair} cores, but an instruction of {target.name} spans at most {target.pair}")
     if split > 1 and pair > 1:
         raise InputError(f"{where} splits k and pairs cores, which exclude each other")
+    if split > 1 and stream:
+        raise InputError(f"{where} splits k and asks for stream-K, which exclude each other")
+    rows = sum(-(-m // (tm * pair)) * pair for m in shape.m)
+    if stream and (chunks := rows * -(-shape.n // tn) * -(-shape.k // tk)) < target.cores:
+        raise InputError(f"{where} has {chunks} chunks, too few for stream-K to give each of {target.cores} cores one")
     if split > min(target.cores, -(-shape.k // tk)):
         raise InputError(
             f"{where} splits k {split} ways, but there are {-(-shape.k // tk)} chunks and {target.cores} cores"
@@ -97,7 +104,7 @@ def pinned(target: Target, shape: MatmulShape, pin: Mapping[str, int], operator:
             f"{where} needs {slots} x {chunk:,} B of scratchpad, but a core of {target.name} has "
             f"{target.scratchpad_bytes:,} B"
         )
-    tiling = score_tiling(target, shape, Tiling(tm, tn, tk, slots, split, 1, pair, 0.0, ""))
-    rows = max(-(-m // (tm * pair)) * pair for m in shape.m)
-    group_m = min(pin.get("group_m", tiling.group_m), rows)
+    tiling = score_tiling(target, shape, Tiling(tm, tn, tk, slots, split, 1, pair, 0.0, "", stream_k=stream))
+    tallest = max(-(-m // (tm * pair)) * pair for m in shape.m)
+    group_m = min(pin.get("group_m", tiling.group_m), tallest)
     return replace(tiling, group_m=-(-group_m // pair) * pair)

@@ -2,7 +2,8 @@
 
 The closed form knows no queues: which of several near-equal cuts really is the best, the engine says. Each one runs
 alone on a fresh chip, everything cold. The closed form decides alone where one of the best waits for nothing but its
-matrix unit, by a wide margin, and where not even two candidates fit ``PROBE_STEPS``.
+matrix unit, by a wide margin, and where not even two candidates fit ``PROBE_STEPS``. The best with stream-K, whose
+cores are all at different places, is taken only if it was faster than the others' best when both were simulated.
 """
 
 from __future__ import annotations
@@ -26,6 +27,16 @@ PROBES, PROBE_STEPS, PROBE_WITHIN = 6, 40_000, 1.3
 def contenders(target: Target, shape: MatmulShape, ranked: Sequence[Tiling] = ()) -> list[Tiling]:
     """Of the ``ranked`` tilings, best first, those that the choice is made among: one, or those to simulate."""
     ranked = ranked or score_tilings(target, shape, keep=PROBES)
+    found = _whole_tiles(target, shape, [tiling for tiling in ranked if not tiling.stream_k])
+    for stream in [tiling for tiling in ranked if tiling.stream_k][:1]:
+        cheap = len(found) > 1 and sum(step_count(target, shape, each) for each in (*found, stream)) <= PROBE_STEPS
+        if stream.estimate_s < (PROBE_WITHIN if cheap else 1 - INDIFFERENT) * found[0].estimate_s:
+            found.append(stream)
+    return found
+
+
+def _whole_tiles(target: Target, shape: MatmulShape, ranked: Sequence[Tiling]) -> list[Tiling]:
+    """Those without stream-K."""
     for tiling in ranked:
         if tiling.steady and tiling.estimate_s <= (1 + INDIFFERENT) * ranked[0].estimate_s:
             return [tiling]
@@ -44,16 +55,18 @@ def candidates(target: Target, shape: MatmulShape, keep: int = PROBES) -> list[t
     ranked = score_tilings(target, shape, keep=keep)
     probed = contenders(target, shape, ranked)
     if len(probed) < 2:
-        return [(tiling, None) for tiling in (*probed, *(each for each in ranked if each not in probed))]
+        rest = [tiling for tiling in ranked if tiling not in probed]
+        return [(tiling, None) for tiling in (*probed, *rest)[:keep]]
     timed = [(simulated_s(target, shape, tiling), place) for place, tiling in enumerate(probed)]
     seconds, place = min(timed)
-    if probed[place].slots > 2:  # the more chunks are asked for at once, the later comes the first
+    affordable = sum(not tiling.stream_k for tiling in probed) > 1 and not probed[place].stream_k
+    if probed[place].slots > 2 and affordable:  # the more chunks are asked for at once, the later comes the first
         probed.append(replace(probed[place], slots=probed[place].slots - 1))
         shallow = simulated_s(target, shape, probed[-1])
         if shallow < (1 - INDIFFERENT) * seconds:
             timed.append((shallow, len(probed) - 1))
     fastest: list[tuple[Tiling, float | None]] = [(probed[place], seconds) for seconds, place in sorted(timed)]
-    return fastest + [(tiling, None) for tiling in ranked if tiling not in probed]
+    return (fastest + [(tiling, None) for tiling in ranked if tiling not in probed])[:keep]
 
 
 @lru_cache(maxsize=4096)

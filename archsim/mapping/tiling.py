@@ -5,7 +5,8 @@ output tiles of ``tm x tn``; each core walks over ``k`` in chunks of ``tk`` and 
 its scratchpad, so that the next chunks arrive while the present one is multiplied. ``split_k`` cores may share
 one output tile and add their parts behind a barrier, or on their way through a network that adds. ``pair``
 neighbouring cores may run one instruction together, each holding a share of B (tcgen05's pairs of SMs); rows of tiles
-are then padded to whole pairs.
+are then padded to whole pairs. With stream-K the tiles of the last one or two waves are shared out evenly over all
+cores, whose parts of a tile its owner adds.
 
 Score (seconds), the slowest of the pipelined resources plus what cannot overlap::
 
@@ -19,12 +20,13 @@ Score (seconds), the slowest of the pipelined resources plus what cannot overlap
                arrival: latency of an idle memory + chunk / port
     dram     = unique panels of a wave, re-read unless the cache holds them, / memory bytes/s
 
-with ``waves = ceil(tiles / cores)``. It ranks candidates; :mod:`archsim.mapping.search` simulates the best few.
+with ``waves = ceil(tiles / cores)``, with stream-K ``tiles / cores`` rounded up to a chunk. It ranks
+candidates; :mod:`archsim.mapping.search` simulates the best few.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +54,9 @@ SPLITS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32)
 FINE_STEP, FINE_STEPS = 2, 8
 #: among candidates within this share of the best time the one with the fewest chunks wins (fewer, larger transfers)
 INDIFFERENT = 0.01
+#: stream-K is tried where it saves more than this share of the waves, and where its runs (which are walked chunk by
+#: chunk, up to two tiles long) are of so many chunks of one tile over all cores at most
+STREAM_SAVES, STREAM_CHUNKS = 0.05, 8_000
 #: where nothing but the matrix unit takes more than this share of its time, it is all that is waited for
 STEADY = 0.8
 
@@ -114,6 +119,7 @@ class Tiling:
     bound: str
     parts: tuple[tuple[str, float], ...] = ()
     busy: float = 1.0
+    stream_k: bool = False
 
     @property
     def steady(self) -> bool:
@@ -123,6 +129,7 @@ class Tiling:
 
     def __str__(self) -> str:
         split = f", split-K {self.split_k}" if self.split_k > 1 else ""
+        split += ", stream-K" if self.stream_k else ""
         split += f", {self.pair} cores an instruction" if self.pair > 1 else ""
         score = f"{self.bound}, {self.estimate_s * 1e6:.2f} us"
         return f"{self.tm} x {self.tn} x {self.tk}, {self.slots} slots{split} ({score})"
@@ -156,9 +163,16 @@ class _Cuts:
     split: Ints
     pair: Ints
     slots: Ints
+    stream: Ints
 
     def take(self, which: NDArray[np.bool_]) -> _Cuts:
         return _Cuts(*(getattr(self, field)[which] for field in self.__dataclass_fields__))
+
+    def with_streams(self, which: NDArray[np.bool_]) -> _Cuts:
+        """All of them, and behind them these as stream-K."""
+        more = replace(self.take(which), stream=np.ones(int(which.sum()), dtype=np.int64))
+        both = [(getattr(self, field), getattr(more, field)) for field in self.__dataclass_fields__]
+        return _Cuts(*(np.concatenate(columns) for columns in both))
 
 
 def chunk_bytes(tm: Ints | int, tn: Ints | int, tk: Ints | int, pair: Ints | int, shape: MatmulShape) -> Ints:
@@ -207,7 +221,8 @@ def _candidates(target: Target, shape: MatmulShape) -> _Cuts:
             f"{need:,.0f} B of scratchpad ({target.scratchpad_bytes:,} B) and {m_low * n_low * 4:,} B of accumulator "
             f"({target.accumulator_bytes:,} B)"
         )
-    return _Cuts(tm, tn, tk, split, pair, slots).take(legal)
+    cuts = _Cuts(tm, tn, tk, split, pair, slots, np.zeros_like(tm)).take(legal)
+    return cuts.with_streams(_streams(target, shape, cuts)) if shape.splits else cuts
 
 
 def _rows_of_tiles(shape: MatmulShape, cuts: _Cuts) -> tuple[Ints, Ints]:
@@ -218,26 +233,48 @@ def _rows_of_tiles(shape: MatmulShape, cuts: _Cuts) -> tuple[Ints, Ints]:
     return (each * count[:, None]).sum(axis=0)[which] * cuts.pair, each[-1][which] * cuts.pair
 
 
+def stream_waves(tiles: Ints | int, chunks: Ints | int, cores: int) -> NDArray[np.float64]:
+    """Waves of stream-K: all but the last whole one, and the chunks of the rest shared out evenly.
+
+    >>> float(stream_waves(20, 10, 8)), float(stream_waves(5, 10, 8))
+    (2.5, 0.7)
+    """
+    whole = np.maximum(np.asarray(tiles) // cores - 1, 0)
+    waves: NDArray[np.float64] = whole + _ceil_div((tiles - whole * cores) * chunks, cores) / chunks
+    return waves
+
+
+def _streams(target: Target, shape: MatmulShape, cuts: _Cuts) -> NDArray[np.bool_]:
+    """Which cuts stream-K would make shorter by enough to be worth its parts, in runs that can be simulated."""
+    tiles = _rows_of_tiles(shape, cuts)[0] * _ceil_div(shape.n, cuts.tn)
+    chunks = _ceil_div(shape.k, cuts.tk)
+    saved = 1 - stream_waves(tiles, chunks, target.cores) / _ceil_div(tiles, target.cores)
+    short = (chunks * target.cores <= STREAM_CHUNKS) & (tiles * chunks >= target.cores)
+    streams: NDArray[np.bool_] = (cuts.split == 1) & (saved > STREAM_SAVES) & short
+    return streams
+
+
 def score_tilings(target: Target, shape: MatmulShape, keep: int = 8) -> list[Tiling]:
-    """The ``keep`` best tilings, best first, the best ``tk`` of each shape of tile, split and pairing only."""
+    """The ``keep`` best tilings and behind them the ``keep`` best with stream-K, best first; the best ``tk`` of each
+    shape of tile, split and pairing only."""
     return _scored(target, shape, _candidates(target, shape), keep)
 
 
 def score_tiling(target: Target, shape: MatmulShape, tiling: Tiling) -> Tiling:
     """One tiling with its score and the raster order that suits it."""
-    sizes = (tiling.tm, tiling.tn, tiling.tk, tiling.split_k, tiling.pair, tiling.slots)
+    sizes = (tiling.tm, tiling.tn, tiling.tk, tiling.split_k, tiling.pair, tiling.slots, int(tiling.stream_k))
     return _scored(target, shape, _Cuts(*(np.array([size]) for size in sizes)), keep=1)[0]
 
 
 def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[Tiling]:
-    tm, tn, tk, split, pair, slots = (getattr(cuts, field) for field in cuts.__dataclass_fields__)
+    tm, tn, tk, split, pair, slots, stream = (getattr(cuts, field) for field in cuts.__dataclass_fields__)
     cores, m_max = target.cores, max(shape.m)
     k_part = _ceil_div(_ceil_div(shape.k, tk), split) * tk
     chunks = k_part // tk
     all_rows, rows = _rows_of_tiles(shape, cuts)
     columns = _ceil_div(shape.n, tn)
     tiles = all_rows * columns * split
-    waves = _ceil_div(tiles, cores)
+    waves = np.where(stream, stream_waves(tiles, chunks, cores), _ceil_div(tiles, cores))
     m_tile, n_tile = np.minimum(tm, m_max), np.minimum(tn, shape.n)
     k_chunk, k_span = np.minimum(tk, shape.k), np.minimum(k_part, shape.k)
 
@@ -252,7 +289,7 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     vector_s = waves * chunks * chunk_vector_cycles(target, shape, m_tile, n_tile, k_chunk) / target.clock
 
     # a core's port
-    team = np.where(pair > 1, pair, np.where(split == 1, np.minimum(target.multicast, rows), 1))
+    team = np.where(pair > 1, pair, np.where((split == 1) & (stream == 0), np.minimum(target.multicast, rows), 1))
     chunk_in = k_chunk * (m_tile * shape.a_bytes + n_tile * shape.b_bytes / pair)
     tile_out = m_tile * n_tile * np.where(split > 1, 4.0, shape.c_bytes)
     port_in_s = waves * chunks * chunk_in / target.port_read_bytes_per_s
@@ -272,6 +309,7 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     c_total = shape.m_sum * shape.n * shape.c_bytes
     in_network = target.adds(split)
     partial = np.where((split > 1) & ~in_network, 4.0 * shape.m_sum * shape.n * split, 0.0)
+    partial = np.where(stream, 4.0 * m_tile * n_tile * cores, partial)
     fetched = tiles * k_span * (m_tile * shape.a_bytes + n_tile * shape.b_bytes / team)
     if target.cache_bytes:
         fits = a_total + b_total <= target.cache_bytes
@@ -279,15 +317,30 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
         passes_b = np.where(fits, 1, _ceil_div(rows, group_m))
         passes_a = np.where(fits | panel_fits, 1, _ceil_div(columns, np.maximum(across // group_m, 1)))
         read = a_total * passes_a + b_total * passes_b
+        # no two cores of stream-K are at the same place of k: they share what the cache holds, or nothing
+        before = np.maximum(tiles // cores - 1, 0) * cores
+        shared = tiles - before
+        group_n = _ceil_div(shared, group_m)
+        held = shape.k * (group_m * tm * shape.a_bytes + group_n * tn * shape.b_bytes)
+        held = np.minimum(held, a_total + b_total)
+        read = np.where((stream > 0) & (held > target.cache_bytes), fetched, read)
+        # and together they touch all of it, where it is cold, before any has come far
+        rush_s = held / target.dram_bytes_per_s - chunks * cycles / loaded / np.minimum(group_m, group_n)
+        rush_s = np.where(before > 0, 0.0, np.maximum(rush_s, 0.0))
         cache_s = (fetched + partial) / target.cache_bytes_per_s
         spilled = np.where(partial > target.cache_bytes, partial, 0.0)
     else:
-        read, cache_s, spilled = fetched, np.zeros(len(tm)), partial
+        read, cache_s, spilled, rush_s = fetched, np.zeros(len(tm)), partial, np.zeros(len(tm))
     dram_s = (read + c_total + spilled) / target.dram_bytes_per_s
 
     fill_s = target.memory_latency_s + chunk_in / target.port_read_bytes_per_s
     merging = (partial + c_total) / min(cores * target.port_read_bytes_per_s, target.cache_bytes_per_s or np.inf)
     reduction_s = np.where(split > 1, target.barrier_s + 2 * target.memory_latency_s + merging, 0.0)
+    helpers = _ceil_div(chunks, np.maximum((waves * chunks).astype(np.int64), 1))  # that an owner of stream-K adds
+    fix_up = partial / (target.cache_bytes_per_s or np.inf)
+    fix_up = fix_up + helpers * 4.0 * m_tile * n_tile / target.port_read_bytes_per_s
+    fix_up = fix_up + target.vector_cycles(helpers * m_tile * n_tile, COSTS["add"]) / target.clock
+    reduction_s = np.where(stream, 2 * target.memory_latency_s + fix_up + rush_s, reduction_s)
     reduction_s = np.where(in_network, 4.0 * m_tile * n_tile / target.port_read_bytes_per_s, reduction_s)
 
     noc_s = fetched / target.noc_bytes_per_s
@@ -304,20 +357,21 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     macs = shape.m_sum * shape.n * shape.k / (cores * target.macs_per_cycle(shape.dtype))
     busy = np.minimum(macs / loaded / timed(loaded)[1], 1.0)
     parts, time = timed(target.sustained_clocks(shape.dtype, busy))
-    # by time, but among nearly equal ones the fewest steps (np.lexsort is stable: then the candidate's index)
-    close = time <= time.min() * (1 + INDIFFERENT)
-    order = np.lexsort((tiles * chunks, np.where(close, time.min(), time)))
     names = ("matrix", "vector", "port in", "port out", "noc", "cache", "dram", "latency")
-    best: dict[tuple[int, int, int, int], Tiling] = {}
-    for i in order[: 16 * keep]:
-        kind = (int(tm[i]), int(tn[i]), int(split[i]), int(pair[i]))
-        bound = names[int(parts[:, i].argmax())]
+
+    def tiling(i: int) -> Tiling:
         shares = (*zip(names, parts[:, i].tolist(), strict=True), ("reduction", float(reduction_s[i])))
-        best.setdefault(
-            kind,
-            Tiling(
-                kind[0], kind[1], int(tk[i]), int(slots[i]), kind[2], int(group_m[i]), kind[3], float(time[i]), bound,
-                shares, float(busy[i]),
-            ),
+        return Tiling(
+            int(tm[i]), int(tn[i]), int(tk[i]), int(slots[i]), int(split[i]), int(group_m[i]), int(pair[i]),
+            float(time[i]), names[int(parts[:, i].argmax())], shares, float(busy[i]), bool(stream[i]),
         )  # fmt: skip
-    return list(best.values())[:keep]
+
+    ranked: list[Tiling] = []
+    for mine in (np.flatnonzero(stream == 0), np.flatnonzero(stream)):
+        # by time, but among nearly equal ones the fewest steps (np.lexsort is stable: then the candidate's index)
+        least = time[mine].min(initial=np.inf)
+        leveled = np.where(time[mine] <= least * (1 + INDIFFERENT), least, time[mine])
+        order = mine[np.lexsort(((tiles * chunks)[mine], leveled))][: 16 * keep]
+        first = {(tm[i], tn[i], split[i], pair[i]): i for i in order[::-1].tolist()}
+        ranked += [tiling(i) for i in sorted(first.values(), key=order.tolist().index)[:keep]]
+    return ranked

@@ -28,9 +28,14 @@ from archsim.mapping.target import Target
 from archsim.mapping.tiling import MatmulShape, Tiling
 from archsim.program import Carry, Memory
 
-__all__ = ["Sample", "carry", "chunk_count", "sample_chunks", "sample_waves", "tile_count"]
+__all__ = [
+    "Sample", "carry", "chunk_count", "chunk_edges", "sample_chunks", "sample_waves", "tile_count", "wave_edges",
+    "whole_waves",
+]  # fmt: skip
 
 Ints = NDArray[np.int64]
+Edges = list[tuple[Ints, float]]
+"""Groups of steps that end together, and how much their end counts."""
 
 #: chunks before and after the window, and the fewest in it
 HEAD, TAIL, WINDOW = 4, 2, 8
@@ -94,6 +99,12 @@ def chunk_count(shape: MatmulShape, tiling: Tiling) -> int:
 def tile_count(shape: MatmulShape, tiling: Tiling) -> int:
     """Output tiles over all products of the group; whole pairs."""
     return sum(-(-m // (tiling.tm * tiling.pair)) * tiling.pair for m in shape.m) * -(-shape.n // tiling.tn)
+
+
+def whole_waves(target: Target, shape: MatmulShape, tiling: Tiling) -> int:
+    """Waves in which each core computes whole tiles, or parts of split-K; with stream-K all but the last whole one."""
+    waves = tile_count(shape, tiling) // max(target.cores // tiling.split_k, 1)
+    return max(waves - 1, 0) if tiling.stream_k else waves
 
 
 def sample_chunks(target: Target, shape: MatmulShape, tiling: Tiling, *, exact: bool = False) -> Sample:
@@ -165,27 +176,35 @@ def _refreshed(target: Target, shape: MatmulShape, tiling: Tiling, chunks: int) 
     return REFRESHES * interval_s / max(matrix_s, memory_s)
 
 
-def carry(
-    chunks: Sample, waves: Sample, slots: int, turn: Ints, times: Ints, multiply: Ints, finish: Ints, *, alike: bool
-) -> Carry:
+def wave_edges(waves: Sample, turn: Ints, finish: Ints) -> Edges:
+    """What is left out of waves: ``turn`` is the kept wave of each part, the unfinished one last, ``finish`` its last
+    step."""
+    begin, end = waves.window
+    if not end:
+        return []
+    more = float(waves.largest - 1)
+    return [(finish[turn == end - 1], more), (finish[turn == begin - 1], -more)]
+
+
+def chunk_edges(chunks: Sample, slots: int, multiply: Ints, times: int = 1) -> Edges:
+    """What is left out of the chunks of parts that run at once, ``times`` over; ``multiply`` has their products, a row
+    a part."""
+    begin, end = chunks.window
+    if not end:
+        return []
+    more = float(chunks.largest - 1) * times / slots  # the mean over chunks that share out the slots
+    edges: Edges = []
+    for back in range(1, slots + 1):
+        edges += [(multiply[:, end - back], more), (multiply[:, begin - back], -more)]
+    return edges
+
+
+def carry(edges: Edges, *, alike: bool) -> Carry:
     """The time left out, by the finish times of steps.
 
-    ``turn`` is the kept wave of each part, the unfinished one last, and ``times`` its weight; ``multiply`` are its
-    steps of products (a row a part), ``finish`` is its last step. alike: no core is further from memory than another,
-    so that a wave takes the mean of its cores; else it takes as long as the slowest.
+    alike: no core is further from memory than another, so that a wave takes the mean of its cores; else it takes as
+    long as the slowest.
     """
-    edges: list[tuple[Ints, float]] = []  # steps of a wave, and how much their end counts
-    begin, end = waves.window
-    if end:
-        more = float(waves.largest - 1)
-        edges += [(finish[turn == end - 1], more), (finish[turn == begin - 1], -more)]
-    begin, end = chunks.window
-    if end:
-        for wave in range(int(turn.max()) + 1):
-            mine = np.flatnonzero(turn == wave)
-            more = float(chunks.largest - 1) * times[mine[0]] / slots  # the mean over chunks that share out the slots
-            for back in range(1, slots + 1):
-                edges += [(multiply[mine, end - back], more), (multiply[mine, begin - back], -more)]
     if not edges:
         return Carry.nothing()
     steps = np.concatenate([each for each, _ in edges])

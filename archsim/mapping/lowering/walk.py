@@ -1,0 +1,145 @@
+"""Cores that walk over the chunks of a reduction: what whole tiles, parts of split-K and stream-K runs have in common.
+
+For every chunk::
+
+    load A, load B -> (conversion on the vector unit) -> multiply -> (promotion on the vector unit)
+
+A chunk's loads wait for the multiply that frees their scratchpad slot. Cores that pair up for an instruction fetch a
+share of B each and wait for each other's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim.mapping.lowering.table import StepTable
+from archsim.mapping.lowering.tiles import Tiles
+from archsim.mapping.target import Target
+from archsim.mapping.tiling import MatmulShape, Tiling
+from archsim.models.vector import COSTS
+
+__all__ = ["PARTIAL", "A", "B", "C", "Job", "Walk"]
+
+Ints = NDArray[np.int64]
+
+#: regions of a product; partial sums only where parts of a tile meet in memory
+A, B, C, PARTIAL = 0, 1, 2, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A product that is cut: ``tiles`` of ``shape``; ``b_each``: the products of a group have a B each."""
+
+    target: Target
+    shape: MatmulShape
+    tiling: Tiling
+    tiles: Tiles
+    b_each: bool
+
+    @property
+    def converts(self) -> bool:
+        return self.shape.convert_a or self.shape.convert_b
+
+    @property
+    def promotion(self) -> int:
+        """Terms after which partial sums leave the matrix unit; 0: never."""
+        return self.target.promotion(self.shape.dtype) * self.shape.block_scaled
+
+    @property
+    def chunk_steps(self) -> int:
+        """Steps of a chunk."""
+        return 3 + self.converts + bool(self.promotion)
+
+    @property
+    def accumulators(self) -> int:
+        """Tiles whose sums a core holds at once, two at most: one that is written out, and one that is computed."""
+        held = self.tiling.tm * self.tiling.tn * 4 * (2 if self.promotion else 1)
+        return int(np.clip(self.target.accumulator_bytes // held, 1, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """Runs over chunks, one a row, with the chunks of each along it (or a single column where they are all alike).
+
+    first: the first step of every chunk; the others follow ``stride`` apart. core: of each run. tile: whose chunk it
+    is. k_begin, k_len: the terms of the reduction. weight, room: as in a Program.
+    """
+
+    job: Job
+    first: Ints
+    stride: int
+    core: Ints
+    tile: Ints
+    k_begin: Ints
+    k_len: Ints
+    weight: Ints
+    room: Ints
+
+    @property
+    def load_a(self) -> Ints:
+        return self.first
+
+    @property
+    def load_b(self) -> Ints:
+        return self.first + self.stride
+
+    @property
+    def multiply(self) -> Ints:
+        return self.first + (2 + self.job.converts) * self.stride
+
+    @property
+    def result(self) -> Ints:
+        """The step behind which the sums of a chunk are there."""
+        return self.multiply + (self.stride if self.job.promotion else 0)
+
+    def lay(self, table: StepTable, freed: Ints) -> None:
+        """Write the steps; ``freed`` are the multiplies that free the slot of each chunk, negative for none."""
+        job, shape, tiling, target, tiles = self.job, self.job.shape, self.job.tiling, self.job.target, self.job.tiles
+        for which in range(job.chunk_steps):
+            steps = self.first + which * self.stride
+            table.weight[steps], table.room[steps] = self.weight, self.room
+        core = np.broadcast_to(self.core[:, None], self.first.shape)
+        part, pair = np.arange(len(self.core)), tiling.pair
+        m, n = tiles.m[self.tile], tiles.n[self.tile]
+        k_begin, k_len, product = self.k_begin, self.k_len, tiles.product[self.tile]
+
+        origin = tiles.row[self.tile] * shape.k + k_begin * m
+        rows = np.minimum(m + shape.halo, np.array(shape.m)[product])
+        if shape.halo:  # the last tile's neighbours lie before it
+            origin = np.minimum(origin, sum(shape.m) * shape.k - rows * k_len)
+        table.load(self.load_a, core, A, origin * shape.a_bytes, rows * k_len * shape.a_bytes)
+        origin = tiles.col[self.tile] * shape.k + k_begin * n
+        if job.b_each:
+            origin = origin + product * shape.n * shape.k
+        share = n * k_len * shape.b_bytes / pair
+        table.load(self.load_b, core, B, origin * shape.b_bytes + (part % pair)[:, None] * share, share)
+
+        busy = (np.where(m > 0, tiling.tm, 0), np.full_like(n, tiling.tn)) if target.whole_tiles else (m, n)
+        widths = (shape.a_bytes, shape.b_bytes, pair)
+        table.multiply(
+            self.multiply, core, busy[0], busy[1], k_len, shape.dtype, widths=widths, busy=tiling.busy, warp=shape.warp
+        )
+        ready = self.multiply
+        if job.converts:
+            ready = self.first + 2 * self.stride
+            elements = shape.conversion(m, n, k_len)
+            cycles = np.where(elements > 0, target.vector_cycles(elements, COSTS["unpack"]), 0)
+            table.vector(ready, core, cycles)
+            table.after(self.multiply, ready)
+        for load in (self.load_a, self.load_b):
+            table.after(ready, load)
+            table.after(load, freed)
+        for away in range(1, pair):
+            mate = part - part % pair + (part + away) % pair
+            table.after(ready, self.load_b[mate])
+            table.after(self.load_b, freed[mate])
+
+        if job.promotion:  # two sets of partial sums take turns
+            partial_sums = m * n * -(-k_len // job.promotion)
+            cycles = np.where(partial_sums > 0, target.vector_cycles(partial_sums, COSTS["promote"]), 0)
+            table.vector(self.result, core, cycles)
+            table.after(self.result, self.multiply)
+            table.after(self.multiply[:, 2:], self.result[:, :-2])
