@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from archsim.errors import InputError
 from archsim.hardware import ChipSpec, Crossbar, Dtype
+from archsim.hardware.core import MatrixUnit
 from archsim.mapping import noc
 from archsim.mapping.dram import chip_dram
 from archsim.models import matrix
-from archsim.models.attention import feed_cycles
+from archsim.models.attention import feed_cycles, rows_of_a_warp
 from archsim.models.vector import NarrowLoads, VectorCost, vector_cycles
 from archsim.physical import busy_clocks, loaded_clock
 from archsim.program import Cache, Link, Machine, Memory, Resource, Unit, Window, attoseconds_per_byte
@@ -184,22 +185,31 @@ class Target:
             m, n, k, step_m=unit.m, step_n=unit.n, step_k=unit.k * wide, macs_per_cycle=rate
         )
 
+    @cached_property
+    def matrix_latency_s(self) -> float:
+        """From the end of a matrix unit's work on a tile to the last of its results."""
+        return _depth(self.chip.core.matrix) / self.matrix_clock
+
     @property
     def asynchronous(self) -> bool:
         """Whether the matrix unit runs beside the vector unit of the same warps."""
         unit = self.chip.core.matrix
         return unit.kind == "systolic" or not unit.synchronous
 
-    def fed_cycles(self, m: Ints, n: Ints, k: Ints, dtype: str) -> Ints:
-        """Cycles of tile products with ``m`` rows at hand and the other operand read from the scratchpad."""
+    def fed_cycles(self, m: Ints, n: Ints, k: Ints, dtype: str, *, read_ahead: bool = False) -> Ints:
+        """Cycles of tile products with ``m`` rows at hand and the other operand read from the scratchpad.
+
+        read_ahead: warps of a synchronous unit hold rows of two instructions, and the operands of two steps.
+        """
         unit, per_cycle = self.chip.core.matrix, self.chip.core.scratchpad.read_bytes_per_cycle
         busy = self.matrix_cycles(m, n, k, dtype)
         if unit.kind == "systolic" or per_cycle is None:
             return busy
         m, n, k = (np.asarray(x, dtype=np.int64) for x in (m, n, k))
         width = DTYPE_BITS[self.compute_dtype(dtype)] / 8
-        feed = feed_cycles(m, n, k, step_m=unit.m, element_bytes=width, bytes_per_cycle=per_cycle)
-        return busy + feed if unit.synchronous else np.maximum(busy, feed)
+        together = rows_of_a_warp(m, unit.m) if read_ahead and unit.synchronous else unit.m
+        feed = feed_cycles(m, n, k, step_m=together, element_bytes=width, bytes_per_cycle=per_cycle)
+        return busy + feed if unit.synchronous and not read_ahead else np.maximum(busy, feed)
 
     def multiply_cycles(
         self, m: Ints, n: Ints, k: Ints, dtype: str, a_bytes: float, b_bytes: float, pair: Ints | int = 1,
@@ -304,6 +314,11 @@ def ps(seconds: float) -> int:
     return round(seconds * 1e12)
 
 
+def _depth(unit: MatrixUnit) -> int:
+    """Cycles from the last operand to the last result."""
+    return matrix.systolic_latency(unit.rows, unit.cols) if unit.kind == "systolic" else unit.latency_cycles
+
+
 def _memory(chip: ChipSpec) -> Memory:
     """The DRAM channels, as one resource, behind the shared cache if there is one."""
     memory, dram = chip.memory, chip_dram(chip.memory)
@@ -356,12 +371,11 @@ def make_target(chip: ChipSpec, power_cap_w: float | None = None) -> Target:
     """Build the machine and the routes of ``chip``, whose power limit may be lowered to ``power_cap_w``."""
     core, cores = chip.core, range(chip.cores)
     unit = core.matrix
-    depth = matrix.systolic_latency(unit.rows, unit.cols) if unit.kind == "systolic" else unit.latency_cycles
     matrix_clock = loaded_clock(chip, power_cap_w)
     read_bytes_per_s = core.port.read_bytes_per_cycle * chip.clock
     write_bytes_per_s = core.port.write_bytes_per_cycle * chip.clock
     resources: list[Resource] = [_memory(chip)]
-    resources += [Unit(f"core{c}.matrix", "matrix", ps(depth / matrix_clock)) for c in cores]
+    resources += [Unit(f"core{c}.matrix", "matrix", ps(_depth(unit) / matrix_clock)) for c in cores]
     resources += [Unit(f"core{c}.vector", "vector") for c in cores]
     resources += [Link(f"core{c}.in", "port_in", attoseconds_per_byte(read_bytes_per_s)) for c in cores]
     resources += [Link(f"core{c}.out", "port_out", attoseconds_per_byte(write_bytes_per_s)) for c in cores]

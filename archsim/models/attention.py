@@ -6,21 +6,24 @@ A tile of ``r`` query rows meets a block of ``n`` keys in three stages::
     softmax  P = exp(S - max)     vector unit      r n exponentials; maximum, sum, conversion, and r d_v rescalings
     value    O = O + P V          matrix unit      r n d_v multiply-accumulates
 
-The stages of one block depend on each other; blocks overlap as far as the kernel lets them::
+The stages of one block depend on each other; blocks overlap as far as the kernel and the core let them::
 
-    turns     t = scores + softmax + value                the warps do one thing after the other, all together
-    overlap   t = scores + max(softmax, value)            the softmax of a block runs beside P V of the block before
+    turns       t = scores + softmax + value                the warps do one thing after the other, all together
+    alternate   t = scores + max(softmax, value)            the softmax of a block runs beside P V of the block before
+    apart       t = max(scores + value, softmax,            each unit has a sequencer of its own and works on whichever
+                        (scores + softmax + value + 2 l) / n)    of n blocks is ready; l: latency of the matrix unit
 
 and the vector unit works through a softmax in one of two ways::
 
-    turns     softmax = max(exponentials / special lanes, operations / lanes)     many warps fill both pipes
-    overlap   softmax =     exponentials / special lanes + operations / lanes     one warp a scheduler: phase by phase
+    turns, apart   softmax = max(exponentials / special lanes, operations / lanes)     both pipes are full
+    alternate      softmax =     exponentials / special lanes + operations / lanes     one warp a scheduler: by phases
 
 (the one group of warps that is in its softmax goes through it phase by phase, since the sum waits for the
 exponentials and these for the maximum, while the other group keeps the matrix unit busy).
 
 The matrix unit is fed from the scratchpad (`feed_cycles`). An asynchronous unit reads ahead; a synchronous one is fed
-by load instructions of the same warps, so that feeding and multiplying take turns.
+by load instructions of the same warps. Kernels that hold the operands of two steps in registers load the next ones
+while they multiply; in others feeding and multiplying take turns.
 
 ======== ===================================================== ======
 symbol   meaning                                               unit
@@ -34,25 +37,52 @@ Assumptions: equal blocks, steady state. Not modelled: exponentials by polynomia
 Valid when: rows and keys fill the instruction of the matrix unit.
 Reference: Shah et al., "FlashAttention-3", 2024, sections 3.1 and 3.2; Dao, "FlashAttention-2", 2023, section 3.3.
 
->>> block_time(2, 3, 2, overlap=False), block_time(2, 3, 2, overlap=True)
-(7, 5)
+>>> [block_time(2, 3, 2, order) for order in ("turns", "alternate", "apart")]
+[7, 5, 4]
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["block_time", "feed_cycles"]
+__all__ = ["Order", "block_time", "feed_cycles", "rows_of_a_warp"]
+
+Order = Literal["turns", "alternate", "apart"]
+
+#: warps of a tile: one for each scheduler of a core
+WARPS = 4
 
 
-def block_time(scores: float, softmax: float, value: float, *, overlap: bool) -> float:
+def block_time(
+    scores: float, softmax: float, value: float, order: Order, *, latency: float = 0.0, blocks: int = 4
+) -> float:
     """Time of one block of keys in the steady state, from the times of its three stages."""
-    return scores + max(softmax, value) if overlap else scores + softmax + value
+    if order == "turns":
+        return scores + softmax + value
+    if order == "alternate":
+        return scores + max(softmax, value)
+    return max(scores + value, softmax, (scores + softmax + value + 2 * latency) / blocks)
+
+
+def rows_of_a_warp(rows: int | NDArray[np.int64], step_m: int) -> NDArray[np.int64]:
+    """Rows of a tile that a warp holds: its quarter, from one matrix instruction to two (sums of 128 floats a row then
+    take half of a warp's registers).
+
+    Reference: FlashAttention-2, flash_fwd_launch_template.h: 128 rows on four warps, 64 where shared memory is short.
+
+    >>> rows_of_a_warp(np.array([16, 64, 128, 256]), 16).tolist()
+    [16, 16, 32, 32]
+    """
+    held: NDArray[np.int64] = np.clip(-(-np.asarray(rows) // WARPS), step_m, 2 * step_m)
+    return held
 
 
 def feed_cycles(
-    m: NDArray[np.int64], n: NDArray[np.int64], k: NDArray[np.int64], *, step_m: int, element_bytes: float,
+    m: NDArray[np.int64], n: NDArray[np.int64], k: NDArray[np.int64], *, step_m: int | NDArray[np.int64],
+    element_bytes: float,
     bytes_per_cycle: float,
 ) -> NDArray[np.int64]:  # fmt: skip
     """Cycles in which the scratchpad delivers the ``k x n`` operand of an ``m x n x k`` tile product.
@@ -61,12 +91,13 @@ def feed_cycles(
 
         cycles = ceil(ceil(m / M) n k b / B)
 
-    Every group of ``M`` rows, those of one instruction, reads the whole operand; its own rows wait in registers.
+    Every group of ``M`` rows, those of an instruction or of a warp, reads the whole operand; its own rows wait in
+    registers.
 
     ======= ================================================= =======
     symbol  meaning                                           unit
     ======= ================================================= =======
-    M       rows of one matrix instruction                    1
+    M       rows that are worked on together                  1
     b       bytes of an element                               B
     B       bytes that the scratchpad delivers per cycle      B/cycle
     ======= ================================================= =======

@@ -6,10 +6,11 @@ items (split-KV, partial results merged at the end). For every chunk of keys::
 
     load K, load V -> scores Q K^T (matrix) -> online softmax (vector) -> P V (matrix)
 
-Chunks either take turns, or the softmax of one overlaps with P V of the one before (`archsim.models.attention`): the
-kernel and the matrix unit decide. Keys and values stored in a narrower type than the matrix unit multiplies are
-converted on the vector unit. A causal mask shortens the key range of early query blocks; the tiles on the diagonal are
-computed whole. MLA's absorbed form reads one latent array as keys and values (``kv_shared``).
+Chunks take turns, or the softmax of one overlaps with P V of the one before, or the units work apart on several
+(`archsim.models.attention`): the kernel and the matrix unit decide. Keys and values stored in a narrower type than
+the matrix unit multiplies are converted on the vector unit. A causal mask shortens the key range of early query
+blocks; the tiles on the diagonal are computed whole. MLA's absorbed form reads one latent array as keys and values
+(``kv_shared``).
 
 Reference: Shah et al., "FlashAttention-3", 2024, section 3; Dao et al., "Flash-Decoding", 2023.
 """
@@ -28,9 +29,9 @@ from archsim.mapping.lowering.attention_cut import (
     AttentionShape,
     Cut,
     choose_cut,
-    overlaps,
+    order_of,
     packed_rows,
-    softmax_cycles,
+    stage_cycles,
     tile_height,
 )
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
@@ -68,7 +69,8 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     order = np.lexsort((-chunks, items.head // _heads_per_section(target, shape, items)))
     items, chunks = items.take(order), chunks[order]
     count, cores = len(chunks), target.cores
-    core, turn = _deal(chunks, cores)
+    lane, turn = _deal(chunks, cores * cut.resident)
+    core = lane % cores
 
     size = 5 * chunks + 3  # query load, five steps a chunk, normalise, store
     first = np.cumsum(size) - size
@@ -84,8 +86,8 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     item = np.repeat(np.arange(count), chunks)
     j = np.arange(len(item)) - np.repeat(np.cumsum(chunks) - chunks, chunks)
     spread, rows = core[item], items.rows[item]
-    overlap = overlaps(target, shape)
-    load_k, load_v, score, softmax, value = _places(first[item], j, chunks[item], overlap=overlap)
+    alternate = order_of(target, shape) == "alternate"
+    load_k, load_v, score, softmax, value = _places(first[item], j, chunks[item], alternate=alternate)
     keys = np.minimum(cut.keys, items.keys[item] - j * cut.keys)
     position = items.head[item] * shape.kv_len + items.begin[item] + j * cut.keys
     table.load(load_k, spread, K, position * shape.k_bytes, keys * shape.k_bytes)
@@ -93,41 +95,42 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     # a block is worked on whole, however many of its keys are there, and so are tiles of one height
     if tile_height(target, shape) is not None:
         rows = np.full_like(rows, cut.rows)
-    table.multiply(score, spread, rows, cut.keys, shape.d_qk, shape.dtype, fed=True)
-    vector = softmax_cycles(target, shape, rows, cut.keys)
+    first_product, vector, second_product = stage_cycles(target, shape, rows, cut.keys)
+    table.matrix(score, spread, first_product, shape.dtype, busy=cut.busy)
+    table.matrix(value, spread, second_product, shape.dtype, busy=cut.busy)
     if shape.convert:
         read = keys * (shape.d_qk + (0 if shape.kv_shared else shape.d_v))
         vector = vector + target.vector_cycles(read, COSTS["dequantise"])
     table.vector(softmax, spread, vector)
-    table.multiply(value, spread, rows, shape.d_v, cut.keys, shape.dtype, fed=True)
 
     table.after(score, load_k)
     table.after(score, first[item])
     table.after(softmax, score)
     table.after(value, softmax)
     table.after(value, load_v)
-    # position of a chunk in its core's sequence, to find who used its slot and its score tile before
-    in_core = np.lexsort((np.arange(len(item)), spread))
-    rank = np.arange(len(item)) - np.searchsorted(spread[in_core], spread[in_core])
+    # position of a chunk in its lane's sequence, to find who used its slot and its score tile before
+    lanes = lane[item]
+    in_lane = np.lexsort((np.arange(len(item)), lanes))
+    rank = np.arange(len(item)) - np.searchsorted(lanes[in_lane], lanes[in_lane])
     # keys make room once they are scored, unless they are values as well
     waits = ((cut.slots, load_k, value if shape.kv_shared else score), (cut.slots, load_v, value))
-    for depth, step, user in (*waits, (2 if overlap else 1, score, value)):
+    for depth, step, user in (*waits, (cut.scores, score, value)):
         has = rank >= depth
-        table.after(step[in_core[has]], user[in_core[np.flatnonzero(has) - depth]])
-    if overlap:  # the warps issue the next scores before they turn to P V, and then work on those scores
+        table.after(step[in_lane[has]], user[in_lane[np.flatnonzero(has) - depth]])
+    if alternate:  # the warps issue the next scores before they turn to P V, and then work on those scores
         later = np.flatnonzero(j >= 1)
         table.after(score[later], softmax[later - 1])
         table.after(value[later - 1], score[later])
     # the next item's queries arrive while this one runs, if they have a place
     normalise, store = first + size - 2, first + size - 1
-    by_turn = np.full((int(turn.max()) + 1, cores), -1, dtype=np.int64)
-    by_turn[turn, core] = store
+    by_turn = np.full((int(turn.max()) + 1, cores * cut.resident), -1, dtype=np.int64)
+    by_turn[turn, lane] = store
     older = np.flatnonzero(turn >= cut.queries)
-    table.after(first[older], by_turn[turn[older] - cut.queries, core[older]])
+    table.after(first[older], by_turn[turn[older] - cut.queries, lane[older]])
     if not shape.kernel.persistent:
-        by_turn[turn, core] = normalise
+        by_turn[turn, lane] = normalise
         early = np.flatnonzero((j < cut.slots) & (turn[item] >= 1))
-        before = by_turn[turn[item[early]] - 1, spread[early]]
+        before = by_turn[turn[item[early]] - 1, lanes[early]]
         table.after(load_k[early], before)
         table.after(load_v[early], before)
 
@@ -176,39 +179,39 @@ def _merge(
     table.after(fetch + 2, fetch + 1)
 
 
-def _places(first: Ints, j: Ints, chunks: Ints, *, overlap: bool) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+def _places(first: Ints, j: Ints, chunks: Ints, *, alternate: bool) -> tuple[Ints, Ints, Ints, Ints, Ints]:
     """Steps of chunk ``j`` of items that begin at ``first``: loads of K and V, scores, softmax, value.
 
-    Five in a row; with overlap P V of a chunk comes after the scores of the next one, which are issued before it.
+    Five in a row; where warps alternate, P V of a chunk comes after the scores of the next, which are issued before it.
 
     >>> one = np.zeros(2, dtype=int)
-    >>> [each.tolist() for each in _places(one, np.arange(2), one + 2, overlap=True)]
+    >>> [each.tolist() for each in _places(one, np.arange(2), one + 2, alternate=True)]
     [[1, 5], [2, 6], [3, 7], [4, 9], [8, 10]]
     """
     load_k = first + 1 + 5 * j
-    if not overlap:
+    if not alternate:
         return load_k, load_k + 1, load_k + 2, load_k + 3, load_k + 4
     load_k = load_k - (j > 0)
     value = np.where(j + 1 < chunks, load_k + 7 + (j > 0), first + 5 * chunks)
     return load_k, load_k + 1, load_k + 2, load_k + 3 + (j > 0), value
 
 
-def _deal(chunks: Ints, cores: int) -> tuple[Ints, Ints]:
-    """Core of each item, and how many that core had before: every item goes to the core with the least work so far.
+def _deal(chunks: Ints, lanes: int) -> tuple[Ints, Ints]:
+    """Lane of each item, and how many that lane had before: every item goes to the lane with the least work so far.
 
     >>> [each.tolist() for each in _deal(np.array([5, 3, 1, 1, 1]), 2)]
     [[0, 1, 1, 1, 0], [0, 0, 1, 2, 1]]
     """
-    ready = [(0, core) for core in range(cores)]  # a heap
-    core = np.empty(len(chunks), dtype=np.int64)
-    turn = np.empty_like(core)
-    taken = [0] * cores
+    ready = [(0, lane) for lane in range(lanes)]  # a heap
+    lane = np.empty(len(chunks), dtype=np.int64)
+    turn = np.empty_like(lane)
+    taken = [0] * lanes
     for item, work in enumerate(chunks.tolist()):
-        busy, lane = ready[0]
-        heapreplace(ready, (busy + work, lane))
-        core[item], turn[item] = lane, taken[lane]
-        taken[lane] += 1
-    return core, turn
+        busy, first = ready[0]
+        heapreplace(ready, (busy + work, first))
+        lane[item], turn[item] = first, taken[first]
+        taken[first] += 1
+    return lane, turn
 
 
 def _heads_per_section(target: Target, shape: AttentionShape, items: _Items) -> int:

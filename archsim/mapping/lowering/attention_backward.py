@@ -176,7 +176,7 @@ def _pair_time(target: Target, shape: AttentionShape, rows: int, keys: int) -> f
     clock = target.sustained_clock(shape.dtype)
     scores, grads, dq = (cycles / clock for cycles in _product_cycles(target, shape, rows, keys))
     weigh = float(_vector_cycles(target, rows * keys)) / target.clock
-    block = block_time(scores, weigh, grads + dq, overlap=False)
+    block = block_time(scores, weigh, grads + dq, "turns")
     moved = rows * ((shape.d_qk + shape.d_v) * shape.q_bytes + 4 * shape.d_qk) / target.port_read_bytes_per_s
     return max(block, moved) / (rows * keys)
 

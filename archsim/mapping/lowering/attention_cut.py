@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from archsim.errors import InputError
 from archsim.mapping.target import Target
-from archsim.models.attention import block_time
+from archsim.models.attention import Order, block_time
 from archsim.models.vector import COSTS, VectorCost
 from archsim.trace.graph import DTYPE_BITS
 
@@ -22,9 +22,9 @@ __all__ = [
     "AttentionShape",
     "Cut",
     "choose_cut",
-    "overlaps",
+    "order_of",
     "packed_rows",
-    "softmax_cycles",
+    "stage_cycles",
     "tile_height",
 ]
 
@@ -32,6 +32,9 @@ Ints = NDArray[np.int64]
 
 #: chunks of keys that a core holds, one in use and the others on their way, and twice its blocks of queries
 MAX_SLOTS = 4
+#: tiles of scores at a time: one where all warps take turns, at most so many where two groups of them alternate or the
+#: units work apart
+SCORE_TILES: Mapping[Order, int] = {"turns": 1, "alternate": 2, "apart": 4}
 #: share of the best time within which cuts count as equal
 INDIFFERENT = 0.02
 #: query rows, and keys of a block; kernels are written for blocks of 64 keys or more, which they work on whole
@@ -51,9 +54,13 @@ class AttentionKernel:
     split: keys may be split over cores. partials: results are partial, and merged, even where nothing was split.
     whole: blocks that the mask hides are worked on as well.
     fixed: its tiles have one size, which is worked on whole: the queries of two instructions of an asynchronous matrix
-    unit and 128 keys, or those of four warps of a synchronous one and 64 keys (half where the scratchpad is short).
+    unit and 128 keys, or those of four warps of a synchronous one and ``keys`` (half where the scratchpad is short). In
+    the latter a block of threads holds one block of keys and one of values, each fetched once the one before has been
+    used, and two blocks of threads share a core where they fit.
     persistent: loads for the next block of queries are under way while this one ends; otherwise blocks of threads
     follow each other, each from its loads to its store.
+    read_ahead: operands of a synchronous matrix unit are loaded while it multiplies others: of the same warps or, with
+    tiles of one size, which leave them one warp a scheduler, of the other block of threads on the core.
     """
 
     overlap: bool = True
@@ -62,7 +69,9 @@ class AttentionKernel:
     partials: bool = False
     whole: bool = False
     fixed: bool = False
+    keys: int = 64
     persistent: bool = True
+    read_ahead: bool = True
 
 
 #: a kernel of which nothing is known: the mapper chooses, for the best
@@ -106,13 +115,20 @@ class AttentionShape:
 
 @dataclass(frozen=True)
 class Cut:
-    """Query rows and keys of a tile, ranges the keys are split into, chunks and query blocks in the scratchpad."""
+    """Query rows and keys of a tile, ranges the keys are split into, chunks and query blocks in the scratchpad.
+
+    scores: tiles of scores at a time. resident: blocks of threads that share a core, each with all of this. busy: share
+    of the time that the cores work on tiles, which their clock depends on.
+    """
 
     rows: int
     keys: int
     splits: int
     slots: int
     queries: int
+    scores: int
+    resident: int = 1
+    busy: float = 1.0
 
 
 def packed_rows(shape: AttentionShape) -> int:
@@ -129,9 +145,31 @@ def tile_height(target: Target, shape: AttentionShape) -> int | None:
     return unit.m * (4 if unit.synchronous else 2)
 
 
-def overlaps(target: Target, shape: AttentionShape) -> bool:
-    """Whether the softmax of a block runs beside the products of another."""
-    return shape.kernel.overlap and target.asynchronous
+def single_buffered(target: Target, shape: AttentionShape) -> bool:
+    """Whether the kernel holds one block of keys and one of values; a latent block that is both has to be two."""
+    return tile_height(target, shape) is not None and not target.asynchronous and not shape.kv_shared
+
+
+def order_of(target: Target, shape: AttentionShape) -> Order:
+    """How the stages of different blocks overlap (`archsim.models.attention`)."""
+    if not (shape.kernel.overlap and target.asynchronous):
+        return "turns"
+    return "apart" if target.chip.core.matrix.kind == "systolic" else "alternate"
+
+
+def stage_cycles(target: Target, shape: AttentionShape, rows: Ints, keys: int) -> tuple[Ints, Ints, Ints]:
+    """Cycles of a block: of its scores on the matrix unit, of what the vector unit does then, and of P V.
+
+    The loads of warps that another block of threads hides count as work of the vector unit.
+    """
+    ahead, apart = shape.kernel.read_ahead, single_buffered(target, shape)
+    sizes = [(rows, np.full_like(rows, n), np.full_like(rows, k)) for n, k in ((keys, shape.d_qk), (shape.d_v, keys))]
+    scores, value = (target.fed_cycles(*size, shape.dtype, read_ahead=ahead and not apart) for size in sizes)
+    softmax = softmax_cycles(target, shape, rows, keys)
+    if ahead and apart:
+        first, second = (target.matrix_cycles(*size, shape.dtype) for size in sizes)
+        return first, softmax + (scores - first) + (value - second), second
+    return scores, softmax, value
 
 
 def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys: int) -> Ints:
@@ -141,7 +179,7 @@ def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys
     """
     scores = np.asarray(rows, dtype=np.int64) * keys
     cost = COSTS["online_softmax"] + VectorCost(shape.d_v / keys, 0.0)
-    cycles = target.vector_cycles(scores, cost, in_turn=overlaps(target, shape))
+    cycles = target.vector_cycles(scores, cost, in_turn=order_of(target, shape) == "alternate")
     if DTYPE_BITS[target.compute_dtype(shape.dtype)] < 16:
         cycles = cycles + target.vector_cycles(scores, COSTS["narrow"])
     return cycles
@@ -174,9 +212,9 @@ def _choices(target: Target, shape: AttentionShape) -> Iterator[tuple[Sequence[i
         yield from ((SIZES, BLOCKS), (SIZES, SMALL_BLOCKS))
     else:
         while height >= SIZES[0]:
-            if target.asynchronous:
-                yield (height,), (128,)
-            yield from (((height,), (64,)), ((height,), SMALL_BLOCKS))
+            if (keys := 128 if target.asynchronous else shape.kernel.keys) > BLOCKS[0]:
+                yield (height,), (keys,)
+            yield from (((height,), (BLOCKS[0],)), ((height,), SMALL_BLOCKS))
             height //= 2
 
 
@@ -187,33 +225,41 @@ def _rated(
     packed = packed_rows(shape)
     units = shape.batch * shape.heads * shape.q_len // packed
     seen = shape.kv_len if shape.window is None else min(shape.kv_len, shape.window + shape.q_len)
-    score_tiles = 2 if overlaps(target, shape) else 1
+    most_scores = SCORE_TILES[order_of(target, shape)]
     width = shape.k_bytes + shape.v_bytes
     fixed = tile_height(target, shape) is not None
+    single = single_buffered(target, shape)
+    # queries that a synchronous unit multiplies wait in registers beside the scores, unless the kernel is not like that
+    in_registers = not target.asynchronous and not fixed
     for rows, keys in product(heights, blocks):
         too_high = not fixed and rows > SIZES[0] and rows >= 2 * packed
         if too_high or (keys > min(blocks) and keys >= 2 * seen):
             continue
         # more blocks of keys, and of queries, where few cores share a fast memory
-        most = max(MAX_SLOTS, ceil(target.in_flight_bytes / (keys * width)))
-        slots, held, queries = 0, 0, most // 2 if shape.kernel.persistent else 1
-        while slots < 2 and queries:  # a second block of queries waits where it can
-            free = target.scratchpad_bytes - queries * rows * shape.d_qk * shape.q_bytes
+        least, most = (1, 1) if single else (2, max(MAX_SLOTS, ceil(target.in_flight_bytes / (keys * width))))
+        query_bytes = rows * shape.d_qk * shape.q_bytes
+        slots, held, queries = 0, 0, most // 2 if shape.kernel.persistent and not single else 1
+        while slots < least and queries:  # a second block of queries waits where it can
+            free = target.scratchpad_bytes - (queries - in_registers) * query_bytes
             slots, held, queries = min(int(free // (keys * width)), most), queries, queries // 2
+        resident = min(int(target.scratchpad_bytes // (query_bytes + keys * width)), 2) if single else 1
         # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere
-        if slots < 2 or 4 * rows * max(shape.d_v, score_tiles * keys) > target.accumulator_bytes:
+        room = target.accumulator_bytes - in_registers * query_bytes
+        scores = min(int(room // (4 * rows * keys)), most_scores)
+        if slots < least or scores < min(most_scores, 2) or 4 * rows * shape.d_v > target.accumulator_bytes:
             continue
         tiles = units * -(-packed // rows)
-        fill = target.cores // tiles  # as many ranges as give every core one
+        fill = target.cores * resident // tiles  # as many ranges as give every core one
         for splits in sorted({*SPLITS, max(fill, 1)}) if shape.kernel.split else (1,):
             if splits == 1 or splits * keys <= seen:
-                cut = Cut(rows, keys, splits, slots, held)
-                yield _estimate(target, shape, cut, tiles * splits, seen), cut
+                cut = Cut(rows, keys, splits, slots, held, scores, resident)
+                seconds, busy = _estimate(target, shape, cut, tiles * splits, seen)
+                yield seconds, replace(cut, busy=busy)
 
 
-def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen: int) -> float:
-    """Seconds that the operator takes, from the time of a block of keys in the steady state."""
-    packed, overlap = packed_rows(shape), overlaps(target, shape)
+def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen: int) -> tuple[float, float]:
+    """Seconds that the operator takes, from the time of a block of keys in the steady state, and ``Cut.busy``."""
+    packed = packed_rows(shape)
     fixed, width = tile_height(target, shape) is not None, shape.k_bytes + shape.v_bytes
     height = cut.rows if fixed else min(cut.rows, packed)
     causal = shape.causal and packed == shape.q_len and not shape.kernel.whole
@@ -221,12 +267,20 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     part_max = seen / cut.splits
     # half a block of the last one is padding, on average, where lengths vary
     chunks = part / cut.keys + 0.5 if causal else np.ceil(part / cut.keys)
-    m, n, k = np.array([height, height]), np.array([cut.keys, shape.d_v]), np.array([shape.d_qk, cut.keys])
-    scores, value = (float(c) / target.matrix_clock for c in target.fed_cycles(m, n, k, shape.dtype))
-    softmax = float(softmax_cycles(target, shape, height, cut.keys)) / target.clock
-    block = block_time(scores, softmax, value, overlap=overlap)
+    clocks = (target.matrix_clock, target.clock, target.matrix_clock)
+    stages = stage_cycles(target, shape, np.array([height]), cut.keys)
+    scores, softmax, value = (float(c[0]) / clock for c, clock in zip(stages, clocks, strict=True))
+    block = block_time(
+        scores, softmax, value, order_of(target, shape), latency=target.matrix_latency_s, blocks=cut.scores
+    )
+    work = items * chunks * block / target.cores
     port = cut.keys * width / target.port_read_bytes_per_s
+    waiting = target.loaded_latency_s + port
     load = max(items / target.cores, 1.0)
+    if cut.slots == 1:  # keys arrive during the softmax and P V of the block before, values during the scores
+        together = min(cut.resident, ceil(load))
+        block = max(block, max(scores, waiting) + max(softmax + value, waiting)) / together
+        block, waiting = max(block, scores + value, softmax), 0.0
     # causal items differ: the longest go first and the short ones fill the gaps
     turns = max(load * chunks, part_max / cut.keys) if causal else np.ceil(load) * chunks
     alone = 0.0 if shape.kernel.persistent else np.ceil(load) * (target.memory_latency_s + port)
@@ -235,6 +289,7 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     if cut.splits > 1:  # a barrier, then partial results out and in
         merge = target.barrier_s + items * height * shape.d_v * 8 / target.cores / target.port_read_bytes_per_s
     # Little's law: no more than the slots' bytes, or what the core may have outstanding, are on their way at once
-    waiting = (target.loaded_latency_s + port) / min(cut.slots, target.outstanding_bytes / (cut.keys * width))
+    waiting /= min(cut.slots, target.outstanding_bytes / (cut.keys * width))
     dram = shape.batch * shape.kv_heads * seen * width / target.dram_bytes_per_s
-    return float(max(turns * max(block, port, waiting) + alone, dram) + tail + merge)
+    seconds = float(max(turns * max(block, port, waiting) + alone, dram) + tail + merge)
+    return seconds, min(float(work) / seconds, 1.0)

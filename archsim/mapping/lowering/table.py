@@ -117,27 +117,26 @@ class StepTable:
         self.core[at] = core
 
     def multiply(
-        self, at: Ints, core: Ints, m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str, *, fed: bool = False,
+        self, at: Ints, core: Ints, m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str, *,
         widths: tuple[float, float, int] | None = None, busy: float = 1.0, warp: tuple[int, int] | None = None,
     ) -> None:  # fmt: skip
         """Tile products on the matrix units; an empty one becomes a join.
 
-        fed: reading one operand from the scratchpad counts. widths: feeding both does, of so many bytes an element, the
-        second shared by so many cores. busy: share of the time that the units multiply; their clock depends on it.
-        warp: as in ``MatmulShape``.
+        widths: feeding the operands counts, of so many bytes an element, the second shared by so many cores. busy:
+        share of the time that the units multiply; their clock depends on it. warp: as in ``MatmulShape``.
         """
         m, n, k = np.broadcast_arrays(np.asarray(m), np.asarray(n), np.asarray(k))
         least = np.maximum(m, 1), np.maximum(n, 1), np.maximum(k, 1)
         if widths is None:
-            cycles = (self.target.fed_cycles if fed else self.target.matrix_cycles)(*least, dtype)
+            cycles = self.target.matrix_cycles(*least, dtype)
         else:
             cycles = self.target.multiply_cycles(*least, dtype, *widths, warp)
         cycles = np.where((m > 0) & (n > 0) & (k > 0), cycles, 0)
         self._work(at, core, self.target.matrix_routes, cycles, self.target.sustained_clock(dtype, busy))
 
-    def matrix(self, at: Ints, core: Ints, cycles: Ints, dtype: str) -> None:
-        """Work of given cycles on the matrix units."""
-        self._work(at, core, self.target.matrix_routes, cycles, self.target.sustained_clock(dtype))
+    def matrix(self, at: Ints, core: Ints, cycles: Ints, dtype: str, *, busy: float = 1.0) -> None:
+        """Work of given cycles on the matrix units; busy: as in :meth:`multiply`."""
+        self._work(at, core, self.target.matrix_routes, cycles, self.target.sustained_clock(dtype, busy))
 
     def vector(self, at: Ints, core: Ints, cycles: ArrayLike) -> None:
         """Work of given cycles on the vector units; none makes a join."""

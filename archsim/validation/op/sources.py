@@ -76,12 +76,13 @@ class Source:
 
 
 #: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads
-TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, fixed=True, persistent=False)
+TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, fixed=True, persistent=False, read_ahead=False)
 #: FlashAttention-2: one query is padded to a whole tile as well; the function for training, which LLMServingSim v0
 #: calls, neither splits keys nor packs heads; Vidur's walks over all keys whatever the mask hides
 FLASH_2 = AttentionKernel(overlap=False, fixed=True, persistent=False)
 UNSPLIT = replace(FLASH_2, split=False, pack=1)
-PAGED = replace(FLASH_2, whole=True)
+PAGED = replace(FLASH_2, keys=128, read_ahead=False)
+WHOLE = replace(PAGED, whole=True)
 FLASH_3 = AttentionKernel(fixed=True)
 
 #: the kernels of vLLM 0.2 and 0.3, which Vidur profiles: activation_kernels.cu, layernorm_kernels.cu and
@@ -110,7 +111,7 @@ SOURCES = (
         "Vidur", r"Vidur", False,
         "kernel time by Kineto while a whole layer runs: no gap; activations just written, weights long evicted",
         weight_copies=inf,
-        attention=PAGED,
+        attention=WHOLE,
         loads=NARROW,
     ),
     Source(
@@ -125,7 +126,8 @@ SOURCES = (
         "kernel time by a profiler while a whole model runs in vLLM 0.19: no gap; activations just written, weights, "
         "keys and values long evicted",
         weight_copies=inf,
-        attention=FLASH_2,
+        attention=replace(PAGED, split=False),
+        decode=PAGED,
         cold_cache=True,
     ),
     Source(
