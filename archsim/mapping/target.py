@@ -22,7 +22,7 @@ from archsim.mapping import noc
 from archsim.mapping.dram import chip_dram
 from archsim.models import matrix
 from archsim.models.attention import feed_cycles, rows_of_a_warp
-from archsim.models.vector import NarrowLoads, VectorCost, vector_cycles
+from archsim.models.vector import COSTS, NarrowLoads, VectorCost, vector_cycles
 from archsim.physical import busy_clocks, loaded_clock
 from archsim.program import Cache, Link, Machine, Memory, Resource, Unit, Window, attoseconds_per_byte
 from archsim.trace.graph import DTYPE_BITS
@@ -213,13 +213,16 @@ class Target:
 
     def multiply_cycles(
         self, m: Ints, n: Ints, k: Ints, dtype: str, a_bytes: float, b_bytes: float, pair: Ints | int = 1,
-        warp: tuple[int, int] | None = None,
+        warp: tuple[int, int] | None = None, unpacked: Ints | int = 0,
     ) -> Ints:  # fmt: skip
         """:meth:`matrix_cycles`, or those in which the scratchpad feeds the unit where they are more.
 
-        warp: output tile of a warp that loads and multiplies in turn where the unit is synchronous.
+        warp: output tile of a warp that loads and multiplies in turn where the unit is synchronous. unpacked: elements
+        that the warps which multiply convert first, in turn with the products.
         """
         cycles, unit = self.matrix_cycles(m, n, k, dtype), self.chip.core.matrix
+        if np.any(unpacked):
+            cycles = cycles + self.vector_cycles(unpacked, COSTS["unpack"])
         rate = self.chip.core.scratchpad.read_bytes_per_cycle
         if unit.kind != "tensor_core" or unit.reuse_m is None or unit.reuse_n is None or rate is None:
             return cycles

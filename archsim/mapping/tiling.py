@@ -182,9 +182,12 @@ def chunk_bytes(tm: Ints | int, tn: Ints | int, tk: Ints | int, pair: Ints | int
 
 
 def chunk_vector_cycles(target: Target, shape: MatmulShape, m: Ints, n: Ints, k: Ints) -> Ints:
-    """Cycles of the vector unit for a chunk: conversion of what arrives, promotion of what leaves the matrix unit."""
+    """Cycles of the vector unit for a chunk: conversion of what arrives, promotion of what leaves the matrix unit.
+
+    Warps that multiply synchronously convert between two products: that is in the cycles of the products.
+    """
     cycles: Ints = np.zeros(np.broadcast(m, n, k).shape, dtype=np.int64)
-    if shape.convert_a or shape.convert_b:
+    if target.asynchronous and (shape.convert_a or shape.convert_b):
         cycles = cycles + target.vector_cycles(shape.conversion(m, n, k), COSTS["unpack"])
     if shape.block_scaled and (every := target.promotion(shape.dtype)):
         cycles = cycles + target.vector_cycles(m * n * _ceil_div(k, every), COSTS["promote"])
@@ -281,8 +284,9 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     # the unit itself, and the epilogue where there is no second accumulator to hide it
     m_busy, n_busy = (tm, tn) if target.whole_tiles else (m_tile, n_tile)
     cycles = target.multiply_cycles(
-        m_busy, n_busy, k_chunk, shape.dtype, shape.a_bytes, shape.b_bytes, pair, shape.warp
-    )
+        m_busy, n_busy, k_chunk, shape.dtype, shape.a_bytes, shape.b_bytes, pair, shape.warp,
+        0 if target.asynchronous else shape.conversion(m_tile, n_tile, k_chunk),
+    )  # fmt: skip
     loaded = target.sustained_clock(shape.dtype)
     epilogue_s = target.vector_cycles(m_tile * n_tile, COSTS["cast"]) / target.clock
     alone = (target.accumulator_bytes // (tm * tn * 4) < 2) & (waves > 1)

@@ -124,6 +124,19 @@ def test_all_cores_add_up_the_parts_of_a_split() -> None:
     assert len(np.unique(program.tag[merging])) == 144
 
 
+@pytest.mark.parametrize(("name", "in_turn"), [("a100", True), ("h800", False)])
+def test_narrow_weights_are_unpacked_in_turn_with_synchronous_products(name: str, in_turn: bool) -> None:
+    """128 rows a tile: a weight is unpacked once for 128 multiplications, an eighth more on 64 lanes of an A100,
+    at a clock that is higher as its matrix units rest."""
+    target = TARGETS[name]
+    wide, narrow = (
+        MatmulShape((8192,), 4096, 4096, "fp16", 2.0, width, 2.0, convert_b=width < 2) for width in (2.0, 1.0)
+    )
+    pin = {"tm": 128, "tn": 128, "tk": 64, "slots": 4}
+    times = [simulated_s(target, shape, pinned(target, shape, pin, "gemm")) for shape in (wide, narrow)]
+    assert (1.04 < times[1] / times[0] < 1.14) if in_turn else times[1] <= 1.01 * times[0]
+
+
 def test_a_network_that_adds_beats_the_workspace() -> None:
     """64 x 1024 of a reduction over 8192: the barrier and the second pass over the parts fall away."""
     shape = MatmulShape((64,), 1024, 8192, "bf16", 2.0, 2.0, 2.0)

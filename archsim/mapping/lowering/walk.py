@@ -41,7 +41,8 @@ class Job:
 
     @property
     def converts(self) -> bool:
-        return self.shape.convert_a or self.shape.convert_b
+        """Whether operands are converted by themselves, not by warps that multiply synchronously."""
+        return (self.shape.convert_a or self.shape.convert_b) and self.target.asynchronous
 
     @property
     def promotion(self) -> int:
@@ -119,14 +120,15 @@ class Walk:
 
         busy = (np.where(m > 0, tiling.tm, 0), np.full_like(n, tiling.tn)) if target.whole_tiles else (m, n)
         widths = (shape.a_bytes, shape.b_bytes, pair)
+        unpacked = shape.conversion(m, n, k_len)
         table.multiply(
-            self.multiply, core, busy[0], busy[1], k_len, shape.dtype, widths=widths, busy=tiling.busy, warp=shape.warp
-        )
+            self.multiply, core, busy[0], busy[1], k_len, shape.dtype, widths=widths, busy=tiling.busy,
+            warp=shape.warp, unpacked=0 if job.converts else unpacked,
+        )  # fmt: skip
         ready = self.multiply
         if job.converts:
             ready = self.first + 2 * self.stride
-            elements = shape.conversion(m, n, k_len)
-            cycles = np.where(elements > 0, target.vector_cycles(elements, COSTS["unpack"]), 0)
+            cycles = np.where(unpacked > 0, target.vector_cycles(unpacked, COSTS["unpack"]), 0)
             table.vector(ready, core, cycles)
             table.after(self.multiply, ready)
         for load in (self.load_a, self.load_b):

@@ -20,6 +20,8 @@ ANY_ROW = 1024
 #: TensorRT-LLM's block-scaled fp4 kernels: smallest tile, chosen among 128 x 64, 128 and 256 by half of the products
 #: measured on a B200; CUTLASS shares no tile's reduction out over cores
 LEAST_FP4 = (128, 256)
+#: smallest tile of TensorRT-LLM's products with 8- and 4-bit weights (fpA_intB of its CUTLASS extensions), from memory
+LEAST_UNPACKED = (16, 128)
 #: the kernel that quantises to fp4: a block for a row, 16 B a thread; three waits a row, chosen with the tile
 FP4_LOADS = NarrowLoads(threads=512, width=8, per_row=3)
 #: cudaFp8Utils.cu, from memory: 1024 blocks of 256 threads stride over the matrix by single elements, unrolled fourfold
@@ -32,10 +34,12 @@ GROUPED_WARP = (64, 32)
 
 
 def _shape(rows: Sequence[int], n: int, k: int, form: Format, warp: tuple[int, int] | None = None) -> MatmulShape:
+    unpacks = form.b_bytes < DTYPE_BITS[form.dtype] / 8
     return MatmulShape(
         tuple(rows), n, k, form.dtype, form.a_bytes, form.b_bytes, WIDE,
-        convert_b=form.b_bytes < DTYPE_BITS[form.dtype] / 8, block_scaled=form.block_scaled,
-        least=LEAST_FP4 if form.dtype == "fp4" else (1, 1), splits=form.dtype != "fp4", warp=warp,
+        convert_b=unpacks, block_scaled=form.block_scaled,
+        least=LEAST_FP4 if form.dtype == "fp4" else LEAST_UNPACKED if unpacks else (1, 1), splits=form.dtype != "fp4",
+        warp=warp,
     )  # fmt: skip
 
 

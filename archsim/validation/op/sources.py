@@ -58,7 +58,8 @@ class Source:
     first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
     count. weight_copies: how many copies of the weights its loop goes round; they are read from memory when all of them
     together exceed the cache. flushed: everything comes from memory.
-    loads: vector kernels with narrow loads. host_us: what the host spends on a call, by operator, if it is published.
+    loads: vector kernels with narrow loads. host_us: what the host spends on a call, by operator or operator and
+    type, where the times hold it.
     """
 
     name: str
@@ -99,6 +100,13 @@ NARROW = {
 #: PyTorch's softmax: blocks of up to 1024 threads with loads of 16 B find the maximum, sum, and write; two reductions
 SOFTMAX = NarrowLoads(threads=1024, width=8, per_pass=3, per_row=2)
 
+GRAPHS = Source(
+    "aiconfigurator GEMM", r"/gemm/", True,
+    "period of a loop of CUDA graph replays, so the device's gap between kernels is in it; the loop goes round up to "
+    "five copies of the weights",
+    weight_copies=5,
+)  # fmt: skip
+
 SOURCES = (
     Source(
         "LLMCompass", r"LLMCompass|^ae/", False,
@@ -130,12 +138,12 @@ SOURCES = (
         decode=PAGED,
         cold_cache=True,
     ),
-    Source(
-        "aiconfigurator GEMM", r"/gemm/", True,
-        "period of a loop of CUDA graph replays, so the device's gap between kernels is in it; the loop goes round up "
-        "to five copies of the weights",
-        weight_copies=5,
+    replace(
+        GRAPHS, pattern=r"/gemm/trtllm/1\.0\.0/", host_us={"gemm int8_wo": 6, "gemm int4_wo": 6},
+        reason=GRAPHS.reason + ". Times of weight-only products are multiples of 1.024 us: each call lay between two "
+        "events, which cost the 6 us by which the smallest products exceed their kernels (half of 26 rows)",
     ),
+    GRAPHS,
     Source(
         "aiconfigurator", r"/(attention|mla|moe)/", True,
         "period of a loop of CUDA graph replays over the same operands: the device's gap between kernels is in it, and "
