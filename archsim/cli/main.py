@@ -31,6 +31,7 @@ COMMANDS = {
     "cost": ("archsim.cli.cost", "cost", "Show what a chip costs to make and to run."),
     "memory": ("archsim.cli.memory", "memory", "List memory standards; run request streams and traces through one."),
     "map": ("archsim.cli.map", "map_product", "Show how a product is cut into tiles on a chip, and why."),
+    "fusion": ("archsim.cli.fusion", "fusion", "Show which operators become one kernel, and what that saves."),
     "trace": ("archsim.cli.trace", "trace", "Export and show operator traces of models."),
     "sweep": ("archsim.cli.sweep", "sweep", "Explore a space of designs: which chip should be built?"),
     "noc": ("archsim.cli.noc", "noc", "Measure on-chip networks: latency under load, saturation."),

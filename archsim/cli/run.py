@@ -72,7 +72,7 @@ __all__ = ["run"]
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the routing of tokens to experts.")
 @click.option("--uncertainty", is_flag=True, help="Every figure as an interval, over the doubtful values of the chip.")
 @click.option("--power-cap", type=float, metavar="WATTS", help="Of one chip: lowers its clock.  [default: its TDP]")
-@click.option("--mapping", type=click.Path(path_type=Path), help="YAML of pinned tilings: operator names, tm, tn, tk.")
+@click.option("--mapping", type=click.Path(path_type=Path), help="YAML: tilings of operators (tm, tn, tk), fusion.")
 @output_file("--out", "Store the result (HDF5); `archsim report` shows it again.")
 @output_file("--timeline", "Write a timeline for ui.perfetto.dev (.json or .json.gz).")
 @output_file("--html", "Write a page of its own.")

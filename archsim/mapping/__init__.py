@@ -4,10 +4,10 @@ graph --shard--> tasks of one chip --fuse--> kernels --tile, lower--> Programs, 
 """
 
 from archsim.mapping.footprint import Footprint, footprint, require_fit
-from archsim.mapping.fuse import Kernel, KernelBlock, fuse
+from archsim.mapping.fuse import Fusion, Kernel, KernelBlock, fuse, savings
 from archsim.mapping.layout import Layout, lay_out
 from archsim.mapping.lowering import Lowered, lower
-from archsim.mapping.pin import Pins, pin_kernels, read_pins
+from archsim.mapping.pin import FUSION, Pins, pin_kernels, read_pins
 from archsim.mapping.plan import Plan, candidate_plans, make_plan
 from archsim.mapping.roofline import Bounds, Rates, bound_kernels
 from archsim.mapping.search import candidates, choose_tiling
@@ -17,9 +17,11 @@ from archsim.mapping.target import Target, make_target
 from archsim.mapping.tiling import MatmulShape, Tiling, score_tilings
 
 __all__ = [
+    "FUSION",
     "Bounds",
     "Fabric",
     "Footprint",
+    "Fusion",
     "Kernel",
     "KernelBlock",
     "Layout",
@@ -43,6 +45,7 @@ __all__ = [
     "pin_kernels",
     "read_pins",
     "require_fit",
+    "savings",
     "score_tilings",
     "shard",
     "shard_training",

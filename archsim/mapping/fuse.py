@@ -1,6 +1,6 @@
 """Fusion: which tasks become one kernel, hence one launch, with intermediate results that never leave the core.
 
-Two rules, those that inference engines apply everywhere:
+Two rules, those that inference engines apply everywhere, and each of which a mapping can turn off (`Fusion`):
 
 * products that read the same activation are merged into one with their columns side by side (q, k and v; gate
   and up);
@@ -13,12 +13,14 @@ Flash attention is one operator already, and MLA absorption is in the trace.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from archsim.errors import InputError, did_you_mean
 from archsim.mapping.task import Operand, Task, TaskBlock
 
-__all__ = ["COLLECTIVES", "VECTOR_KINDS", "Kernel", "KernelBlock", "fuse"]
+__all__ = ["COLLECTIVES", "VECTOR_KINDS", "Fusion", "Kernel", "KernelBlock", "Saving", "fuse", "savings"]
 
 VECTOR_KINDS = {
     "norm",
@@ -39,6 +41,33 @@ KERNELS = {
 }  # fmt: skip
 #: gathers and scatters are kernels of their own: their neighbours work on other rows; so is what works along both axes
 ALONE = {"embedding", "moe_dispatch", "moe_combine", "sample", "amax", "quantise_twice"}
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Which rules are applied. products: those of one input are merged. vectors: runs of vector operators are one kernel.
+
+    apart: operators, by name, that become kernels of their own all the same.
+    """
+
+    products: bool = True
+    vectors: bool = True
+    apart: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], place: Callable[[str], str] = lambda key: "--mapping: fusion") -> Fusion:
+        """The rules that a mapping states; ``place`` says where a key stands."""
+        for key, value in given.items():
+            known = cls.__dataclass_fields__
+            if key not in known:
+                raise InputError(
+                    f"{place(key)}: {key}: unknown key{did_you_mean(key, known)}; legal are {', '.join(known)}"
+                )
+            if key != "apart" and not isinstance(value, bool):
+                raise InputError(f"{place(key)}: {key} is {value}, but must be true or false")
+            if key == "apart" and not (isinstance(value, list | tuple) and all(isinstance(x, str) for x in value)):
+                raise InputError(f"{place(key)}: apart is {value}, but must be a list of operators' names")
+        return cls(**{key: tuple(value) if key == "apart" else value for key, value in given.items()})
 
 
 @dataclass(frozen=True)
@@ -97,17 +126,52 @@ class KernelBlock:
         return self.repeat // self.micro_batches
 
 
-def fuse(blocks: Sequence[TaskBlock]) -> tuple[KernelBlock, ...]:
+def fuse(blocks: Sequence[TaskBlock], rules: Fusion = Fusion()) -> tuple[KernelBlock, ...]:
     """Group the tasks of every block into kernels."""
-    readers = Counter(o.tensor for block in blocks for task in block.tasks for o in task.inputs)
-    return tuple(KernelBlock(b.name, b.repeat, tuple(_kernels(b.tasks, readers))) for b in blocks)
+    names = {task.name for block in blocks for task in block.tasks}
+    for name in rules.apart:
+        if name not in names:
+            raise InputError(f"--mapping: fusion.apart: no operator is called '{name}'{did_you_mean(name, names)}")
+    readers = _readers(blocks)
+    return tuple(KernelBlock(b.name, b.repeat, tuple(_kernels(b.tasks, readers, rules))) for b in blocks)
 
 
-def _kernels(tasks: Sequence[Task], readers: Counter[int]) -> list[Kernel]:
+@dataclass(frozen=True)
+class Saving:
+    """What the fusion of ``operators`` into the kernel ``name`` saves a step: launches, and bytes moved."""
+
+    name: str
+    operators: tuple[str, ...]
+    launches: int
+    nbytes: int
+
+
+def savings(tasks: Sequence[TaskBlock], blocks: Sequence[KernelBlock]) -> list[Saving]:
+    """Of every kernel of more than one operator: against each of them on its own, reading and writing its operands."""
+    readers = _readers(tasks)
+    found = []
+    for block in blocks:
+        for kernel in block.kernels:
+            if len(kernel.tasks) > 1:
+                apart = sum(_kernel([task], readers).nbytes for task in kernel.tasks)
+                operators = tuple(task.name for task in kernel.tasks)
+                launches, nbytes = len(operators) - 1, apart - kernel.nbytes
+                found.append(Saving(kernel.name, operators, block.repeat * launches, block.repeat * nbytes))
+    return found
+
+
+def _readers(blocks: Sequence[TaskBlock]) -> Counter[int]:
+    """How many operands every tensor is."""
+    return Counter(o.tensor for block in blocks for task in block.tasks for o in task.inputs)
+
+
+def _kernels(tasks: Sequence[Task], readers: Counter[int], rules: Fusion) -> list[Kernel]:
     groups: list[list[Task]] = []
     merged: dict[tuple[object, ...], list[Task]] = {}  # products by what they read
     for task in tasks:
-        if task.kind == "matmul" and task.dims["b"] == 1:
+        if task.name in rules.apart:
+            groups.append([task])
+        elif task.kind == "matmul" and task.dims["b"] == 1 and rules.products:
             module = task.name.rpartition(".")[0]
             x, weight = task.inputs[:2]
             key = (module, x.tensor, task.dims["m"], task.dims["k"], task.dtype, weight.element_bytes)
@@ -116,15 +180,16 @@ def _kernels(tasks: Sequence[Task], readers: Counter[int]) -> list[Kernel]:
                 continue
             merged[key] = [task]
             groups.append(merged[key])
-        elif _chains(task) and groups and all(_chains(member) for member in groups[-1]):
+        elif rules.vectors and _chains(task) and groups and all(_chains(x, rules) for x in groups[-1]):
             groups[-1].append(task)
         else:
             groups.append([task])
     return [_kernel(group, readers) for group in groups]
 
 
-def _chains(task: Task) -> bool:
-    return task.kind in VECTOR_KINDS and task.kind not in ALONE and task.attrs.get("fn") not in ALONE
+def _chains(task: Task, rules: Fusion = Fusion()) -> bool:
+    fits = task.kind in VECTOR_KINDS and task.kind not in ALONE and task.attrs.get("fn") not in ALONE
+    return fits and task.name not in rules.apart
 
 
 def _kernel(group: list[Task], readers: Counter[int]) -> Kernel:

@@ -1,4 +1,4 @@
-"""Tilings that the user states instead of letting the search choose, and whether the chip can hold them."""
+"""What the user states of a mapping: tilings instead of the search's, whether the chip can hold them, and fusion."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import Any
 
 from archsim.errors import InputError, did_you_mean
 from archsim.hardware.document import Document, read_document
-from archsim.mapping.fuse import Kernel, KernelBlock
+from archsim.mapping.fuse import Fusion, Kernel, KernelBlock
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import MAX_SLOTS, MatmulShape, Tiling, chunk_bytes, score_tiling
 
-__all__ = ["Pins", "pin_kernels", "pinned", "read_pin", "read_pins"]
+__all__ = ["FUSION", "Pins", "pin_kernels", "pinned", "read_pin", "read_pins"]
 
 KEYS = ("tm", "tn", "tk", "slots", "split_k", "group_m", "pair", "stream_k")
 
-Pins = Mapping[str, Mapping[str, int]]
-"""Operators by name, and for each the sizes of its tiling."""
+FUSION = "fusion"
+"""The key of a mapping that says which operators become one kernel, beside the operators."""
+
+Pins = Mapping[str, Mapping[str, Any]]
+"""Operators by name, and for each the sizes of its tiling; under `FUSION` fields of a `Fusion`."""
 
 
 def read_pin(path: Path) -> dict[str, int]:
@@ -27,13 +30,19 @@ def read_pin(path: Path) -> dict[str, int]:
     return _tiling(document, (), document.data)
 
 
-def read_pins(path: Path) -> dict[str, dict[str, int]]:
-    """The YAML file of a step's pinned tilings: operator names, and under each what :func:`read_pin` reads."""
+def read_pins(path: Path) -> dict[str, dict[str, Any]]:
+    """The YAML file of a step's mapping: operator names, and under each what :func:`read_pin` reads; and ``fusion``."""
     document = read_document(path, str(path))
     for name, value in document.data.items():
         if not isinstance(value, dict):
-            raise InputError(f"{document.mark((name,))}: {name}: expected an operator with its tm, tn and tk below it")
-    return {name: _tiling(document, (name,), value) for name, value in document.data.items()}
+            wanted = "products, vectors or apart" if name == FUSION else "an operator with its tm, tn and tk"
+            raise InputError(f"{document.mark((name,))}: {name}: expected {wanted} below it")
+    if FUSION in document.data:
+        Fusion.of(document.data[FUSION], lambda key: document.mark((FUSION, key)))
+    return {
+        name: dict(value) if name == FUSION else _tiling(document, (name,), value)
+        for name, value in document.data.items()
+    }
 
 
 def _tiling(document: Document, path: tuple[str, ...], data: Mapping[str, Any]) -> dict[str, int]:
@@ -62,6 +71,7 @@ def pin_kernels(blocks: Sequence[KernelBlock], pins: Pins) -> tuple[KernelBlock,
         found.update(mine)
         return replace(kernel, pin=tuple(pins[mine[0]].items())) if mine else kernel
 
+    pins = {name: pin for name, pin in pins.items() if name != FUSION}
     if not pins:
         return tuple(blocks)
     result = tuple(replace(block, kernels=tuple(pin(kernel) for kernel in block.kernels)) for block in blocks)

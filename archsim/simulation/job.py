@@ -9,9 +9,11 @@ from functools import cached_property
 from archsim.errors import InputError
 from archsim.hardware import ChipSpec, LinkSpec, SystemSpec, list_systems, load_chip, load_system
 from archsim.mapping import (
+    FUSION,
     Bounds,
     Fabric,
     Footprint,
+    Fusion,
     KernelBlock,
     Layout,
     Pins,
@@ -26,6 +28,7 @@ from archsim.mapping import (
     make_target,
     pin_kernels,
     require_fit,
+    savings,
     shard,
 )
 from archsim.mapping.task import TaskBlock
@@ -116,7 +119,8 @@ class Job:
 
     @cached_property
     def blocks(self) -> tuple[KernelBlock, ...]:
-        times, blocks = self.micro_batches, pin_kernels(fuse(self.tasks), self.options.pins)
+        pins, times = self.options.pins, self.micro_batches
+        blocks = pin_kernels(fuse(self.tasks, Fusion.of(pins.get(FUSION, {}))), pins)
         return tuple(replace(b, repeat=times * b.repeat, micro_batches=times) for b in blocks)
 
     @cached_property
@@ -175,6 +179,10 @@ class Job:
         for wanted, used in self._widened().items():
             notes.append(f"the matrix unit of {self.chip.name} has no {wanted}: such products run in {used}")
         notes.append(f"{self._clock()}; activation memory is an estimate")
+        if self.options.pins.get(FUSION):
+            saved = savings(self.tasks, self.blocks)
+            launches, nbytes = sum(each.launches for each in saved), sum(each.nbytes for each in saved)
+            notes.append(f"fusion as the mapping says: it saves {launches:,} launches and {nbytes:,} B of traffic")
         return notes
 
     def _clock(self) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
 
-from archsim.mapping import Kernel, KernelBlock, Layout, Plan, fuse, lay_out, shard
+from archsim.errors import InputError
+from archsim.mapping import Fusion, Kernel, KernelBlock, Layout, Plan, fuse, lay_out, savings, shard
 from archsim.mapping.shard import Fabric
 from archsim.mapping.task import Operand, Task, TaskBlock
 from archsim.models.collective import Level
@@ -43,6 +45,42 @@ def llama() -> Mapped:
 @pytest.fixture(scope="module")
 def deepseek() -> Mapped:
     return mapped("deepseek-v3", "decode", DEEPSEEK, batch=8, ctx=512)
+
+
+# fusion as data -----------------------------------------------------------------------------------------------
+
+
+def test_rules_can_be_turned_off_and_operators_kept_apart(llama: Mapped) -> None:
+    apart = kernel_names(fuse(llama[1], Fusion(products=False, vectors=False)), "layer")
+    assert len(apart) == sum(len(block.tasks) for block in llama[1] if block.name == "layer")
+    some = kernel_names(fuse(llama[1], Fusion(apart=("self_attn.residual", "self_attn.v_proj"))), "layer")
+    assert {"self_attn.residual", "post_attention_layernorm", "self_attn.v_proj"} <= set(some)
+    assert "self_attn.q_proj + k_proj" in some
+
+
+def test_what_fusion_saves_is_what_its_absence_costs(llama: Mapped) -> None:
+    saved = savings(llama[1], llama[2])
+    unfused = fuse(llama[1], Fusion(products=False, vectors=False))
+    kernels, moved = (
+        [sum(b.repeat * each for b in blocks for each in figure(b)) for blocks in (unfused, llama[2])]
+        for figure in (lambda b: [len(b.kernels)], lambda b: [k.nbytes for k in b.kernels])
+    )
+    assert sum(each.launches for each in saved) == kernels[0] - kernels[1] == 192
+    assert sum(each.nbytes for each in saved) == moved[0] - moved[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"product": False}, "product: unknown key (did you mean 'products'?)"),
+        ({"vectors": "no"}, "vectors is no, but must be true or false"),
+        ({"apart": "mlp.residual"}, "apart is mlp.residual, but must be a list"),
+        ({"apart": ["mlp.residul"]}, "no operator is called 'mlp.residul' (did you mean 'mlp.residual'?)"),
+    ],
+)
+def test_rules_that_make_no_sense_are_one_sentence(llama: Mapped, given: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        fuse(llama[1], Fusion.of(given))
 
 
 # fusion -------------------------------------------------------------------------------------------------------

@@ -102,6 +102,16 @@ def run_pinned(tmp_path: Path, text: str) -> Result:
     return archsim(*step, "--json", "--top", 100)
 
 
+def test_fusion_is_shown_and_changed_by_the_mapping(tmp_path: Path) -> None:
+    mapping = tmp_path / "apart.yaml"
+    mapping.write_text("fusion:\n  products: false\n")
+    step = ["fusion", "h100", "llama-3.1-8b", "--phase", "decode"]
+    usual, apart = (json.loads(archsim(*step, *more, "--json").stdout) for more in ((), ("--mapping", mapping)))
+    assert apart["kernels"] - usual["kernels"] == usual["launches_saved"] - apart["launches_saved"] == 96
+    assert usual["bytes_saved"] > apart["bytes_saved"] > 0
+    assert "fusion saves 192 launches" in archsim(*step).stdout
+
+
 def test_a_pinned_operator_takes_its_tiling_and_the_others_stay(tmp_path: Path) -> None:
     def times(text: str) -> dict[str, int]:
         return {row["name"]: row["time_ps"] for row in json.loads(run_pinned(tmp_path, text).stdout)["ops"]}
