@@ -45,9 +45,10 @@ ALONE = {"embedding", "moe_dispatch", "moe_combine", "sample", "amax", "quantise
 
 @dataclass(frozen=True)
 class Fusion:
-    """Which rules are applied. products: those of one input are merged. vectors: runs of vector operators are one kernel.
+    """Which rules are applied.
 
-    apart: operators, by name, that become kernels of their own all the same.
+    products: those of one input are merged. vectors: runs of vector operators are one kernel. apart:
+    operators, by name, that become kernels of their own all the same.
     """
 
     products: bool = True
@@ -67,7 +68,7 @@ class Fusion:
                 raise InputError(f"{place(key)}: {key} is {value}, but must be true or false")
             if key == "apart" and not (isinstance(value, list | tuple) and all(isinstance(x, str) for x in value)):
                 raise InputError(f"{place(key)}: apart is {value}, but must be a list of operators' names")
-        return cls(**{key: tuple(value) if key == "apart" else value for key, value in given.items()})
+        return cls(given.get("products", True), given.get("vectors", True), tuple(given.get("apart", ())))
 
 
 @dataclass(frozen=True)
