@@ -37,7 +37,7 @@ from archsim.physical import (
     usd_per_million_tokens,
 )
 from archsim.results import Result
-from archsim.simulation import least_of_job, options_of, prepare, run_job
+from archsim.simulation import least_of_job, options_of, prepare, roofline_of_job, run_job
 from archsim.trace import Trace, load_workload
 
 __all__ = ["Evaluator", "Metrics", "split", "workload_arguments"]
@@ -155,8 +155,8 @@ class Evaluator:
     ) -> Iterator[tuple[Metrics, tuple[str, ...]]]:
         """The metrics of `point`, and the workloads that are not simulated yet: what cannot be better than it says.
 
-        First (with `bounds`) all are lower bounds on time, then one workload after the other is simulated. Without, or
-        where the fidelity is a bound itself, there is one stage.
+        With `bounds`, workload after workload gets the least time of its programs in place of its roofline, then it is
+        simulated. Without, or where the fidelity is a bound itself, there is one stage.
         """
         chip, system, options = self.chip(point), self.system(point), split(point)[2]
         fidelity = fidelity or self.sweep.spec.fidelity
@@ -168,23 +168,14 @@ class Evaluator:
         }  # fmt: skip
         of_chip = self.chip_metrics(chip)
         steps: dict[str, Metrics] = {}
-
-        def now() -> Metrics:
-            found = {f"{label}.{name}": value for label, step in steps.items() for name, value in step.items()}
-            return of_chip | found | self.combined(found)
-
-        staged = bounds and fidelity != "roofline"
-        if staged:
-            steps = {label: self.step(least_of_job(job), of_chip) for label, job in jobs.items()}
-            yield now(), tuple(jobs)
-        for place, (label, job) in enumerate(jobs.items(), 1):
-            steps[label] = self.step(run_job(job), of_chip)
-            if staged or place == len(jobs):
-                yield now(), tuple(jobs)[place:]
-
-    def step(self, result: Result, chip: Metrics) -> Metrics:
-        """The metrics of one step on a chip with the metrics `chip`."""
-        return step_metrics(result) | self.priced(result, chip)
+        ways = (roofline_of_job, least_of_job, run_job) if bounds and fidelity != "roofline" else (run_job,)
+        for way in ways:
+            for place, (label, job) in enumerate(jobs.items(), 1):
+                steps[label] = step_metrics(result := way(job)) | self.priced(result, of_chip)
+                pending = tuple(jobs)[place if way is run_job else 0 :]
+                if way is not roofline_of_job and (len(ways) > 1 or not pending):
+                    found = {f"{label}.{name}": value for label, step in steps.items() for name, value in step.items()}
+                    yield of_chip | found | self.combined(found), pending
 
     def priced(self, result: Result, chip: Metrics) -> Metrics:
         """Metrics that set a step against the silicon it takes; none where that is not known."""

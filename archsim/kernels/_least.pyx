@@ -7,6 +7,7 @@ cdef int64_t AS_PER_PS = 1000000
 cdef enum:  # archsim.program.machine.Kind
     UNIT = 0
     MEMORY = 2
+    WINDOW = 3
 
 
 def walk_program(
@@ -34,6 +35,8 @@ def walk_program(
                     head[reads] = min(head[reads], arrival)
                 if kind[number] == UNIT:
                     service = work_ps[step]
+                elif kind[number] == WINDOW:
+                    service = 0
                 else:
                     service = max(<int64_t>1, (nbytes[step] * as_per_byte[number] + AS_PER_PS - 1) // AS_PER_PS)
                 work[number] += service

@@ -125,6 +125,14 @@ class Target:
         """Whether the network adds up the partial sums of so many neighbouring cores."""
         return np.isin(split, list(self.sum_routes))
 
+    @cached_property
+    def machine_digest(self) -> str:
+        """Digest of the machine, less the capacity of its cache."""
+        memory, *others = self.machine
+        assert isinstance(memory, Memory)
+        cache = memory.cache and replace(memory.cache, capacity_bytes=memory.cache.block_bytes)
+        return hashlib.blake2b(repr((replace(memory, cache=cache), others)).encode(), digest_size=16).hexdigest()
+
     @property
     def alike(self) -> bool:
         """Whether all cores are equally far from memory."""

@@ -57,7 +57,7 @@ INDIFFERENT = 0.01
 #: stream-K is tried where it saves more than this share of the waves, and where its runs (which are walked chunk by
 #: chunk, up to two tiles long) are of so many chunks of one tile over all cores at most
 STREAM_SAVES, STREAM_CHUNKS = 0.05, 8_000
-#: where nothing but the matrix unit takes more than this share of its time, it is all that is waited for
+#: where nothing but the matrix unit, or memory, takes more than this share of its time, it is all that is waited for
 STEADY = 0.8
 
 
@@ -126,6 +126,12 @@ class Tiling:
         """Whether the matrix unit is what is waited for, by a wide margin: then chunks and waves are equal."""
         others = [time for name, time in self.parts if name != "matrix"]
         return bool(others) and max(others) <= STEADY * dict(self.parts)["matrix"]
+
+    @property
+    def streams(self) -> bool:
+        """Whether memory is what is waited for, by a wide margin."""
+        others = [time for name, time in self.parts if name != "dram"]
+        return bool(others) and max(others) <= STEADY * dict(self.parts)["dram"]
 
     def __str__(self) -> str:
         split = f", split-K {self.split_k}" if self.split_k > 1 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -116,6 +117,15 @@ class Program:
         starts = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
         waiting = np.repeat(np.arange(len(self), dtype=np.int32), np.diff(self.pred_start))
         return starts, waiting[np.argsort(self.preds, kind="stable")]
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of all that the time of a run depends on, but the machine and where the regions lie."""
+        columns = [getattr(self, name) for name in (_COLUMNS | _LISTS) if name not in ("tag", "marks")]
+        digest = hashlib.blake2b(repr([region.nbytes for region in self.regions]).encode(), digest_size=16)
+        for array in (*columns, self.carry.starts, self.carry.steps, self.carry.weights):
+            digest.update(len(array).to_bytes(8, "little") + array.tobytes())
+        return digest.hexdigest()
 
     def route_of(self, step: int) -> NDArray[np.int32]:
         """The resources that a step visits, in order."""

@@ -19,7 +19,9 @@ from archsim.simulation.least import least_bounds
 from archsim.simulation.step_reuse import step_runs
 from archsim.trace import Trace
 
-__all__ = ["Job", "Options", "candidates", "least_of_job", "options_of", "prepare", "run_job", "simulate"]
+__all__ = [
+    "Job", "Options", "candidates", "least_of_job", "options_of", "prepare", "roofline_of_job", "run_job", "simulate",
+]  # fmt: skip
 
 
 def simulate(
@@ -104,15 +106,20 @@ def run_job(
 ) -> Result:
     """The Result of a job that was prepared; see :func:`simulate`."""
     if job.options.fidelity == "roofline":
-        return outcome.from_bounds(job, job.bounds, _meta(job, command))
+        return roofline_of_job(job, command)
     hear = progress or (lambda done, total, name: None)
     runs = _run(job, hear) if timeline else step_runs(job, lambda: _run(job, hear))
     return outcome.from_runs(job, runs, _meta(job, command), timeline=timeline)
 
 
+def roofline_of_job(job: Job, command: str = "") -> Result:
+    """The Result that no mapping can beat."""
+    return outcome.from_bounds(job, job.bounds, _meta(job, command))
+
+
 def least_of_job(job: Job) -> Result:
     """The Result that the ``tile`` fidelity cannot beat, without simulating it (`least.py`)."""
-    return outcome.from_bounds(job, least_bounds(job), _meta(job, ""))
+    return outcome.from_bounds(job, least_bounds(job), _meta(job))
 
 
 def options_of(phase: str, *, seq: int | None, ctx: int | None, **others: Any) -> Options:
@@ -139,7 +146,7 @@ def _yaml(chip: ChipSpec) -> str:
     return chip.resolved_yaml()
 
 
-def _meta(job: Job, command: str) -> dict[str, object]:
+def _meta(job: Job, command: str = "") -> dict[str, object]:
     options = job.options
     return run_meta(command=command) | {
         "chip": job.chip.name,

@@ -14,7 +14,7 @@ from archsim import simulate
 from archsim.explore import Outcome, Store, Sweep, open_sweep, run_sweep
 from archsim.explore.evaluate import Evaluator
 from archsim.hardware import ChipSpec, load_chip
-from archsim.mapping import make_target
+from archsim.mapping import MatmulShape, candidates, choose_tiling, make_target
 from archsim.mapping.target import TIMELESS
 from archsim.results import OpTable
 from archsim.reuse import ResultCache, recall, reusing
@@ -86,6 +86,20 @@ def test_the_digest_of_a_chip_is_of_what_times_depend_on() -> None:
 
 def test_what_is_left_out_of_the_digest_is_still_a_field_of_a_chip() -> None:
     assert set(ChipSpec.model_fields) > TIMELESS
+
+
+def test_candidates_of_a_product_are_known_by_their_programs() -> None:
+    """A larger scratchpad that changes no program, and a larger cache that nothing leaves, need no new simulation."""
+    shape, cache, hits = MatmulShape((32,), 2560, 2048, "bf16", 2, 2, 2), ResultCache(), []
+    for path, value in (("clock", "1.5 GHz"), ("core.scratchpad.capacity", "12 MiB"), ("cache.capacity", "48 MiB"),
+                        ("core.vector.lanes", "512")):  # fmt: skip
+        target = make_target(load_chip("custom-npu", {path: value}))
+        before = cache.hits
+        with reusing(cache):
+            chosen = choose_tiling(target, shape)
+        hits.append(cache.hits - before)
+        assert chosen == candidates(make_target.__wrapped__(target.chip), shape)[0][0]
+    assert hits == [0, 7, 7, 0]
 
 
 def test_torn_and_damaged_results_are_computed_again(tmp_path: Path) -> None:

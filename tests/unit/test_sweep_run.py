@@ -60,8 +60,8 @@ class Inline(Executor):
 
 
 def run(data: dict[str, Any], folder: Path, **options: Any) -> Any:
-    executor = options.pop("executor", Inline)
-    return run_sweep(Sweep.of(data), Store(folder), executor, in_flight=2, **options)
+    options = {"executor": Inline, "in_flight": 2} | options
+    return run_sweep(Sweep.of(data), Store(folder), **options)
 
 
 def metrics(folder: Path) -> dict[int, dict[str, float]]:
@@ -109,6 +109,37 @@ def test_pruning_finds_the_same_front(tmp_path: Path) -> None:
     assert pruned.counts["pruned"] > 0
     fronts = [[record.params for record in open_sweep(tmp_path / name).front] for name in ("all", "pruned")]
     assert fronts[0] == fronts[1]
+
+
+def test_points_given_up_between_their_workloads_would_not_have_been_on_the_front(tmp_path: Path) -> None:
+    step = {"workload": "deepseek-r1-distill-qwen-1.5b"}
+    data = {
+        "chip": "edge-npu",
+        "axes": {"memory.bandwidth": ["68 GB/s", "135.5 GB/s", "136 GB/s"]},
+        "workloads": [step | {"phase": "decode", "ctx": 64}, step | {"phase": "prefill", "seq": 64}],
+        "objectives": ["maximize decode.tokens_per_s"],
+    }
+    run(data, tmp_path / "all", prune=False, cache=tmp_path / "cache")
+    run(data, tmp_path / "pruned", cache=tmp_path / "cache", in_flight=1)
+    fronts = [[record.params for record in open_sweep(tmp_path / name).front] for name in ("all", "pruned")]
+    assert fronts[0] == fronts[1] == [{"memory.bandwidth": "136 GB/s"}]
+    reasons = {record.number: record.why for record in open_sweep(tmp_path / "pruned").records if record.why}
+    assert reasons == {0: "even its bound is dominated", 1: "dominated whatever prefill yields"}
+
+
+def test_a_margin_gives_up_what_is_hardly_faster_but_nothing_for_its_size(tmp_path: Path) -> None:
+    data = DATA | {
+        "axes": {"core.matrix.rows": [64, 80, 96, 112, 128]},
+        "objectives": ["minimize prefill.ttft", "minimize peak_flops"],
+    }
+    run(data, tmp_path / "all", prune=False)
+    run(data, tmp_path / "few", margin=0.2)
+    whole, few = (
+        [(record.metrics["prefill.ttft"], record.metrics["peak_flops"]) for record in open_sweep(tmp_path / name).front]
+        for name in ("all", "few")
+    )
+    assert len(few) < len(whole) == 5
+    assert all(any(kept * 0.8 <= time and small <= size for kept, small in few) for time, size in whole)
 
 
 def test_a_point_whose_own_roofline_is_dominated_is_not_simulated(tmp_path: Path) -> None:
