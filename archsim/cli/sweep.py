@@ -115,7 +115,7 @@ def _shard(context: click.Context, parameter: click.Parameter, text: str | None)
 @click.option("--no-prune", is_flag=True, help="Simulate also points whose bound is dominated.")
 @click.option(
     "--margin", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
-    help="Prune bolder: shrink bounds by this fraction first. 0 loses no point of the front.",
+    help="Give up also what could be faster than another point by no more than this fraction. 0 loses no point.",
 )  # fmt: skip
 @click.option("--no-reuse", is_flag=True, help="Look up no results of earlier points and runs, and keep none.")
 @click.option("--retry-failed", is_flag=True, help="Try points again that failed.")

@@ -99,7 +99,8 @@ def test_candidates_of_a_product_are_known_by_their_programs() -> None:
             chosen = choose_tiling(target, shape)
         hits.append(cache.hits - before)
         assert chosen == candidates(make_target.__wrapped__(target.chip), shape)[0][0]
-    assert hits == [0, 7, 7, 0]
+    assert hits[0] == hits[3] == 0
+    assert hits[1] == hits[2] > 1
 
 
 def test_torn_and_damaged_results_are_computed_again(tmp_path: Path) -> None:
