@@ -43,10 +43,10 @@ __all__ = ["run"]
 @set_option
 @click.option(
     "--quant",
-    type=click.Choice(("none", "fp8", "fp8-kv", "int8", "int4", "fp4", "fp4-kv", "mxfp4")),
+    type=click.Choice(("none", "fp8", "fp8-kv", "int8", "int4", "fp4", "fp4-kv", "fp4-mlp-kv", "mxfp4")),
     default="none",
     show_default=True,
-    help="Narrower weights, activations (fp8, int8, fp4) and KV cache (fp8-kv, fp4-kv).",
+    help="Narrower weights, activations (fp8, int8, fp4) and KV cache (-kv; fp4-mlp-kv: attention as it is).",
 )
 @click.option(
     "--routing",

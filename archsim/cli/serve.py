@@ -36,6 +36,7 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @click.option("--batch", type=click.IntRange(1), help="Sequences over the whole system.  [default: see below]")
 @click.option("--tpot", callback=_duration, metavar="TIME", help="The most sequences with a token at least so often.")
 @click.option("--static", is_flag=True, help="One batch from prompts to last tokens, none in flight.")
+@click.option("--requests", type=click.IntRange(1), help="So many requests at once, until all of them are answered.")
 @click.option("--curve", type=click.IntRange(2, 20), help="So many points from few sequences to as many as fit.")
 @click.option("--prefix-hit", type=float, default=0.0, show_default=True, help="Share of a prompt found in the cache.")
 @click.option("--mtp-acceptance", type=float, help="Share of the draft tokens that are right; switches MTP on.")
@@ -52,19 +53,21 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @json_option
 def serve(
     system: str, workload: str, input_tokens: int, output_tokens: int, batch: int | None, tpot: float | None,
-    static: bool, curve: int | None, prefix_hit: float, mtp_acceptance: float | None, draft: int, quant: str,
-    tp: int | None, redundant: int, routing: str | None, stack: str, prefill_system: str | None, prompts: int | None,
-    kv_link: float | None, figure: Path | None, as_json: bool,
+    static: bool, requests: int | None, curve: int | None, prefix_hit: float, mtp_acceptance: float | None, draft: int,
+    quant: str, tp: int | None, redundant: int, routing: str | None, stack: str, prefill_system: str | None,
+    prompts: int | None, kv_link: float | None, figure: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """What SYSTEM yields when it serves WORKLOAD to requests that are all alike and always waiting.
 
-    Without --batch, --tpot or --curve: as many sequences as fit. SYSTEM is a preset or file of a system, or a chip.
+    Without --batch, --tpot, --requests or --curve: as many sequences as fit. SYSTEM is a preset or file of a system, or
+    a chip.
 
     \b
     Examples:
       archsim serve hgx-h100 llama-3.1-70b --input 2048 --output 256 --quant fp8-kv --stack tensorrt-llm
       archsim serve h100 llama-3.1-8b --input 1000 --output 1000 --quant fp8-kv --tpot 20ms
       archsim serve h100 llama-3.1-8b --input 128 --output 128 --batch 64 --static
+      archsim serve h100 llama-3.1-8b --input 128 --output 2048 --quant fp8-kv --requests 3000
       archsim serve hgx-h200 deepseek-v3 --input 2000 --output 500 --quant fp8 --mtp-acceptance 0.7 --curve 6
       archsim serve h800-x144 deepseek-v3 --input 4000 --output 1000 --quant fp8 --redundant 32 --tpot 50ms \\
         --prefill-system h800-x32 --prefix-hit 0.5
@@ -87,6 +90,8 @@ def serve(
             found = serving.curve(server, request, curve, heard=heard)
         elif tpot is not None:
             found = [serving.largest_batch(server, request, tpot, heard=heard, shared=shared)]
+        elif requests is not None:
+            found = [serving.answer_all(server, request, [output_tokens] * requests)]
         elif static:
             most = server.capacity(input_tokens + output_tokens)
             found = [serving.fixed_batch(server, request, batch or most)]
@@ -160,9 +165,10 @@ def _show(server: Deployment, request: Request, found: list[Operating], both: Po
         f"[bold]{server.workload} on {server.where()}[/bold]  {request.input_tokens:,} tokens in, "
         f"{request.output_tokens:,} out{hit}"
     )
+    unknown = both or not all(s.ttft_s for s in found)
     rows = [
         (
-            count(s.batch), si(s.tpot_s, "s"), "-" if both else si(s.ttft_s, "s"), f"{s.interactivity:.3g}",
+            count(s.batch), si(s.tpot_s, "s"), "-" if unknown else si(s.ttft_s, "s"), f"{s.interactivity:.3g}",
             count(s.output_per_s), count(s.input_per_s), count(s.per_chip),
         )
         for s in found

@@ -8,7 +8,9 @@ tensor and inherits the split. Only the products themselves need rules, and thos
 
 Experts (``ep`` = all chips): each chip owns ``experts / ep`` of them, redundant ones included. Tokens of all groups
 are routed; an all-to-all carries them to the experts' chips and back, and an all-gather rebuilds the group's
-activations. One chip stands for all: the one whose experts received the most rows, since the layer waits for it.
+activations. Where there is one group only, every chip has all tokens already: it takes those of its experts, and an
+all-reduce adds up what the experts of all chips gave (as vLLM and TensorRT-LLM do without data-parallel attention).
+One chip stands for all: the one whose experts received the most rows, since the layer waits for it.
 """
 
 from __future__ import annotations
@@ -156,6 +158,18 @@ class Sharder:
         )  # fmt: skip
         return busiest_chip(counts.tolist(), self.plan.ep, self.plan.redundant)
 
+    def _has_all_tokens(self) -> bool:
+        """Whether every chip with experts has the tokens of all: one tensor-parallel group."""
+        return self.plan.ep == self.plan.tp > 1
+
+    def _own_tokens(self, op: Op) -> int:
+        """Tokens that this chip sends to experts; where all are here, as many as make up the rows of its own."""
+        if self.plan.ep == 1:
+            return op.dims["tokens"]
+        if self._has_all_tokens():
+            return max(self._divide(sum(self._own_rows(op)), op.dims["top_k"]), 1)
+        return self._divide(op.dims["tokens"], self.plan.tp)
+
     def _expert_share(self, experts: int) -> int | Fraction:
         """Of how many chips one holds its part of the experts: fewer than there are if some experts have copies."""
         if self.plan.ep == 1:
@@ -167,7 +181,7 @@ class Sharder:
         rows = self._own_rows(op)
         for tensor in op.outputs:
             state.expert_rows[tensor] = rows
-        tokens = self._divide(op.dims["tokens"], self.plan.tp) if self.plan.ep > 1 else op.dims["tokens"]
+        tokens = self._own_tokens(op)
         task = self._task(
             op,
             state,
@@ -178,25 +192,17 @@ class Sharder:
         sent = self.graph.tensors[op.inputs[0]].bytes_of(tokens * op.dims["top_k"] * op.dims["cols"])
         routed = Operand(task.outputs[0].tensor, "activation", max(sent, 1), task.outputs[0].element_bytes)
         task = replace(task, outputs=(routed, *task.outputs[1:]))
-        return (
-            [task, self._exchange(op, sent, tokens, op.outputs[0])]
-            if self.plan.ep > 1
-            else [task]
-        )
+        exchanged = self.plan.ep > 1 and not self._has_all_tokens()
+        return [task, self._exchange(op, sent, tokens, op.outputs[0])] if exchanged else [task]
 
     def _combine(self, op: Op, state: State) -> list[Task]:
-        tokens = self._divide(op.dims["tokens"], self.plan.tp) if self.plan.ep > 1 else op.dims["tokens"]
-        dims = {**op.dims, "tokens": tokens}
-        task = self._task(
-            op,
-            state,
-            dims,
-            share_in=[op.dims["tokens"] / tokens] * len(op.inputs),
-            share_out=op.dims["tokens"] / tokens,
-        )
+        tokens = self._own_tokens(op)
+        dims, share = {**op.dims, "tokens": tokens}, op.dims["tokens"] / tokens
+        whole_out = self._has_all_tokens()
+        task = self._task(op, state, dims, share_in=[share] * len(op.inputs), share_out=1 if whole_out else share)
         for tensor in op.outputs:
             state.share[tensor] = 1
-        if self.plan.ep == 1:
+        if self.plan.ep == 1 or whole_out:
             return [task, self._all_reduce(op, task)] if self.plan.tp > 1 else [task]
         element = task.outputs[0].element_bytes
         sent = int(tokens * op.dims["top_k"] * op.dims["cols"] * element)

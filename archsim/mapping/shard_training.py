@@ -100,6 +100,10 @@ class _TrainingSharder(Sharder):
 
     # operators ------------------------------------------------------------------------------------------------
 
+    def _has_all_tokens(self) -> bool:
+        """Each chip sends its share of the tokens and gets it back, as Megatron-LM's dispatcher does."""
+        return False
+
     def _op(self, op: Op, state: State) -> list[Task]:
         tp = self.plan.tp
         if op.name.endswith(".accumulate") and all(t in self.partial for t in op.inputs):

@@ -2,6 +2,7 @@
 
 from archsim.serving.arrivals import REQUEST, Arrivals, read_arrivals
 from archsim.serving.deployment import Deployment
+from archsim.serving.finite import answer_all, spread_lengths
 from archsim.serving.load import (
     Operating,
     Request,
@@ -17,6 +18,7 @@ from archsim.serving.pools import Pools, pools
 from archsim.serving.stacks import STACKS, Stack, stack_of
 
 __all__ = [
-    "REQUEST", "STACKS", "Arrivals", "Deployment", "Operating", "Pools", "Request", "Stack", "at_batch", "curve",
-    "decode_pool", "fixed_batch", "largest_batch", "most_load", "pools", "prefill_rate", "read_arrivals", "stack_of",
+    "REQUEST", "STACKS", "Arrivals", "Deployment", "Operating", "Pools", "Request", "Stack", "answer_all", "at_batch",
+    "curve", "decode_pool", "fixed_batch", "largest_batch", "most_load", "pools", "prefill_rate", "read_arrivals",
+    "spread_lengths", "stack_of",
 ]  # fmt: skip

@@ -65,15 +65,33 @@ class Deployment:
     def prefill_s(self, batch: int, seq: int, ctx: int = 0) -> float:
         """Seconds of an iteration that computes ``seq`` new prompt tokens of each sequence after ``ctx`` known ones."""
         step = self.step("prefill", batch, seq, ctx)
-        return max(step.time_s, step.kernels * self.stack.launch_s) + self._host_s(batch)
+        return max(step.time_s, step.kernels * self.stack.launch_s) + self.host_s(batch)
 
-    def _host_s(self, batch: int) -> float:
+    def host_s(self, batch: int) -> float:
         """Host time between iterations; data-parallel groups have hosts of their own."""
         return self.stack.gap_s + self.stack.sequence_s * batch / self.groups()
 
     def decode_s(self, batch: int, ctx: int) -> float:
-        """Seconds of an iteration that decodes every sequence, at ``ctx`` cached tokens (launches are in a graph)."""
-        return self.step("decode", batch, 1 + self.draft, max(ctx, 1)).time_s + self._host_s(batch)
+        """Seconds of an iteration that decodes every sequence, at ``ctx`` cached tokens (launches are in a graph).
+
+        What fills a graph up computes but reads no cache: all sequences are simulated with so much less of it each.
+        """
+        groups = self.groups()
+        each = -(-batch // groups)
+        filled = self.stack.captured(each)
+        return self.decode_step(filled * groups, round(ctx * each / filled)).time_s + self.host_s(batch)
+
+    def decode_step(self, batch: int, ctx: int) -> Step:
+        """The iteration on the device that decodes every sequence."""
+        return self.step("decode", batch, 1 + self.draft, max(ctx, 1))
+
+    def mixed_s(self, step_s: float, prompts_s: float, batch: int) -> float:
+        """Seconds of an iteration that decodes ``batch`` sequences in ``step_s`` and computes prompts in ``prompts_s``.
+
+        Such iterations are in no graph. That weights are read once for both is left out.
+        """
+        launches = self.decode_step(self.groups(), 1).kernels if self.stack.launch_s else 0
+        return max(step_s + prompts_s, launches * self.stack.launch_s) + self.host_s(batch)
 
     def between_s(self, batch: int, ctx: int) -> float:
         """Seconds of a decode iteration, linear between the nearest batches of a grid of eighths of an octave.

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from archsim.errors import InputError
 from archsim.serving.deployment import Deployment
 
-__all__ = ["Operating", "Request", "at_batch", "curve", "fixed_batch", "largest_batch", "most_load", "prefill_rate"]
+__all__ = [
+    "Operating", "Request", "at_batch", "curve", "decode_pool", "fixed_batch", "largest_batch", "most_load",
+    "prefill_rate", "prompt_s",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,14 +90,19 @@ def at_batch(server: Deployment, request: Request, batch: int, *, first_token: b
     """
     middle = request.input_tokens, request.input_tokens + request.output_tokens
     tpot = server.tpot_s(batch, *middle)
-    at_once = max(server.stack.chunk // request.computed, 1) * server.groups()
-    prompt = _whole(server, request, at_once) / at_once
+    prompt = prompt_s(server, request)
     first = _whole(server, request, server.groups()) if first_token else 0.0
     per_token = tpot + batch / request.output_tokens * prompt
     output = batch / per_token
     return Operating(
         batch, server.chips, per_token, first + tpot, output, output * request.input_tokens / request.output_tokens
     )
+
+
+def prompt_s(server: Deployment, request: Request) -> float:
+    """A prompt's share of an iteration that is full of them."""
+    at_once = max(server.stack.chunk // request.computed, 1) * server.groups()
+    return _whole(server, request, at_once) / at_once
 
 
 def most_load(server: Deployment, request: Request, *, first_token: bool = True) -> Operating:

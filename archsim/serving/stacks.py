@@ -5,15 +5,19 @@ quantity                meaning
 ======================  ===========================================================================================
 ``gap_s``               time between the last kernel of an iteration and the first of the next: sampling, batching
 ``sequence_s``          the same for each sequence: its sampling, its place in the next batch, its answer
-``launch_s``            host time of one kernel in a prefill, whose launches are not in a graph: the device waits for
-                        the host where ``kernels x launch_s`` exceeds what the kernels take
+``launch_s``            host time of one kernel in an iteration with prompts, whose launches are not in a graph: the
+                        device waits for the host where ``kernels x launch_s`` exceeds what the kernels take
+``graphs``              numbers of sequences for which a graph of a decode step was captured: others are filled up
+                        to the next one with sequences that have no cache; none: a graph for every number
 ``kv_share``            share of the memory beside weights and activations that the KV cache gets
 ``chunk``               tokens of prompts that one iteration takes at most
 ``most``                sequences that one engine holds at most
 ======================  ===========================================================================================
 
 The values are assumptions ("estimate" in every output): the defaults that the projects document (`kv_share`, `chunk`,
-`most`) and host times of the order that their profiles show. `sequence_s` of TensorRT-LLM was chosen with three rows of
+`most`, `graphs`: perf-overview.md of TensorRT-LLM 1.0) and host times of the order that their profiles show. PyTorch
+outside of graphs needs 60 us for an operator, as was found for training (`archsim/validation/model/training.py`).
+`sequence_s` of TensorRT-LLM was chosen with three rows of
 384 to 2,048 short sequences in view (TR6-005, TR6-021, TR1-011 of the suite `model`), and the host times of DeepSeek's
 engine with its published decode rows in view.
 """
@@ -39,14 +43,19 @@ class Stack:
     kv_share: float = 1.0
     chunk: int = 8192
     most: int = 2**20
+    graphs: tuple[int, ...] = ()
 
     def describe(self) -> str:
         """The assumption in one line."""
         return (
             f"{self.name}: {self.gap_s * 1e3:g} ms of host between iterations and "
-            f"{self.sequence_s * 1e6:g} us for each sequence, {self.launch_s * 1e6:g} us for each "
-            f"launch of a prefill, {self.kv_share:.0%} of the free memory for the KV cache (assumptions)"
+            f"{self.sequence_s * 1e6:g} us for each sequence, {self.launch_s * 1e6:g} us for each launch of an "
+            f"iteration with prompts, {self.kv_share:.0%} of the free memory for the KV cache (assumptions)"
         )
+
+    def captured(self, sequences: int) -> int:
+        """Sequences of the graph that so many run in."""
+        return next((size for size in self.graphs if size >= sequences), sequences)
 
 
 STACKS: dict[str, Stack] = {
@@ -55,6 +64,8 @@ STACKS: dict[str, Stack] = {
         Stack("ideal", "no software at all"),
         Stack("tensorrt-llm-static", "TensorRT-LLM 0.5 and 0.6, one fixed batch", 0.3e-3, 4e-6, 10e-6, 0.95),
         Stack("tensorrt-llm", "TensorRT-LLM 1.0, batches in flight", 0.5e-3, 4e-6, 5e-6, 0.9, 8192, 2048),
+        Stack("tensorrt-llm-pytorch", "TensorRT-LLM 1.0 with its PyTorch backend", 0.5e-3, 4e-6, 60e-6, 0.9, 8192, 2048,
+              (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)),
         Stack("deepseek", "DeepSeek's own engine, whose host works beside the chip", 0.2e-3, 1e-6, 0.0, 0.9, 16384),
         Stack("sglang", "SGLang with its overlapping scheduler", 0.5e-3, 4e-6, 5e-6, 0.9, 16384),
         Stack("cloudmatrix", "Huawei's xDeepServe on CloudMatrix384", 0.5e-3, 4e-6, 0.0, 0.9, 16384),

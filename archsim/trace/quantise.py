@@ -20,6 +20,7 @@ class Plan:
     activations: what one scale of the quantised inputs of those layers covers; their products are computed in the
         weights' type. None: weight-only, the products stay in the type of the inputs.
     kv_cache: its type, with one scale a tensor (not counted); None: as exported.
+    attention: whether the products around attention are narrow as well.
     """
 
     title: str
@@ -28,6 +29,7 @@ class Plan:
     scales: str = "fp32"
     activations: tuple[int, int] | None = None
     kv_cache: str | None = None
+    attention: bool = True
 
 
 PLANS: dict[str, Plan] = {
@@ -42,6 +44,11 @@ PLANS: dict[str, Plan] = {
     "fp4": Plan("NVFP4 weights and activations", "fp4", (1, 16), scales="fp8", activations=(1, 16)),
     "fp4-kv": Plan(
         "NVFP4 weights and activations, fp8 KV cache", "fp4", (1, 16), scales="fp8", activations=(1, 16), kv_cache="fp8"
+    ),
+    # NVIDIA's NVFP4 checkpoints of DeepSeek-R1: self_attn is among the excluded modules (TensorRT-LLM, issue 5766)
+    "fp4-mlp-kv": Plan(
+        "NVFP4 weights and activations of MLPs and experts alone, fp8 KV cache", "fp4", (1, 16), scales="fp8",
+        activations=(1, 16), kv_cache="fp8", attention=False,
     ),
     # OCP microscaling: blocks of 32 with a power of two (E8M0, one byte)
     "mxfp4": Plan("MXFP4 weights", "fp4", (1, 32), scales="fp8"),
@@ -87,6 +94,8 @@ class Overlay:
     def block(self, block: BlockSpec) -> BlockSpec:
         self.ops, self.narrow, self.made = [], {}, {}
         linear = [op for op in block.ops if _is_linear(self.trace, block, op)]
+        if not self.plan.attention:
+            linear = [op for op in linear if "attn" not in op.name]
         for op in block.ops:
             if any(op is each for each in linear):
                 self._linear(op)

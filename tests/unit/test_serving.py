@@ -14,6 +14,7 @@ from archsim.errors import InputError
 from archsim.serving import (
     Deployment,
     Request,
+    answer_all,
     at_batch,
     curve,
     fixed_batch,
@@ -21,6 +22,7 @@ from archsim.serving import (
     most_load,
     pools,
     prefill_rate,
+    spread_lengths,
     stack_of,
 )
 from archsim.serving.deployment import Step
@@ -105,6 +107,37 @@ def test_a_prefill_out_of_a_graph_waits_for_its_host() -> None:
     slow = replace(SERVER, stack=stack_of("tensorrt-llm-static"))
     assert slow.prefill_s(1, 128) == pytest.approx(300 * 10e-6 + 0.3e-3 + 4e-6)
     assert slow.prefill_s(1, 8000) == pytest.approx(8e-3 + 0.3e-3 + 4e-6)
+
+
+def test_a_run_of_as_many_as_fit_is_the_fixed_batch() -> None:
+    """1 us a prompt token in one iteration, then 63 steps of 5 ms, 10 us a sequence and 1 ns a cached token."""
+    run = answer_all(SERVER, Request(1000, 64), [64] * 8)
+    step = 5e-3 + 8e-5 + 8e-9 * (1000 + 31)
+    assert run.output_per_s == pytest.approx(8 * 64 / (8e-3 + 63 * step), rel=1e-4)
+
+
+def test_a_long_run_comes_to_the_steady_state_and_a_last_wave_that_is_not_full_costs() -> None:
+    class Small(Formula):
+        def capacity(self, tokens: int) -> int:
+            return 64
+
+    server = Small("h100", "llama-3.1-8b")
+    steady = at_batch(server, ASKED, 64, first_token=False).output_per_s
+    full, partial = (answer_all(server, ASKED, [1000] * count).output_per_s for count in (6400, 65))
+    assert full == pytest.approx(steady, rel=0.01)
+    assert partial < 0.6 * steady
+
+
+def test_long_answers_keep_a_server_that_is_nearly_empty_busy() -> None:
+    even, spread = ([1000] * 500, spread_lengths(1000, 500, 20_000))
+    assert sum(spread) == pytest.approx(sum(even), rel=0.01)
+    assert answer_all(SERVER, ASKED, spread).output_per_s < 0.5 * answer_all(SERVER, ASKED, even).output_per_s
+
+
+def test_sequences_fill_up_the_next_graph_but_read_only_their_own_cache() -> None:
+    graphs = replace(SERVER, stack=stack_of("tensorrt-llm-pytorch"))
+    host = 0.5e-3 + 4e-6 * 300
+    assert graphs.decode_s(300, 1000) == pytest.approx(5e-3 + 384e-5 + 384e-9 * round(1000 * 300 / 384) + host)
 
 
 def test_pools_are_in_balance() -> None:

@@ -189,6 +189,19 @@ def test_moe_layers_exchange_their_tokens_and_rebuild_the_group() -> None:
     assert exchange.seconds == all_to_all(sent, 32, 8, INSIDE, OUTSIDE)
 
 
+def test_a_single_group_has_all_tokens_everywhere_and_adds_up_what_its_experts_gave() -> None:
+    plan = Plan(tp=8, ep=8)
+    rows = BATCH * 7168 * BF16
+    assert collectives(DEEPSEEK, plan, "moe") == [
+        ("self_attn.o_proj.all_reduce", rows, 8),
+        ("mlp.experts.combine.all_reduce", rows, 8),
+        ("mlp.shared_experts.down_proj.all_reduce", rows, 8),
+    ]
+    busiest = expert_counts(BATCH, 256, 8).reshape(8, 32).sum(axis=1).max()
+    assert sum(task(DEEPSEEK, plan, "moe", "mlp.experts.gate_up_proj").rows) == busiest
+    assert task(DEEPSEEK, plan, "moe", "mlp.experts.combine").dims["tokens"] == -(-busiest // 8)
+
+
 def test_without_expert_parallelism_every_chip_holds_a_slice_of_each_expert() -> None:
     plan = Plan(tp=8)
     up, down = (task(DEEPSEEK, plan, "moe", f"mlp.experts.{name}_proj") for name in ("gate_up", "down"))

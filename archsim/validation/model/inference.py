@@ -12,7 +12,16 @@ from functools import cache
 from typing import Any
 
 from archsim.hardware import load_chip
-from archsim.serving import STACKS, Deployment, Operating, Request, at_batch, fixed_batch, most_load
+from archsim.serving import (
+    STACKS,
+    Deployment,
+    Operating,
+    Request,
+    answer_all,
+    at_batch,
+    fixed_batch,
+    spread_lengths,
+)
 from archsim.trace import load_workload, quantised
 from archsim.validation.model.case import Case
 from archsim.validation.model.deepseek import read_deepseek
@@ -24,18 +33,29 @@ __all__ = ["read_inference"]
 
 @dataclass(frozen=True)
 class Mix:
-    """Mean prompt and answer of a data set, in tokens."""
+    """A data set: mean prompt and answer in tokens, the longest answer, questions."""
 
     title: str
     input_tokens: int
     output_tokens: int
+    longest: int
+    questions: int
 
 
 #: data sets of MLPerf inference; means as the harness (`tokens_per_sample`) and its papers state them, from memory
 DATASETS = {
-    "Llama-2-70B": Mix("OpenOrca", 294, 294), "Mixtral-8x7B": Mix("OpenOrca, GSM8K, MBXP", 294, 145),
-    "Llama-3.1-405B": Mix("LongBench, RULER, GovReport", 9400, 680), "Llama-3.1-8B": Mix("CNN/DailyMail", 778, 73),
-    "DeepSeek-R1": Mix("five sets of questions", 800, 3880),
+    "Llama-2-70B": Mix("OpenOrca", 294, 294, 1024, 24576),
+    "Mixtral-8x7B": Mix("OpenOrca, GSM8K, MBXP", 294, 145, 1024, 15000),
+    "Llama-3.1-405B": Mix("LongBench, RULER, GovReport", 9400, 680, 20000, 8313),
+    "Llama-3.1-8B": Mix("CNN/DailyMail", 778, 73, 128, 13368),
+    "DeepSeek-R1": Mix("five sets of questions", 800, 3880, 20000, 4388),
+}  # fmt: skip
+#: seconds that LoadGen has an offline run take at least, and those for which it draws questions
+LEAST_S, DRAWN_S = 600, 660
+#: (prompt, answer) -> requests of a run at most load (perf-overview.md of TensorRT-LLM 1.0, "Preparing a dataset")
+REQUESTS = {
+    (128, 128): 30000, (128, 2048): 3000, (128, 4096): 1500, (500, 2000): 3000, (1000, 1000): 3000, (1000, 2000): 1500,
+    (2048, 128): 3000, (2048, 2048): 1500, (5000, 500): 1500, (20000, 2000): 1000,
 }  # fmt: skip
 #: a replica has the fewest chips, a power of two, of which the weights take at most this share of the memory
 WEIGHTS_SHARE = 0.5
@@ -74,6 +94,8 @@ def _table(record: Record, chip: str) -> Case | str:
     in_flight = name.startswith(("TR1", "NIM"))
     quant = "fp8-kv" if in_flight and dtype == "FP8" else FORMATS[dtype]
     stack = "tensorrt-llm" if in_flight else "tensorrt-llm-static"
+    if name.startswith("TR1"):
+        stack = "tensorrt-llm-pytorch"
     model = MODELS[record.text("model")]
     server = _server(chip, model, chips, degree, quant, stack)
     request = Request(record.integer("input_len"), record.integer("output_len"))
@@ -84,9 +106,10 @@ def _table(record: Record, chip: str) -> Case | str:
         return Case(name, f"TensorRT-LLM first token, {chip}", expected,
                     lambda: 1e3 * server.prefill_s(batch, request.input_tokens), assumption)  # fmt: skip
     if name.startswith("TR1"):
+        count = REQUESTS[request.input_tokens, request.output_tokens]
         return Case(name, f"TensorRT-LLM 1.0 at most load, {chip}", expected,
-                    lambda: most_load(server, request, first_token=False).output_per_s,
-                    f"{assumption}, all that fit")  # fmt: skip
+                    lambda: answer_all(server, request, [request.output_tokens] * count).output_per_s,
+                    f"{assumption}, {count:,} requests")  # fmt: skip
     batch = record.integer("batch_concurrency")
     if name.startswith("NIM"):
         return _nim(name, metric, expected, server, request, batch, assumption)
@@ -125,27 +148,39 @@ def _span(request: Request) -> tuple[int, int]:
 
 
 def _mlperf(record: Record, chip: str) -> Case | str:
-    """Offline rows: replicas of equal size side by side, each at its most load."""
+    """Offline rows: replicas of equal size side by side, each with its share of all questions at once."""
     scenario, model = record.text("batch_concurrency"), record.text("model")
     if scenario != "Offline":
         return SERVER
     if record.text("id") == "MLP-053":
         return "below the same submitter's Server row: contradicts itself"
     chips = int((re.search(r"x(\d+)_TRT$", record.text("system")) or ["", "1"])[1])
-    quant = "fp4-kv" if chip == "B200" else "fp8-kv"
+    experts = model.startswith("DeepSeek")  # attention by data, experts over all chips; attention stays in bf16
+    quant = "fp8-kv" if chip == "H100" else "fp4-mlp-kv" if experts else "fp4-kv"
     workload, mix = MODELS[model], DATASETS[model]
     degree = _fewest(workload, quant, CHIPS[chip][0])
     if degree > chips:
         return f"{chips} x {chip} leave too little room beside the weights for the assumed replica"
-    experts = model.startswith("DeepSeek")  # attention by data, experts over all chips
     server = _server(chip, workload, chips if experts else degree, 1 if experts else degree, quant, "tensorrt-llm")
-    copies, request = 1 if experts else chips // degree, Request(mix.input_tokens, mix.output_tokens)
+    copies = 1 if experts else chips // degree
     return Case(
         record.text("id"), f"MLPerf offline, {chip}", record.number("value"),
-        lambda: copies * most_load(server, request, first_token=False).output_per_s,
-        f"{mix.title}: mean {mix.input_tokens} in, {mix.output_tokens} out; {quant}, {copies} x TP{degree}",
+        lambda: copies * _offline(server, mix, copies),
+        f"{mix.title}: mean {mix.input_tokens} in, {mix.output_tokens} out, lengths spread exponentially; {quant}, "
+        f"{copies} x {'DP' if experts else 'TP'}{degree}",
         heavy=experts,
     )  # fmt: skip
+
+
+def _offline(server: Deployment, mix: Mix, copies: int) -> float:
+    """Output tokens a second of one of ``copies`` replicas, over a run that is long enough for LoadGen."""
+    request, count = Request(mix.input_tokens, mix.output_tokens), mix.questions // copies
+    outputs = spread_lengths(mix.output_tokens, count, mix.longest)
+    rate = answer_all(server, request, outputs).output_per_s
+    if sum(outputs) / rate < LEAST_S:
+        more = round(rate * DRAWN_S / mix.output_tokens)
+        rate = answer_all(server, request, spread_lengths(mix.output_tokens, more, mix.longest)).output_per_s
+    return rate
 
 
 @cache
@@ -160,5 +195,5 @@ def _fewest(workload: str, quant: str, chip: str) -> int:
 
 @cache
 def _server(chip: str, workload: str, chips: int, tp: int, quant: str, stack: str) -> Deployment:
-    options: dict[str, Any] = {"quant": quant, "tp": tp}
+    options: dict[str, Any] = {"quant": quant, "tp": tp, "overlap": "none"}  # no two micro-batches
     return Deployment(CHIPS[chip][0], workload, system_of(chip, chips), options, STACKS[stack])
