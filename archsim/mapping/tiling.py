@@ -187,6 +187,11 @@ def chunk_bytes(tm: Ints | int, tn: Ints | int, tk: Ints | int, pair: Ints | int
     return np.asarray(np.ceil(a) + np.ceil(b), dtype=np.int64)
 
 
+def most_slots(target: Target, chunk: Ints) -> Ints:
+    """Chunks that a core may hold: more of small ones where few cores share a fast memory (Little's law)."""
+    return np.maximum(np.ceil(target.in_flight_bytes / chunk).astype(np.int64), MAX_SLOTS)
+
+
 def chunk_vector_cycles(target: Target, shape: MatmulShape, m: Ints, n: Ints, k: Ints) -> Ints:
     """Cycles of the vector unit for a chunk: conversion of what arrives, promotion of what leaves the matrix unit.
 
@@ -213,7 +218,8 @@ def _candidates(target: Target, shape: MatmulShape) -> _Cuts:
         indexing="ij",
     )
     tm, tn, tk, split, pair = (axis.ravel() for axis in axes)
-    slots = np.minimum(target.scratchpad_bytes // chunk_bytes(tm, tn, tk, pair, shape), MAX_SLOTS)
+    chunk = chunk_bytes(tm, tn, tk, pair, shape)
+    slots = np.minimum(target.scratchpad_bytes // chunk, most_slots(target, chunk))
     promotion = target.promotion(shape.dtype) if shape.block_scaled else 0
     held = tm * tn * 4 * (2 if promotion else 1)  # the sums so far, and those of the block in the unit
     legal = (slots >= 2) & (held <= target.accumulator_bytes) & ((tk % promotion == 0) if promotion else True)

@@ -9,10 +9,12 @@ import pytest
 
 from archsim.engine import CompiledInterpreter
 from archsim.hardware import load_chip
-from archsim.mapping import Target, make_target
+from archsim.mapping import Target, choose_tiling, make_target
 from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel, AttentionShape, lower_attention
 from archsim.mapping.lowering.attention_cut import choose_cut, order_of, stage_cycles
+from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
+from archsim.mapping.tiling import MatmulShape
 from archsim.models.attention import block_time
 from archsim.models.vector import NarrowLoads
 
@@ -128,3 +130,13 @@ def test_one_core_keeps_as_much_in_flight_as_its_memory_needs() -> None:
     program = lower_rows(tpu, "copy", 8192, [Stream(0, nbytes)], [Stream(1, nbytes)], []).program
     run = CompiledInterpreter(tpu.machine).run(program, 0, [0, nbytes])
     assert run.end_ps * 1e-12 < 1.5 * 2 * nbytes / tpu.dram_bytes_per_s
+
+
+def test_many_small_products_keep_the_arrays_of_one_core_busy() -> None:
+    """A head at a time: loads for many heads are under way, and sums of several on their way through the arrays."""
+    heads = MatmulShape((4,) * 512, 33, 128, "bf16", 2, 2, 2)
+    tiling, operands = choose_tiling(TPU, heads), ProductOperands(0, 1, 2, True)
+    program = lower_product(TPU, "scores", heads, tiling, operands, exact=True).program
+    run = CompiledInterpreter(TPU.machine).run(program, 0, [i << 34 for i in range(3)])
+    busy_s = 512 * 256 / TPU.matrix_clock  # changing what is stationary takes 256 cycles
+    assert busy_s < run.end_ps * 1e-12 < 1.1 * busy_s

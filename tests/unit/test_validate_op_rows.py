@@ -89,6 +89,22 @@ def test_attention_follows_what_rotates_and_appends() -> None:
     assert only.shape.kv_len == 164  # 100 cached and 64 new
 
 
+def test_attention_of_a_compiler_goes_through_memory() -> None:
+    """Two sequences of 100 cached tokens and a new one: the cache is copied, 8 heads share 2 heads of keys."""
+    row = record(device="TPU-v6e-1", phase="decode", batch=2, q_len=1, kv_len=100, q_heads=8, kv_heads=2, head_dim=128,
+                 dtype="bf16", latency_us=90, source_file="LLMServingSim v0/perf_models/TPU-v6e-1/x")  # fmt: skip
+    case = read_attention(row)
+    assert isinstance(case, Case)
+    append, scores, softmax, values = case.kernels
+    assert isinstance(append, Vector)
+    assert append.nbytes == 2 * 2 * 2 * 101 * 2 * 128 * 2  # read and written, keys and values
+    assert isinstance(scores, Product)
+    assert isinstance(values, Product)
+    assert scores.flops == values.flops == 2 * 2 * 8 * 101 * 128
+    assert isinstance(softmax, Vector)
+    assert softmax.nbytes == 2 * 2 * 8 * 101 * 2
+
+
 def test_impossible_decode_of_the_a100_is_left_out() -> None:
     assert "exceed the memory bandwidth" in str(attention("decode", device="A100"))
 

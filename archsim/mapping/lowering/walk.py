@@ -56,9 +56,13 @@ class Job:
 
     @property
     def accumulators(self) -> int:
-        """Tiles whose sums a core holds at once, two at most: one that is written out, and one that is computed."""
+        """Tiles whose sums a core holds at once: one that is written out, and one that is computed.
+
+        Arrays are long: the sums of two more tiles may be on their way through one.
+        """
         held = self.tiling.tm * self.tiling.tn * 4 * (2 if self.promotion else 1)
-        return int(np.clip(self.target.accumulator_bytes // held, 1, 2))
+        most = 4 if self.target.chip.core.matrix.kind == "systolic" else 2
+        return int(np.clip(self.target.accumulator_bytes // held, 1, most))
 
 
 @dataclass(frozen=True, eq=False)

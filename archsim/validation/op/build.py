@@ -11,7 +11,7 @@ from archsim.trace.graph import DTYPE_BITS
 from archsim.validation.op.case import Attention, Kernel, Product, Vector
 from archsim.validation.op.dtypes import Format
 
-__all__ = ["W", "attention", "elementwise", "mla_decode", "mla_prefill", "moe", "product"]
+__all__ = ["W", "attention", "attention_unfused", "elementwise", "mla_decode", "mla_prefill", "moe", "product"]
 
 #: bytes of an element of activations outside the product, and of the result
 WIDE = 2
@@ -89,6 +89,32 @@ def attention(
         ((q, COSTS["rotate_append"]),), in_turn=True,
     )  # fmt: skip
     return _offsets(batch), *((rotate,) if append else ()), core
+
+
+def attention_unfused(
+    batch: int, q_len: int, cached: int, heads: int, kv_heads: int, d: int, *, dtype: str = "bf16"
+) -> tuple[Kernel, ...]:
+    """Attention that a compiler made of a framework's: both products and the softmax between them go to memory.
+
+    Before them keys and values are concatenated with those that are cached, which copies the cache. Query heads that
+    share keys are rows of one product; what the mask hides is computed.
+    """
+    keys = cached + q_len
+    group, scores = q_len * heads // kv_heads, batch * heads * q_len * keys
+    pairs = (group,) * (batch * kv_heads)
+    cache = batch * keys * kv_heads * d * WIDE
+    append = Vector(
+        max(batch * keys * kv_heads * d // ANY_ROW, 1), ((CACHE, cache), (GATHERED, cache)), ((K, cache), (V, cache))
+    )
+    return (
+        *((append,) if cached else ()),
+        Product(MatmulShape(pairs, keys, d, dtype, WIDE, WIDE, WIDE), (X, K, HIDDEN)),
+        Vector(
+            batch * heads * q_len, ((HIDDEN, scores * WIDE),), ((ACTIVE, scores * WIDE),),
+            ((scores, COSTS["softmax"]),),
+        ),
+        Product(MatmulShape(pairs, d, keys, dtype, WIDE, WIDE, WIDE), (ACTIVE, V, Y)),
+    )  # fmt: skip
 
 
 def _offsets(batch: int) -> Vector:

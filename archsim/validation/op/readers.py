@@ -100,12 +100,15 @@ def read_attention(row: Record) -> Case | str:
     dtype = multiplied(chip, form.dtype, held)
     kernel = phase_kernel(source, phase, gpu=is_gpu(chip))
     math_bytes = DTYPE_BITS[dtype] / 8  # in prefill keys and values are those just computed, whatever the cache holds
-    kernels = build.attention(
-        batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype,
-        kv_bytes=held if held and phase == "decode" else math_bytes,
-        cache_bytes=held, append=phase == "prefill" or not appends(chip, dtype),
-        kernel=replace(kernel, split=kernel.split and not (graphs and unsplit(chip, held))),
-    )  # fmt: skip
+    if source.unfused and not is_gpu(chip):
+        kernels = build.attention_unfused(batch, q_len, cached, heads, kv_heads, d, dtype=dtype)
+    else:
+        kernels = build.attention(
+            batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype,
+            kv_bytes=held if held and phase == "decode" else math_bytes,
+            cache_bytes=held, append=phase == "prefill" or not appends(chip, dtype),
+            kernel=replace(kernel, split=kernel.split and not (graphs and unsplit(chip, held))),
+        )  # fmt: skip
     dtype = _label(row.text("dtype")) + (f"/kv {_label(row.text('kv_dtype'))}" if graphs else "")
     name = f"{chip} attention {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads}"
     cold = frozenset({build.K, build.V}) if source.cold_cache else frozenset()

@@ -54,7 +54,7 @@ class Source:
 
     attention, decode: how its attention kernels are written; decode as prefill where nothing is said.
     shared_context: the tokens that its decode rows name are those of the whole batch. cold_cache: keys and values were
-    last read long ago.
+    last read long ago. unfused: on chips without tensor cores its attention is what a compiler makes of a framework's.
     first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
     count. weight_copies: how many copies of the weights its loop goes round; they are read from memory when all of them
     together exceed the cache. flushed: everything comes from memory.
@@ -74,6 +74,7 @@ class Source:
     decode: AttentionKernel | None = None
     shared_context: bool = False
     cold_cache: bool = False
+    unfused: bool = False
 
 
 #: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads
@@ -124,10 +125,12 @@ SOURCES = (
     ),
     Source(
         "LLMServingSim v0", r"LLMServingSim v0", False,
-        "kernel time by a profiler while a whole model runs: no gap; activations just written, weights long evicted",
+        "kernel time by a profiler while a whole model runs: no gap; activations just written, weights long evicted; "
+        "on TPUs Hugging Face's code runs through torch-xla (llm_profiler_tpu.ipynb)",
         weight_copies=inf,
         attention=UNSPLIT,
         shared_context=True,
+        unfused=True,
     ),
     Source(
         "LLMServingSim", r"LLMServingSim", False,
