@@ -68,7 +68,8 @@ class MatmulShape:
     dtype: what the operands are multiplied in. ``a_bytes`` and so on: bytes of an element as it is stored.
     ``convert_a``, ``convert_b``: the operand is stored narrower than it is multiplied, and converted as it arrives.
     ``block_scaled``: operands carry a scale for each block of the reduction. ``least``: rows and columns of the
-    smallest tile that the kernel is built for. ``splits``: whether it can share a tile's reduction out over cores.
+    smallest tile that the kernel is built for. ``splits``: whether it can share a tile's reduction out over cores,
+    ``streams``: also as stream-K does.
     ``warp``: output tile of its warps if they load and multiply in turn where the matrix unit is synchronous.
 
     A convolution is a product whose A is expanded inside the core, from the input that lies in the scratchpad: then
@@ -89,6 +90,7 @@ class MatmulShape:
     halo: int = 0
     least: tuple[int, int] = (1, 1)
     splits: bool = True
+    streams: bool = True
     warp: tuple[int, int] | None = None
 
     @property
@@ -237,7 +239,7 @@ def _candidates(target: Target, shape: MatmulShape) -> _Cuts:
             f"({target.accumulator_bytes:,} B)"
         )
     cuts = _Cuts(tm, tn, tk, split, pair, slots, np.zeros_like(tm)).take(legal)
-    return cuts.with_streams(_streams(target, shape, cuts)) if shape.splits else cuts
+    return cuts.with_streams(_streams(target, shape, cuts)) if shape.splits and shape.streams else cuts
 
 
 def _rows_of_tiles(shape: MatmulShape, cuts: _Cuts) -> tuple[Ints, Ints]:

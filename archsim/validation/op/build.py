@@ -34,12 +34,13 @@ GROUPED_WARP = (64, 32)
 
 
 def _shape(rows: Sequence[int], n: int, k: int, form: Format, warp: tuple[int, int] | None = None) -> MatmulShape:
+    """What cuBLAS, CUTLASS as TensorRT-LLM builds it, or DeepGEMM multiply; none of them takes stream-K."""
     unpacks = form.b_bytes < DTYPE_BITS[form.dtype] / 8
     return MatmulShape(
         tuple(rows), n, k, form.dtype, form.a_bytes, form.b_bytes, WIDE,
         convert_b=unpacks, block_scaled=form.block_scaled,
         least=LEAST_FP4 if form.dtype == "fp4" else LEAST_UNPACKED if unpacks else (1, 1), splits=form.dtype != "fp4",
-        warp=warp,
+        streams=False, warp=warp,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from archsim.validation.op import build
 from archsim.validation.op.case import Case, target_of
 from archsim.validation.op.dtypes import format_of, width
 from archsim.validation.op.readers import NO_SOURCE, appends, chip_of, formats_of, is_gpu, multiplied, no_preset
-from archsim.validation.op.sources import Source, mla_kernel, phase_kernel, source_of
+from archsim.validation.op.sources import Source, mla_kernel, phase_kernel, product_source, source_of
 from archsim.validation.table import Record
 
 __all__ = ["read_published"]
@@ -52,6 +52,7 @@ def read_published(row: Record) -> Case | str:
     if "gemm" in operator:
         m, n, k = (row.integer(name) for name in "MNK")
         groups = row.integer("groups") if operator != "gemm" else 1
+        source = product_source(source, chip, quantised=form.quantised)
         kernels, weights = build.product((m,) * groups, n, k, form)
         flops, label, shape = 2.0 * groups * m * n * k, "grouped gemm" if groups > 1 else "gemm", f"M{m} N{n} K{k}"
         shape += f" x {groups}" if groups > 1 else ""

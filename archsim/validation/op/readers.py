@@ -11,7 +11,7 @@ from archsim.validation.op import build
 from archsim.validation.op.case import Case, target_of
 from archsim.validation.op.dtypes import Format, format_of, width
 from archsim.validation.op.routing import rank_rows
-from archsim.validation.op.sources import DEVICES, HOPPER, Source, mla_kernel, phase_kernel, source_of
+from archsim.validation.op.sources import DEVICES, HOPPER, Source, mla_kernel, phase_kernel, product_source, source_of
 from archsim.validation.table import Record
 
 __all__ = ["chip_of", "formats_of", "read_attention", "read_matmul", "read_mla", "read_moe", "read_rows"]
@@ -63,6 +63,7 @@ def read_matmul(row: Record) -> Case | str:
     form = format_of(row.text("dtype"), formats_of(chip))
     if isinstance(form, str):
         return form
+    source = product_source(source, chip, quantised=form.quantised)
     m, n, k = (row.integer(name) for name in "MNK")
     kernels, weights = build.product((m,), n, k, form)
     dtype = _label(row.text("dtype"))
