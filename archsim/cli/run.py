@@ -59,7 +59,7 @@ __all__ = ["run"]
     type=click.Choice(("roofline", "tile", "cycle")),
     default="tile",
     show_default=True,
-    help="A lower bound in closed form, or every tile; cycle says which commands have it.",
+    help="A lower bound in closed form, every tile, or every DRAM command (cycle: chips without a cache, slow).",
 )
 @click.option(
     "--engine",
@@ -120,6 +120,7 @@ def run(
       archsim run h800 llama-3.1-8b --phase decode --batch 32 --ctx 4096
       archsim run h800 deepseek-v3 --phase decode --batch 11808 --quant fp8 --system h800-x144 --tp 1 --redundant 32
       archsim run custom-npu llama-3.1-8b --phase prefill --seq 4096 --set core.matrix.rows=256 --html npu.html
+      archsim run tpu-v5e deepseek-r1-distill-qwen-1.5b --phase decode --fidelity cycle
     """
     check_outputs(out, timeline, html)
     import archsim

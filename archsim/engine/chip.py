@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from simpy import Environment, Event
 
 from archsim.engine.compiled import CompiledEngine
 from archsim.engine.interpreter import Bases, Engine
-from archsim.engine.reference import SimpyInterpreter
+from archsim.engine.reference import Arbiter, SimpyInterpreter
 from archsim.errors import InputError
 from archsim.kernels.interpreter import MAX_ORDER
 from archsim.program import Machine, Program, Run
@@ -55,13 +55,16 @@ class LaunchRecord:
 class Session:
     """A chip that is switched on: its time and the state of its resources go on from one `run` to the next."""
 
-    def __init__(self, machine: Machine, engine: str = "compiled") -> None:
+    def __init__(
+        self, machine: Machine, engine: str = "compiled", models: Mapping[str, type[Arbiter]] | None = None
+    ) -> None:
+        """models: resources, by name, that behave in their own way; they need the engine simpy."""
         self.env = Environment()
         self.engine: Engine
-        if engine == "compiled":
+        if engine == "compiled" and not models:
             self.engine = CompiledEngine(machine, self.env)
-        elif engine == "simpy":
-            self.engine = SimpyInterpreter(machine, self.env)
+        elif engine in ("compiled", "simpy"):
+            self.engine = SimpyInterpreter(machine, self.env, models)
         else:
             raise InputError(f"engine '{engine}' is neither 'compiled' nor 'simpy'.")
 

@@ -53,6 +53,7 @@ class Request:
     weight: int = field(compare=False)
     room: int = field(compare=False)
     counters: Counter[str] = field(compare=False)
+    late: Event | None = field(default=None, compare=False)  # fires when the last byte leaves, where that is not known
 
 
 class Service(NamedTuple):
@@ -138,9 +139,7 @@ class MemoryArbiter(Arbiter):
 
     def serve(self, request: Request) -> Service:
         now = int(self.env.now)
-        head, done = self.memory.access(
-            now, request.address, request.nbytes, request.write, request.room, request.runs
-        )
+        head, done = self.memory.access(now, request.address, request.nbytes, request.write, request.room, request.runs)
         request.counters.update({name: request.weight * count for name, count in self.memory.counters.items()})
         return Service(now, head, done, self.memory.counters["dram_busy_ps"])
 
@@ -271,15 +270,21 @@ class SimpyInterpreter:
         yield env.all_of([steps[before] for before in job.program.preds_of(step)])
         job.start_ps[step] = ready = int(env.now)
         next_arrival = last_byte = ready
+        late, behind = None, 0
         for stage, number in enumerate(job.program.route_of(step)):
             yield env.timeout(next_arrival - env.now)
             resource = self.resources[number]
-            service: Service = yield resource.request(job.request(env, step))
+            request = job.request(env, step)
+            service: Service = yield resource.request(request)
             if stage == 0:
                 job.start_ps[step] = service.start_ps
             job.busy_ps[number] += service.busy_ps * int(job.program.weight[step])
             next_arrival = max(service.head_ps + resource.spec.latency_ps, int(env.now) + 1)
             last_byte = max(service.done_ps, last_byte) + resource.spec.latency_ps
+            late = late or request.late
+            behind += resource.spec.latency_ps if late else 0
+        if late is not None:
+            last_byte = max(last_byte, (yield late) + behind)
         finish = max(last_byte, int(env.now) + 1) if len(job.program.route_of(step)) else ready
         yield env.timeout(finish - env.now)
         for number in job.program.route_of(step):

@@ -1,7 +1,7 @@
 """Every command of DRAM channels, from one event to the next; `archsim.kernels.dram_cycle` documents the model."""
 
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 cdef extern from *:
@@ -73,6 +73,22 @@ cdef struct Channel:
     int64_t log_room, log_used
 
 
+cdef struct Offer:
+    int64_t index, tick
+    uint64_t word
+    bint write
+
+
+cdef struct Line:  # bursts that wait for room in the queues of their channel: a ring
+    Offer *offers
+    int64_t head, count, room
+    int64_t accepted    # when the last one got in
+
+
+cdef struct Transfer:  # bursts from `first` to `end`, of which `next` is the first that is not known to be done
+    int64_t tag, first, next, end, last
+
+
 cdef inline int64_t step(Channel *c, int64_t until) noexcept nogil:
     return banked_step(c, until) if c.banked else shared_step(c, until)
 
@@ -97,6 +113,11 @@ cdef class DramCycleKernel:
     cdef int64_t interleave
     cdef int burst_shift
     cdef const uint64_t[:, ::1] tables
+    # of requests as they come
+    cdef Line *lines
+    cdef Transfer *transfers
+    cdef int64_t *times
+    cdef int64_t offered, times_room, open, open_room
 
     def __cinit__(self, int channel_count, int64_t interleave, int burst_shift, const uint64_t[:, ::1] tables,
                   dict timing, dict organisation, dict controller):
@@ -170,7 +191,12 @@ cdef class DramCycleKernel:
             free(c.want)
             free(c.pool)
             free(c.free)
+            if self.lines != NULL:
+                free(self.lines[i].offers)
         free(self.channels)
+        free(self.lines)
+        free(self.transfers)
+        free(self.times)
 
     def run(self, const int64_t[::1] address, const uint8_t[::1] write, const int64_t[::1] due,
             int64_t[::1] arrive, int64_t[::1] done, bint serial, bint separate, int64_t[:, ::1] log):
@@ -183,7 +209,7 @@ cdef class DramCycleKernel:
         cdef int which, i
         cdef int64_t chunk, local, t, time = 0
         cdef int left, rounds
-        cdef uint64_t burst, word
+        cdef uint64_t word
         cdef Channel *c
         cdef bint stuck = False
         cdef int64_t last = 0
@@ -196,13 +222,7 @@ cdef class DramCycleKernel:
                 chunk = address[k] // self.interleave
                 which = <int>(chunk % self.channel_count)
                 local = (chunk // self.channel_count) * self.interleave + address[k] % self.interleave
-                burst = <uint64_t>local >> self.burst_shift
-                word = 0
-                i = 0
-                while burst:
-                    word ^= self.tables[i, burst & 255]
-                    burst >>= 8
-                    i += 1
+                word = self.mapped(local)
                 c = &self.channels[which]
                 t = c.floor - 1 if separate else time
                 if due.shape[0]:
@@ -256,6 +276,127 @@ cdef class DramCycleKernel:
             step(c, FOREVER - 1)
             rounds += 1
         return done[k] + c.banked
+
+    # --- requests as they come: `offer` and `advance` by turns, in the order of time ----------------------------
+
+    def offer(self, int64_t tag, const int64_t[::1] address, bint write, int64_t tick):
+        """Bursts of one transfer that arrive together at `tick`, in their order."""
+        cdef Py_ssize_t k
+        cdef int64_t count = self.offered + address.shape[0]
+        cdef Transfer *transfer
+        self.times = <int64_t *>self.grown(self.times, count, &self.times_room, sizeof(int64_t))
+        self.transfers = <Transfer *>self.grown(self.transfers, self.open + 1, &self.open_room, sizeof(Transfer))
+        if self.lines == NULL:
+            self.lines = <Line *>allocate(self.channel_count, sizeof(Line))
+        transfer = &self.transfers[self.open]
+        self.open += 1
+        transfer.tag, transfer.last = tag, 0
+        transfer.first = transfer.next = self.offered
+        transfer.end = count
+        for k in range(self.channel_count):
+            self.channels[k].done = self.times
+        for k in range(address.shape[0]):
+            self.times[self.offered] = -1
+            self.line_up(address[k], write, tick)
+            self.offered += 1
+
+    cdef void *grown(self, void *memory, int64_t count, int64_t *room, size_t size) except NULL:
+        """Memory with room for so many entries."""
+        cdef void *larger
+        if count <= room[0]:
+            return memory
+        larger = realloc(memory, 2 * count * size)
+        if larger == NULL:
+            raise MemoryError
+        room[0] = 2 * count
+        return larger
+
+    cdef line_up(self, int64_t address, bint write, int64_t tick):
+        cdef int64_t chunk = address // self.interleave
+        cdef Line *line = &self.lines[chunk % self.channel_count]
+        cdef int64_t local = (chunk // self.channel_count) * self.interleave + address % self.interleave
+        cdef int64_t i, room = line.room
+        cdef Offer *larger
+        if line.count == room:
+            larger = <Offer *>allocate(2 * room + 64, sizeof(Offer))
+            for i in range(line.count):
+                larger[i] = line.offers[(line.head + i) % room]
+            free(line.offers)
+            line.offers, line.head, line.room = larger, 0, 2 * room + 64
+        line.offers[(line.head + line.count) % line.room] = Offer(self.offered, tick, self.mapped(local), write)
+        line.count += 1
+
+    cdef uint64_t mapped(self, int64_t local) noexcept nogil:
+        """Where an address of a channel lies: bank, column and row, packed."""
+        cdef uint64_t burst = <uint64_t>local >> self.burst_shift
+        cdef uint64_t word = 0
+        cdef int i = 0
+        while burst:
+            word ^= self.tables[i, burst & 255]
+            burst >>= 8
+            i += 1
+        return word
+
+    def advance(self, int64_t until):
+        """Issue the commands up to `until`. Of transfers: which are known to begin (tag, tick), and to end."""
+        cdef int i
+        cdef int64_t k, before
+        cdef Transfer *transfer
+        with nogil:
+            for i in range(self.channel_count):
+                self.serve(&self.channels[i], &self.lines[i], until)
+        heads, ends = [], []
+        i = 0
+        for k in range(self.open):
+            transfer = &self.transfers[k]
+            before = transfer.next
+            while transfer.next < transfer.end and self.times[transfer.next] >= 0:
+                transfer.last = max(transfer.last, self.times[transfer.next])
+                transfer.next += 1
+            if before == transfer.first and transfer.next > before:
+                heads.append((transfer.tag, self.times[transfer.first]))
+            if transfer.next == transfer.end:
+                ends.append((transfer.tag, transfer.last))
+            else:
+                self.transfers[i] = transfer[0]
+                i += 1
+        self.open = i
+        return heads, ends
+
+    cdef void serve(self, Channel *c, Line *line, int64_t until) noexcept nogil:
+        cdef Offer *offer
+        cdef int64_t t, moved
+        while line.count:
+            offer = &line.offers[line.head]
+            t = max(offer.tick, line.accepted)
+            if t > until:
+                break
+            while step(c, t) != FOREVER:
+                pass
+            while c.waiting[offer.write] >= c.room[offer.write]:
+                moved = step(c, until)
+                if moved == FOREVER:
+                    return
+                t = max(t, moved)
+            if c.banked:
+                banked_accept(c, t, <int>offer.index, <int>(offer.word & 1023), <int64_t>(offer.word >> ROW_SHIFT),
+                              <int>(offer.word >> COLUMN_SHIFT) & 16383, offer.write)
+            else:
+                shared_accept(c, t, <int>offer.index, <int>(offer.word & 1023), <int64_t>(offer.word >> ROW_SHIFT),
+                              <int>(offer.word >> COLUMN_SHIFT) & 16383, offer.write)
+            line.accepted = t
+            line.head = (line.head + 1) % line.room
+            line.count -= 1
+        while step(c, until) != FOREVER:
+            pass
+
+    def rows(self):
+        """Rows opened, and bursts that found theirs open, so far."""
+        cdef int64_t activates = 0, hits = 0
+        for i in range(self.channel_count):
+            activates += self.channels[i].totals.activates
+            hits += self.channels[i].totals.row_hits
+        return activates, hits
 
     def totals(self):
         """What each channel has done: a list of dicts."""

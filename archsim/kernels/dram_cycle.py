@@ -44,7 +44,7 @@ from archsim.errors import InputError
 from archsim.kernels._dram_cycle import DramCycleKernel
 from archsim.program.dram import DramChannels, DramTiming
 
-__all__ = ["COMMANDS", "CycleRun", "run_cycle"]
+__all__ = ["COMMANDS", "CycleRun", "cycle_kernel", "run_cycle"]
 
 #: the names of the numbers in a command log
 COMMANDS = ("ACT", "PRE", "RD", "WR", "RDA", "WRA", "PREab", "REFab", "REFpb")
@@ -97,7 +97,7 @@ def run_cycle(
     >>> (run.done - run.arrive).tolist()  # 1 + tRCD + tCL + BL, 1 + tCL + BL, 1 + tRP + tRCD + tCL + BL
     [31, 17, 45]
     """
-    where, controller = dram.map, dram.controller
+    where = dram.map
     addresses = np.ascontiguousarray(np.atleast_1d(np.asarray(address)), np.int64)
     writes = np.ascontiguousarray(np.broadcast_to(np.asarray(write, bool), addresses.shape)).view(np.uint8)
     beyond = np.flatnonzero((addresses < 0) | (addresses >= where.capacity_bytes))
@@ -109,11 +109,7 @@ def run_cycle(
     times = np.zeros(0, np.int64) if due is None else np.ascontiguousarray(due, np.int64)
     if due is not None and (times.shape != addresses.shape or (times < 0).any()):
         raise InputError(f"{dram.name}: due must hold one tick, at least 0, for each of the {len(addresses)} requests")
-    kernel = DramCycleKernel(
-        where.channels, where.interleave_bytes, where.organisation.burst_bytes.bit_length() - 1, where.tables,
-        _starts(dram.timing, posted_early=controller.scheduler == "bank_queues"), vars(where.organisation),
-        asdict(controller),
-    )  # fmt: skip
+    kernel = cycle_kernel(dram)
     arrive, done = np.empty_like(addresses), np.empty_like(addresses)
     record = np.zeros((log, 4), np.int64)
     kernel.run(addresses, writes, times, arrive, done, serial, separate, record)
@@ -121,6 +117,16 @@ def run_cycle(
     for channel in kernel.totals():
         counts.update(channel)
     return CycleRun(arrive, done, dict(counts), record[: kernel.logged])
+
+
+def cycle_kernel(dram: DramChannels) -> DramCycleKernel:
+    """The channels, cold; `offer` and `advance` serve transfers as they come (`archsim.engine.cycle`)."""
+    where, controller = dram.map, dram.controller
+    return DramCycleKernel(
+        where.channels, where.interleave_bytes, where.organisation.burst_bytes.bit_length() - 1, where.tables,
+        _starts(dram.timing, posted_early=controller.scheduler == "bank_queues"), vars(where.organisation),
+        asdict(controller),
+    )  # fmt: skip
 
 
 def _starts(t: DramTiming, *, posted_early: bool) -> dict[str, int]:

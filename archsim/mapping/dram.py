@@ -11,7 +11,7 @@ from archsim.program import Dram
 from archsim.program.address_map import AddressMap, Organisation
 from archsim.program.dram import Controller, DramChannels, DramTiming
 
-__all__ = ["chip_dram", "dram_channels", "dram_timing", "organisation", "tile_dram"]
+__all__ = ["chip_channels", "chip_dram", "dram_channels", "dram_timing", "organisation", "tile_dram"]
 
 
 def organisation(standard: MemoryStandard, *, shared_bus: bool = True) -> Organisation:
@@ -70,6 +70,15 @@ def dram_channels(
     mapping, controller = mapping or standard.mapping, controller or ControllerSpec()
     where = AddressMap(organisation(standard), mapping.order, channels, interleave_bytes, mapping.xor)
     return DramChannels(standard.name, where, dram_timing(standard, data_rate), Controller(**controller.model_dump()))
+
+
+def chip_channels(memory: MemorySpec) -> DramChannels:
+    """The memory of a chip for the cycle model: command channels, with their pseudo-channels."""
+    return dram_channels(
+        memory.standard, channels=memory.channels // memory.standard.channels_per_command_bus,
+        data_rate=memory.data_rate, interleave_bytes=int(memory.interleave), mapping=memory.mapping,
+        controller=memory.controller,
+    )  # fmt: skip
 
 
 def chip_dram(memory: MemorySpec) -> Dram:

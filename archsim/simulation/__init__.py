@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from archsim.engine import Session
+from archsim.engine.cycle import cycle_memory
 from archsim.hardware import ChipSpec, SystemSpec
 from archsim.mapping import Pins, read_pins
+from archsim.mapping.dram import chip_channels
 from archsim.results import Result, run_meta
 from archsim.simulation import outcome
 from archsim.simulation.blocks import BlockRun, run_block
@@ -65,7 +67,8 @@ def simulate(
         system: preset or path of a system; one chip when omitted.
         tp, ep: tensor- and expert-parallel degree; by default what the roofline likes best among all that fit.
         set: overrides of the chip, dotted path to value: ``{"memory.bandwidth": "6 TB/s"}``.
-        fidelity: "roofline" (a closed-form lower bound on the time) or "tile".
+        fidelity: "roofline" (a closed-form lower bound on the time), "tile", or "cycle" (every DRAM command and
+            every chunk, on chips without a shared cache, in seconds to minutes).
         engine: "compiled", or "simpy", the readable reference (slow; for small workloads).
         exact: simulate every wave of tiles and every repeated layer instead of carrying settled ones forward.
         quant: "none", "fp8", "fp8-kv", "int8", "int4", "fp4", "fp4-kv" or "mxfp4" (see `archsim.trace.quantised`).
@@ -129,14 +132,16 @@ def options_of(phase: str, *, seq: int | None, ctx: int | None, **others: Any) -
 
 def _run(job: Job, progress: Callable[[int, int, str], None]) -> list[BlockRun]:
     target, network = spread(job.target, job.network, [kernel for block in job.blocks for kernel in block.kernels])
-    session = Session(target.machine, job.options.engine)
+    cycle = job.options.fidelity == "cycle"
+    models = {"memory": cycle_memory(chip_channels(job.chip.memory))} if cycle else None
+    session = Session(target.machine, job.options.engine, models)
     total = sum(block.repeat for block in job.blocks)
     done = 0
     runs = []
     for block in job.blocks:
         hear = lambda n, base=done, name=block.name: progress(base + n, total, name)  # noqa: E731
         exact = job.options.exact
-        runs.append(run_block(session, block, target, job.layout, network, exact=exact, on_repeat=hear))
+        runs.append(run_block(session, block, target, job.layout, network, exact=exact, whole=cycle, on_repeat=hear))
         done += block.repeat
     return runs
 
@@ -164,7 +169,7 @@ def _meta(job: Job, command: str = "") -> dict[str, object]:
         "plan": {"tp": job.plan.tp, "dp": job.plan.dp, "ep": job.plan.ep, "redundant": job.plan.redundant},
         "micro_batches": job.micro_batches,
         "fidelity": options.fidelity,
-        "engine": options.engine,
+        "engine": "simpy" if options.fidelity == "cycle" else options.engine,
         "exact": options.exact,
         "quant": options.quant,
         "routing": options.routing,

@@ -74,10 +74,13 @@ class BlockRun:
 
 def run_block(
     session: Session, block: KernelBlock, target: Target, layout: Layout, fabric: Fabric | None = None, *, exact: bool,
-    on_repeat: Callable[[int], None] = lambda done: None,
+    whole: bool = False, on_repeat: Callable[[int], None] = lambda done: None,
 ) -> BlockRun:  # fmt: skip
-    """Run ``block`` to its end on ``session``; ``on_repeat`` hears how many repetitions are done."""
-    launcher = _Launcher(block, target, layout, fabric, exact=exact)
+    """Run ``block`` to its end on ``session``; ``on_repeat`` hears how many repetitions are done.
+
+    whole: kernels leave nothing out, though repetitions may.
+    """
+    launcher = _Launcher(block, target, layout, fabric, exact=exact or whole)
     start_ps = session.now_ps
     run = _take_turns if block.micro_batches > 1 else _in_order
     records, weights, period = run(session, launcher, exact=exact, on_repeat=on_repeat)

@@ -45,12 +45,7 @@ __all__ = ["Job", "Options", "candidates", "links_of", "prepare"]
 
 #: default prompt of a prefill and default cached tokens of a decode step
 SEQ, CTX = 2048, 4096
-FIDELITIES = ("roofline", "tile")
-CYCLE = (
-    "--fidelity cycle: covers parts of a chip, not whole steps: `archsim systolic` walks arrays fold by fold, "
-    "`archsim memory bench` DRAM command by command, `archsim noc bench` networks flit by flit; a step runs as "
-    "roofline or tile"
-)
+FIDELITIES = ("roofline", "tile", "cycle")
 ENGINES = ("compiled", "simpy")
 #: whether the halves of a chip's batch take turns: as the closed form says where experts are spread, or as told
 OVERLAPS = ("auto", "two-batch", "none")
@@ -80,8 +75,6 @@ class Options:
     pins: Pins = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.fidelity == "cycle":
-            raise InputError(CYCLE)
         for name, value, legal in (
             ("phase", self.phase, PHASES), ("fidelity", self.fidelity, FIDELITIES), ("engine", self.engine, ENGINES),
             ("quant", self.quant, QUANTS), ("overlap", self.overlap, OVERLAPS),
@@ -179,6 +172,8 @@ class Job:
         for wanted, used in self._widened().items():
             notes.append(f"the matrix unit of {self.chip.name} has no {wanted}: such products run in {used}")
         notes.append(f"{self._clock()}; activation memory is an estimate")
+        if self.options.fidelity == "cycle":
+            notes.append("every DRAM command, every chunk of a product; links and vector units as in the tile fidelity")
         if self.options.pins.get(FUSION):
             saved = savings(self.tasks, self.blocks)
             launches, nbytes = sum(each.launches for each in saved), sum(each.nbytes for each in saved)
@@ -230,6 +225,11 @@ def candidates(
         raise InputError(
             f"a training step has a plan of its own over stages and replicas: archsim train SYSTEM {trace.name} "
             "(archsim plan SYSTEM ... --phase train ranks the plans)"
+        )
+    if options.fidelity == "cycle" and spec.cache is not None:
+        raise InputError(
+            f"--fidelity cycle: {spec.name} has a shared cache, which only tile models; cycle runs chips without one, "
+            "such as TPUs (`archsim memory bench` runs any chip's memory command by command)"
         )
     options = _sized(options, trace)
     if options.mtp:

@@ -22,7 +22,8 @@ def step_runs(job: Job, simulate: Callable[[], list[BlockRun]]) -> list[BlockRun
     """The block runs of a step, simulated or recalled; recalled ones have no programs and no tile steps."""
     if not is_active():
         return simulate()
-    content = f"{job.options.engine} {job.options.exact} {job.target.digest} {job.network} {job.blocks} {job.layout}"
+    how = f"{job.options.fidelity} {job.options.engine} {job.options.exact}"
+    content = f"{how} {job.target.digest} {job.network} {job.blocks} {job.layout}"
     packed = recall("step", content, lambda: [_packed(run) for run in simulate()])
     return [_unpacked(block, data) for block, data in zip(job.blocks, packed, strict=True)]
 

@@ -51,7 +51,7 @@ def test_a_misspelt_name_or_value_is_told_the_right_one(changes: dict[str, Any],
             "(archsim plan SYSTEM ... --phase train ranks the plans)",
         ),
         ({"mtp": True}, "llama-3.1-8b has no layers for the prediction of more than one token"),
-        ({"fidelity": "exact"}, "--fidelity exact: must be one of roofline, tile"),
+        ({"fidelity": "exact"}, "--fidelity exact: must be one of roofline, tile, cycle"),
         ({"engine": "gem5"}, "--engine gem5: must be one of compiled, simpy"),
         ({"quant": "fp3"}, "--quant fp3: must be one of none, fp8, fp8-kv, int8, int4, fp4, fp4-kv, mxfp4"),
         ({"tp": 2}, "--tp 2: must divide both the 1 chips and the 32 attention heads (1)"),
@@ -91,6 +91,6 @@ def test_a_finished_spec_takes_no_overrides() -> None:
     assert refused(chip=chip, set={"cores": "3"}) == "overrides need the chip's name or path; a ChipSpec is final"
 
 
-def test_cycle_fidelity_names_the_commands_that_have_it() -> None:
-    with pytest.raises(InputError, match="not whole steps: `archsim systolic` walks arrays fold by fold"):
+def test_cycle_fidelity_refuses_a_shared_cache() -> None:
+    with pytest.raises(InputError, match="h100 has a shared cache, which only tile models; cycle runs chips without"):
         archsim.simulate("h100", "llama-3.1-8b", phase="decode", fidelity="cycle")
