@@ -3,7 +3,8 @@
 ======================= ==================================================================================
 item                    how
 ======================= ==================================================================================
-silicon                 wafer price / (dies per wafer x yield), over all dies; a stated die area is used
+silicon                 wafer price / (dies per wafer x yield), over all dies; a stated die area is used, and what
+                        it holds beyond the described blocks counts as logic without spares
 memory                  capacity x price per GB
 package                 interposer of (dies + stacks) x margin, per mm2
 yield loss              (1 / y^n - 1) of the three above, for n dies and stacks attached with yield y each
@@ -127,13 +128,14 @@ def over_reticle(made: Silicon, area: ChipArea | None = None) -> list[str]:
 
 def _die(made: Silicon, die: DieArea, node: TechnologySpec, model: str) -> DieCost:
     mm2, stated = die_mm2(made, chip_area(made))[0 if "I/O" not in die.name else 1]
-    grown = mm2 / die.mm2  # what the model does not see is spread over all blocks
+    shrunk = min(mm2 / die.mm2, 1.0)
+    unseen = max(mm2 - die.mm2, 0.0)  # logic that no block describes has no spare that would be known
     cores = made.cores // made.dies if "I/O" not in die.name else 0
     in_cores = sum(block.logic_mm2 for block in die.blocks if block.name in CORE_BLOCKS)
-    rest = die.logic_mm2 - in_cores + sum(block.phy_mm2 for block in die.blocks)
+    rest = die.logic_mm2 - in_cores + sum(block.phy_mm2 for block in die.blocks) + unseen
 
     def good(area_mm2: float) -> float:
-        return YIELD_MODELS[model](area_mm2 * grown / 100 * node.defects_per_cm2, made.parts.clustering)
+        return YIELD_MODELS[model](area_mm2 * shrunk / 100 * node.defects_per_cm2, made.parts.clustering)
 
     needed = -(-made.chip.cores // made.dies)
     if cores:
