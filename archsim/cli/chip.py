@@ -143,10 +143,12 @@ def chip_show(
 
     if not physical and (power_cap is not None or floorplan is not None):
         raise InputError("--power-cap and --floorplan go with --physical")
-    spec = load_chip(name, overrides)
     if physical:
-        _show_physical(spec, power_cap, floorplan, as_json)
+        from archsim.physical import load_variant
+
+        _show_physical(load_variant(name, overrides), power_cap, floorplan, as_json)
         return
+    spec = load_chip(name, overrides)
     if as_yaml:
         click.echo(spec.resolved_yaml(), nl=False)
         return

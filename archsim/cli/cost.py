@@ -53,10 +53,11 @@ def cost(
       archsim cost b200 --price 35000 --tokens-per-s 900
       archsim cost custom-npu --set physical.technology=n5 --yield murphy --floorplan npu.svg
     """
-    from archsim.hardware import load_chip, load_parts
+    from archsim.hardware import load_parts
+    from archsim.physical import load_variant
     from archsim.physical.sheet import cost_sheet
 
-    spec, parts = load_chip(chip, overrides), load_parts(parts_name)
+    spec, parts = load_variant(chip, overrides), load_parts(parts_name)
     sheet = cost_sheet(
         spec, parts=parts, yield_model=yield_model, volume=volume, price_usd=price, watts=power,
         tokens_per_s=tokens_per_s,

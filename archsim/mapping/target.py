@@ -23,7 +23,7 @@ from archsim.mapping.dram import chip_dram
 from archsim.models import matrix
 from archsim.models.attention import feed_cycles, rows_of_a_warp
 from archsim.models.vector import COSTS, NarrowLoads, VectorCost, vector_cycles
-from archsim.physical import busy_clocks, loaded_clock
+from archsim.physical import busy_clocks, capped, loaded_clock
 from archsim.program import Cache, Link, Machine, Memory, Resource, Unit, Window, attoseconds_per_byte
 from archsim.trace.graph import DTYPE_BITS
 
@@ -380,9 +380,10 @@ def _sum_path(along: tuple[tuple[int, ...], ...], last: int, count: int, in_id: 
 @lru_cache(maxsize=8)
 def make_target(chip: ChipSpec, power_cap_w: float | None = None) -> Target:
     """Build the machine and the routes of ``chip``, whose power limit may be lowered to ``power_cap_w``."""
+    chip = capped(chip, power_cap_w)
     core, cores = chip.core, range(chip.cores)
     unit = core.matrix
-    matrix_clock = loaded_clock(chip, power_cap_w)
+    matrix_clock = loaded_clock(chip)
     read_bytes_per_s = core.port.read_bytes_per_cycle * chip.clock
     write_bytes_per_s = core.port.write_bytes_per_cycle * chip.clock
     resources: list[Resource] = [_memory(chip)]

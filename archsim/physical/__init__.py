@@ -17,9 +17,10 @@ from archsim.physical.export_control import DISCLAIMER, ExportFigures, export_fi
 from archsim.physical.floorplan import Rectangle, floorplan
 from archsim.physical.money import Bill, bill, over_reticle
 from archsim.physical.ownership import HourCost, hour_cost, usd_per_million_tokens
-from archsim.physical.power import busy_clocks, gemm_events, gemm_power, loaded_clock, sustained_clock
+from archsim.physical.power import busy_clocks, capped, gemm_events, gemm_power, loaded_clock, sustained_clock
 from archsim.physical.silicon import Silicon, silicon
 from archsim.physical.thermal import heat_warning, junction_celsius
+from archsim.physical.variant import load_variant
 from archsim.physical.voltage import voltage
 from archsim.physical.yields import YIELD_MODELS, dies_per_wafer
 
@@ -39,6 +40,7 @@ __all__ = [
     "UnitEnergy",
     "bill",
     "busy_clocks",
+    "capped",
     "chip_area",
     "dies_per_wafer",
     "edge_warning",
@@ -50,6 +52,7 @@ __all__ = [
     "heat_warning",
     "hour_cost",
     "junction_celsius",
+    "load_variant",
     "loaded_clock",
     "operand_bytes",
     "over_reticle",

@@ -8,10 +8,14 @@ Power grows with f V(f)^2, so the sustained clock is where it meets the limit; f
 that keeps the matrix units busy for a share u of the time draws less, and its clock is higher, up to the quoted one::
 
     u f V(f)^2 = f_1 V(f_1)^2       f_1: clock that a product with all units busy all the time sustains
+
+Kernels that stream from memory draw less than products: a limit below the TDP lowers the clock of the cores, their
+ports, the network and the cache only where such a kernel would exceed it too, and that of products further.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from math import sqrt
 
@@ -25,7 +29,7 @@ from archsim.physical.energy import ELEMENT_BYTES, Events, energy_of, operand_by
 from archsim.physical.silicon import Silicon, silicon, sizing_dtype
 from archsim.physical.voltage import dynamic_scale
 
-__all__ = ["busy_clocks", "gemm_events", "gemm_power", "loaded_clock", "sustained_clock"]
+__all__ = ["busy_clocks", "capped", "gemm_events", "gemm_power", "loaded_clock", "sustained_clock"]
 
 STEP_HZ = 1e6
 CLOCKS = 17
@@ -61,6 +65,44 @@ def gemm_power(made: Silicon, dtype: Dtype, clock_hz: float) -> dict[str, float]
     return {**watts, "clock": unit.clock_w, "leakage": unit.leakage_w}
 
 
+def stream_w(made: Silicon, clock_hz: float) -> float:
+    """Watts of a kernel that reads 16-bit elements as fast as memory and ports allow, with an operation on each."""
+    chip = made.chip
+    rate = min(chip.memory.bandwidth, chip.cores * chip.core.port.read_bytes_per_cycle * clock_hz)
+    events = Events(
+        lane_ops=rate / 2, scratchpad_bytes=rate, network_bytes=rate, cache_bytes=rate if chip.cache else 0.0,
+        read_bytes=rate, activates=rate / chip.memory.standard.row_bytes,
+    )  # fmt: skip
+    unit = unit_energy(made, clock_hz, chip_area(made))
+    busy = min(rate / 2 / (chip.cores * chip.core.vector.lanes * clock_hz), 1.0)
+    clock_w = unit.clock_w * (unit.clock_idle_share + (1 - unit.clock_idle_share) * busy)
+    return energy_of(events, made.dtype, unit).total * 1e-12 + unit.memory_w + unit.leakage_w + clock_w
+
+
+def capped(chip: ChipSpec, cap_w: float | None) -> ChipSpec:
+    """The chip under a lower power limit: its clocks, and what runs at them.
+
+    >>> from archsim.hardware import load_chip
+    >>> h100 = load_chip("h100")
+    >>> [round(capped(h100, watts).clock / 1e9, 2) for watts in (700, 200)]
+    [1.83, 0.88]
+    """
+    if cap_w is None:
+        return chip
+    made = silicon(chip)
+    domain = _held(made, cap_w, lambda hz: stream_w(made, hz))
+    matrix = min(loaded_clock(chip, cap_w), domain)
+    stated = chip.load_clocks.items()
+    loads = {dtype: min(clock, sustained_clock(chip, dtype, cap_w), domain) for dtype, clock in stated}
+    slower = domain / chip.clock
+    cache = chip.cache and chip.cache.model_copy(
+        update={"bandwidth": chip.cache.bandwidth * slower, "latency": chip.cache.latency / slower}
+    )
+    noc = chip.noc.model_copy(update={"hop_latency": chip.noc.hop_latency / slower})
+    clocks = {"clock": domain, "clock_under_load": matrix, "load_clocks": loads}
+    return chip.model_copy(update={**clocks, "cache": cache, "noc": noc})
+
+
 def sustained_clock(chip: ChipSpec, dtype: Dtype, cap_w: float | None = None, parts: PartsSpec | None = None) -> float:
     """Clock in Hz, at most `chip.clock`, at which a dense product of `dtype` stays within `cap_w` (the TDP by default).
 
@@ -73,7 +115,8 @@ def sustained_clock(chip: ChipSpec, dtype: Dtype, cap_w: float | None = None, pa
     limit = cap_w if cap_w is not None else chip.physical.tdp
     if limit is None or (chip.physical.technology is None and cap_w is None):
         return chip.clock
-    return _sustained(silicon(chip, parts), dtype, limit)
+    made = silicon(chip, parts)
+    return _held(made, limit, lambda hz: total_w(made, dtype, hz))
 
 
 def loaded_clock(chip: ChipSpec, cap_w: float | None = None, dtype: Dtype | None = None) -> float:
@@ -106,11 +149,12 @@ def busy_clocks(chip: ChipSpec, loaded_hz: float) -> tuple[NDArray[np.float64], 
     return drawn[-1] / drawn, clocks
 
 
-def _sustained(made: Silicon, dtype: Dtype, limit: float) -> float:
+def _held(made: Silicon, limit: float, watts: Callable[[float], float]) -> float:
+    """The highest clock up to the quoted one at which the power stays within the limit."""
     clock = made.chip.clock
-    if total_w(made, dtype, clock) <= limit:
+    if watts(clock) <= limit:
         return clock
-    least = total_w(made, dtype, STEP_HZ)
+    least = watts(STEP_HZ)
     if least > limit:
         raise InputError(
             f"{made.chip.name}: a power cap of {limit:g} W is below the {least:.0f} W that the chip takes at rest"
@@ -118,7 +162,7 @@ def _sustained(made: Silicon, dtype: Dtype, limit: float) -> float:
     low, high = 1, int(clock / STEP_HZ) + 1  # holds at low, not at high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if total_w(made, dtype, middle * STEP_HZ) <= limit else (low, middle)
+        low, high = (middle, high) if watts(middle * STEP_HZ) <= limit else (low, middle)
     return low * STEP_HZ
 
 

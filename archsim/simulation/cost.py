@@ -80,7 +80,7 @@ class Counted:
 
 @dataclass(frozen=True, eq=False)
 class Meter:
-    """A chip whose kernels are measured; vector units and memory run at the quoted clock, matrix units at theirs."""
+    """A chip whose kernels are measured; kernels of vector units run at the clock of the cores, products at theirs."""
 
     made: Silicon
     area: ChipArea
@@ -217,7 +217,7 @@ def meter(chip: ChipSpec, target: Target) -> Meter | None:
         return None
     made = silicon(chip)
     area = chip_area(made)
-    at_clock, at_load = (unit_energy(made, clock, area) for clock in (chip.clock, target.matrix_clock))
+    at_clock, at_load = (unit_energy(made, clock, area) for clock in (target.clock, target.matrix_clock))
     return Meter(made, area, target, at_clock, at_load)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from archsim.errors import InputError
-from archsim.hardware import ChipSpec, LinkSpec, SystemSpec, list_systems, load_chip, load_system
+from archsim.hardware import ChipSpec, LinkSpec, SystemSpec, list_systems, load_system
 from archsim.mapping import (
     FUSION,
     Bounds,
@@ -35,6 +35,7 @@ from archsim.mapping.task import TaskBlock
 from archsim.models.collective import Level
 from archsim.network import Fabric as Network
 from archsim.network import Group
+from archsim.physical import load_variant
 from archsim.simulation.collectives import attach
 from archsim.trace import QUANTS, Graph, Trace, load_workload, quantised, routed, with_mtp
 from archsim.trace.quantise import PLANS
@@ -187,7 +188,9 @@ class Job:
         if self.options.power_cap is None and chip.clock_under_load:
             return f"matrix units at the {clock / 1e9:g} GHz stated for full load"
         if clock < chip.clock and limit is not None:
-            return f"matrix units at the {clock / 1e9:.3g} GHz that {limit:g} W sustain in a dense product (estimate)"
+            cores = f", all else at {self.target.clock / 1e9:.3g} GHz" if self.target.clock < chip.clock else ""
+            held = f"{clock / 1e9:.3g} GHz that {limit:g} W sustain in a dense product"
+            return f"matrix units at the {held}{cores} (estimate)"
         return "every unit at the quoted clock"
 
     def _widened(self) -> dict[str, str]:
@@ -214,7 +217,7 @@ def candidates(
     overrides: Mapping[str, str] | None = None,
 ) -> list[Job]:  # fmt: skip
     """A job for every plan that fits into memory, with and without overlap; InputError if there is none."""
-    spec = load_chip(chip, dict(overrides or {})) if isinstance(chip, str) else chip
+    spec = load_variant(chip, overrides) if isinstance(chip, str) else chip
     if overrides and not isinstance(chip, str):
         raise InputError("overrides need the chip's name or path; a ChipSpec is final")
     where = load_system(system) if isinstance(system, str) else system

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from archsim.errors import InputError
-from archsim.hardware import ChipSpec, SystemSpec, load_chip, load_system
+from archsim.hardware import ChipSpec, SystemSpec, load_system
 from archsim.mapping import Target, make_target
 from archsim.network import Fabric
+from archsim.physical import load_variant
 from archsim.simulation.collectives import attach
 from archsim.trace import Graph, Trace, load_workload, routed
 from archsim.trace.mixed_precision import PRECISIONS, mixed_precision
@@ -55,7 +56,7 @@ def prepare_training(
     wanted = chip or where.chip
     if set and not isinstance(wanted, str):
         raise InputError("overrides need the chip's name or path; a ChipSpec is final")
-    spec = load_chip(wanted, dict(set or {})) if isinstance(wanted, str) else wanted
+    spec = load_variant(wanted, set) if isinstance(wanted, str) else wanted
     trace = load_workload(workload, "train") if isinstance(workload, str) else workload
     if trace.phase != "train":
         raise InputError(f"the trace {trace.name} holds the {trace.phase} phase, not train")

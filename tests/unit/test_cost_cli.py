@@ -11,6 +11,8 @@ from result_samples import llama_decode, physical, row
 
 import archsim
 from archsim.cli.main import cli
+from archsim.hardware import load_chip
+from archsim.physical import chip_area, load_variant, silicon
 from archsim.report.html import fragment
 from archsim.report.text import result_text
 from archsim.results import OpTable
@@ -102,6 +104,31 @@ def test_a_power_cap_slows_a_prefill_and_takes_less_power() -> None:
     assert watts == sorted(watts, reverse=True)  # type: ignore[type-var]
     assert watts[2] is not None
     assert watts[2] < 1.1 * 300
+
+
+def test_a_kernel_that_streams_holds_a_low_cap_as_well() -> None:
+    """At 200 W an H100 slows all of its cores, not only the matrix units, which hardly work in decode."""
+    free, low = (
+        archsim.simulate("h100", "llama-3.1-8b", phase="decode", batch=1, ctx=512, power_cap=watts)
+        for watts in (None, 200.0)
+    )
+    assert free.power_w is not None
+    assert low.power_w is not None
+    assert low.power_w < 200 < free.power_w
+    assert 1 < low.time_ps / free.time_ps < 1.2  # memory is what it waits for
+    assert any("all else at 0.88" in note for note in low.meta["notes"])
+
+
+def test_a_stated_area_follows_what_is_set() -> None:
+    assert load_variant("h100").physical.die_area == 814
+    fewer = load_variant("h100", {"physical.layout.cores": 132}).physical.die_area
+    modelled = [chip_area(silicon(load_chip("h100", {"physical.layout.cores": n}))).mm2 for n in (132, 144)]
+    assert fewer == pytest.approx(814 * modelled[0] / modelled[1])
+    assert load_variant("h100", {"physical.die_area": "700 mm2", "core.vector.lanes": 64}).physical.die_area == 700
+    shrunk = load_variant("mi300x", {"cache.capacity": "128 MiB", "physical.io_dies.count": 2}).physical
+    assert shrunk.die_area == 115
+    assert shrunk.io_dies is not None
+    assert 370 < shrunk.io_dies.die_area < 740  # type: ignore[operator]
 
 
 def test_a_chip_without_a_technology_still_runs() -> None:
