@@ -178,14 +178,14 @@ def chip_show(
 
 def _show_physical(spec: ChipSpec, power_cap: float | None, floorplan: Path | None, as_json: bool) -> None:
     from archsim.cli._physical import print_physical
-    from archsim.physical import chip_area, silicon
+    from archsim.physical import silicon
     from archsim.physical.sheet import physical_sheet
 
     sheet = physical_sheet(spec, cap_w=power_cap)
     if floorplan is not None:
         from archsim.physical.drawing import write_floorplan
 
-        write_floorplan(chip_area(silicon(spec)), spec.title, floorplan)
+        write_floorplan(silicon(spec), floorplan)
         wrote(floorplan)
     if as_json:
         emit_json(sheet)

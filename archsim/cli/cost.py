@@ -63,10 +63,10 @@ def cost(
         tokens_per_s=tokens_per_s,
     )  # fmt: skip
     if floorplan is not None:
-        from archsim.physical import chip_area, silicon
+        from archsim.physical import silicon
         from archsim.physical.drawing import write_floorplan
 
-        write_floorplan(chip_area(silicon(spec, parts)), spec.title, floorplan)
+        write_floorplan(silicon(spec, parts), floorplan)
         wrote(floorplan)
     if as_json:
         emit_json(sheet)
