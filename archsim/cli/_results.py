@@ -75,9 +75,7 @@ def show(
     if as_json:
         found: dict[str, object] = {}
         if ranges is not None:
-            figures = {name: [each.low, each.nominal, each.high] for name, each in ranges[0].items()}
-            moved = {value.path: {"value": value.text, "spread": value.spread} for value in ranges[1]}
-            found["uncertainty"] = {"figures": figures, "moved": moved}
+            found["uncertainty"] = ranges_json(ranges)
         emit_json(result.to_dict() | found)
         return
     from archsim.report.text import result_view
@@ -85,13 +83,26 @@ def show(
     out = console()
     out.print(result_view(result, top, out.width))
     if ranges is not None:
-        from archsim.report.table import table
+        show_ranges(ranges)
 
-        rows = [(name, *(f"{n:.4g}" for n in (at.low, at.nominal, at.high))) for name, at in ranges[0].items()]
-        out.print(table(["figure", ">from", ">as described", ">to"], rows, out.width))
-        spreads = sorted({value.spread for value in ranges[1]})
-        widths = ", ".join(f"{sum(v.spread == s for v in ranges[1])} by {s:.0%}" for s in spreads)
-        out.print(f"[dim]{len(ranges[1])} doubtful values of the chip moved together: {widths}[/dim]", soft_wrap=True)
+
+def ranges_json(ranges: tuple[Mapping[str, Interval], Sequence[Uncertain]]) -> dict[str, object]:
+    """Figures as intervals, and the values that were moved for them."""
+    figures = {name: [each.low, each.nominal, each.high] for name, each in ranges[0].items()}
+    moved = {value.path: {"value": value.text, "spread": value.spread} for value in ranges[1]}
+    return {"figures": figures, "moved": moved}
+
+
+def show_ranges(ranges: tuple[Mapping[str, Interval], Sequence[Uncertain]]) -> None:
+    """The same as a table."""
+    from archsim.report.table import table
+
+    out = console()
+    rows = [(name, *(f"{n:.4g}" for n in (at.low, at.nominal, at.high))) for name, at in ranges[0].items()]
+    out.print(table(["figure", ">from", ">as described", ">to"], rows, out.width))
+    spreads = sorted({value.spread for value in ranges[1]})
+    widths = ", ".join(f"{sum(v.spread == s for v in ranges[1])} by {s:.0%}" for s in spreads)
+    out.print(f"[dim]{len(ranges[1])} doubtful values of the chip moved together: {widths}[/dim]", soft_wrap=True)
 
 
 def wrote(path: Path, hint: str = "") -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from archsim.cli._common import console, emit_json, json_option, progress
-from archsim.cli._results import figure_file, wrote
+from archsim.cli._results import figure_file, ranges_json, show_ranges, wrote
 
 if TYPE_CHECKING:
     from archsim.serving import Deployment, Operating, Pools, Request
@@ -50,12 +52,13 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @click.option("--prompts", type=click.IntRange(1), help="Prompts at a time there.  [default: one a chip]")
 @click.option("--kv-link", callback=_rate, metavar="RATE", help="Between them, per chip.  [default: scale-out link]")
 @figure_file("--figure", "Draw throughput against interactivity")
+@click.option("--uncertainty", is_flag=True, help="Figures as intervals too, over the doubtful values of the chip.")
 @json_option
 def serve(
     system: str, workload: str, input_tokens: int, output_tokens: int, batch: int | None, tpot: float | None,
     static: bool, requests: int | None, curve: int | None, prefix_hit: float, mtp_acceptance: float | None, draft: int,
     quant: str, tp: int | None, redundant: int, routing: str | None, stack: str, prefill_system: str | None,
-    prompts: int | None, kv_link: float | None, figure: Path | None, as_json: bool,
+    prompts: int | None, kv_link: float | None, figure: Path | None, uncertainty: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """What SYSTEM yields when it serves WORKLOAD to requests that are all alike and always waiting.
 
@@ -77,31 +80,38 @@ def serve(
     request = serving.Request(input_tokens, output_tokens, prefix_hit)
     drafts = draft if mtp_acceptance is not None else 0
     options: dict[str, Any] = {"quant": quant, "redundant": redundant, "routing": routing}
-    server = _deployment(system, workload, options, tp, stack, drafts, mtp_acceptance or 0.0)
     shared = prefill_system is None
-    found: list[Operating] = []
+
+    def answer(overrides: Mapping[str, str]) -> tuple[Deployment, list[Operating]]:
+        own = options | {"set": overrides}
+        server = _deployment(system, workload, own, tp, stack, drafts, mtp_acceptance or 0.0)
+        if curve is not None:
+            return server, serving.curve(server, request, curve, heard=heard)
+        if tpot is not None:
+            return server, [serving.largest_batch(server, request, tpot, heard=heard, shared=shared)]
+        if requests is not None:
+            return server, [serving.answer_all(server, request, [output_tokens] * requests)]
+        most = batch or server.capacity(input_tokens + output_tokens)
+        if static:
+            return server, [serving.fixed_batch(server, request, most)]
+        return server, [(serving.at_batch if shared else serving.decode_pool)(server, request, most)]
+
     both: Pools | None = None
+    ranges = None
     with progress("serving") as update:
+        heard_of = itertools.count(1)
 
         def heard(state: Operating) -> None:
-            update(len(found) + 1)
+            update(next(heard_of))
 
-        if curve is not None:
-            found = serving.curve(server, request, curve, heard=heard)
-        elif tpot is not None:
-            found = [serving.largest_batch(server, request, tpot, heard=heard, shared=shared)]
-        elif requests is not None:
-            found = [serving.answer_all(server, request, [output_tokens] * requests)]
-        elif static:
-            most = server.capacity(input_tokens + output_tokens)
-            found = [serving.fixed_batch(server, request, batch or most)]
-        else:
-            most = batch or server.capacity(input_tokens + output_tokens)
-            state = serving.at_batch if shared else serving.decode_pool
-            found = [state(server, request, most)]
+        server, found = answer({})
         if prefill_system is not None:
             first = _deployment(prefill_system, workload, options | {"overlap": "auto"}, tp, stack, 0, 0.0)
             both = serving.pools(first, server, request, prompts or first.chips, found[-1].batch, kv_link)
+        if uncertainty:
+            from archsim.simulation.uncertainty import intervals
+
+            ranges = intervals(server.chip, lambda values: _figures(answer(values)[1]))
     if figure is not None:
         from archsim._figure import save_figure
         from archsim.report.serving import interactivity
@@ -109,9 +119,23 @@ def serve(
         save_figure(interactivity(found, f"{workload} on {system}"), figure)
         wrote(figure)
     if as_json:
-        emit_json(_json(server, request, found, both))
-    else:
-        _show(server, request, found, both)
+        emit_json(_json(server, request, found, both) | ({"uncertainty": ranges_json(ranges)} if ranges else {}))
+        return
+    _show(server, request, found, both)
+    if ranges is not None:
+        show_ranges(ranges)
+
+
+def _figures(found: Sequence[Operating]) -> dict[str, float]:
+    """Figures of the states by name; of several, each with its place."""
+    return {
+        name + (f"[{place}]" if len(found) > 1 else ""): value
+        for place, state in enumerate(found)
+        for name, value in (
+            ("batch", state.batch), ("tpot_s", state.tpot_s), ("ttft_s", state.ttft_s),
+            ("output_per_s", state.output_per_s), ("output_per_s_per_chip", state.per_chip),
+        )
+    }  # fmt: skip
 
 
 def _deployment(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import floor, log2
 from typing import Any
 
@@ -11,6 +11,7 @@ from archsim.errors import InputError
 from archsim.hardware import SystemSpec, load_chip, load_system
 from archsim.serving.stacks import STACKS, Stack
 from archsim.simulation import Options, candidates, simulate
+from archsim.trace import Trace, load_workload
 
 __all__ = ["Deployment", "Step"]
 
@@ -120,11 +121,23 @@ class Deployment:
         if key not in self._steps:
             mtp = self.draft > 0 and phase == "decode"
             result = simulate(
-                self.chip, self.workload, phase=phase, batch=batch, seq=seq, ctx=ctx, system=self.system, mtp=mtp,
+                self.chip, self._trace(phase), phase=phase, batch=batch, seq=seq, ctx=ctx, system=self.system, mtp=mtp,
                 **self.options,
             )  # fmt: skip
             self._steps[key] = Step(result.time_s, int(result.op_table.repeat.sum()))
         return self._steps[key]
+
+    def _trace(self, phase: str) -> str | Trace:
+        """The workload, with attention as the stack's kernels do it."""
+        if phase != "decode" or not self.stack.heads_apart:
+            return self.workload
+        trace = load_workload(self.workload, phase)
+        apart = [
+            tuple(replace(op, attrs={**op.attrs, "pack": 1}) if op.kind == "attention" else op for op in block.ops)
+            for block in trace.blocks
+        ]
+        blocks = tuple(replace(block, ops=ops) for block, ops in zip(trace.blocks, apart, strict=True))
+        return replace(trace, blocks=blocks)
 
     def capacity(self, tokens: int) -> int:
         """Most sequences over the whole system whose caches of ``tokens`` tokens fit; InputError if not even one does.

@@ -71,12 +71,13 @@ def doubtful(chip: ChipSpec) -> tuple[Uncertain, ...]:
 
 
 def intervals(
-    chip: str, simulate: Callable[[Mapping[str, str]], Result], overrides: Mapping[str, str] | None = None
-) -> tuple[dict[str, Interval], tuple[Uncertain, ...]]:
+    chip: str, simulate: Callable[[Mapping[str, str]], Result | Mapping[str, float]],
+    overrides: Mapping[str, str] | None = None,
+) -> tuple[dict[str, Interval], tuple[Uncertain, ...]]:  # fmt: skip
     """Figures of a step as intervals, and the values that were moved.
 
-    simulate: the step on the chip with overrides; called three times. Values that were set by hand stay as they were
-    set. InputError where every value is certain.
+    simulate: the step on the chip with overrides, or figures by name; called three times. Values that were set by hand
+    stay as they were set. InputError where every value is certain.
     """
     own = dict(overrides or {})
     moved = tuple(value for value in doubtful(load_chip(chip, own)) if value.path not in own)
@@ -130,7 +131,9 @@ def _free(family: ChipFamily, own: dict[str, str], moved: Sequence[Uncertain]) -
     return True
 
 
-def _figures(result: Result) -> dict[str, float]:
+def _figures(result: Result | Mapping[str, float]) -> Mapping[str, float]:
+    if isinstance(result, Mapping):
+        return result
     known: dict[str, Any] = {
         "time_s": result.time_s, "tokens_per_s": result.tokens_per_s,
         "tokens_per_s_per_chip": result.tokens_per_s / result.meta["chips"], "energy_j": result.energy_j,

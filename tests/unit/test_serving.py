@@ -170,3 +170,11 @@ def test_the_command_answers_in_json() -> None:
     assert result.exit_code == 0, result.output
     (state,) = json.loads(result.output)["states"]
     assert state["output_per_s"] == pytest.approx(16 / (state["ttft_s"] + 15 * state["tpot_s"]))
+
+
+def test_attention_before_xqa_reads_the_cache_for_each_query_head() -> None:
+    """Four query heads of a Llama-3.1-8B share their keys, which the cache of the chip does not all hold."""
+    server = Deployment("h100", "llama-3.1-8b", stack=stack_of("tensorrt-llm-static"))
+    shared = replace(server, stack=replace(server.stack, heads_apart=False), _steps={})
+    apart, together = (each.step("decode", 32, 1, 4096).time_s for each in (server, shared))
+    assert 1.05 * together < apart < 4 * together

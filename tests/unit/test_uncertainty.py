@@ -61,3 +61,13 @@ def test_the_command_gives_every_figure_as_an_interval() -> None:
     low, nominal, high = answer["uncertainty"]["figures"]["time_s"]
     assert low < nominal == answer["time_s"] < high
     assert answer["uncertainty"]["moved"]["memory.bandwidth"] == {"value": "1.6 TB/s", "spread": 0.1}
+
+
+def test_what_a_server_yields_comes_as_intervals_too() -> None:
+    asked = "serve mtt-s5000 llama-3.1-8b --input 64 --output 16 --quant int4 --batch 1 --static"
+    result = CliRunner().invoke(cli, [*asked.split(), "--uncertainty", "--json"])
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.output)
+    low, nominal, high = answer["uncertainty"]["figures"]["output_per_s"]
+    assert low < nominal < high
+    assert nominal == pytest.approx(answer["states"][0]["output_per_s"])

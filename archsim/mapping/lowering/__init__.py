@@ -8,6 +8,7 @@ from archsim.errors import InputError
 from archsim.mapping.fuse import Kernel
 from archsim.mapping.lowering.attention import AttentionShape, lower_attention
 from archsim.mapping.lowering.attention_backward import lower_attention_backward
+from archsim.mapping.lowering.attention_cut import ANY_KERNEL, AttentionKernel
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.lowering.table import Lowered
@@ -118,6 +119,7 @@ def attention_shape(kernel: Kernel, target: Target) -> AttentionShape:
         d_qk=d["d_qk"], d_v=d["d_v"], causal=bool(attrs.get("causal")), window=None if window is None else int(window),
         kv_shared=bool(attrs.get("kv_shared")), dtype=task.dtype, q_bytes=q.element_bytes, kv_bytes=k.element_bytes,
         out_bytes=task.outputs[0].element_bytes, convert=converted(task, k, target),
+        kernel=AttentionKernel(pack=int(str(attrs["pack"]))) if "pack" in attrs else ANY_KERNEL,
     )  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def _table(record: Record, chip: str) -> Case | str:
         return _nim(name, metric, expected, server, request, batch, assumption)
     share = chips if "per GPU" in metric else 1
     group = f"TensorRT-LLM fixed batch, {chip}"
-    if model == "llama-2-70b":  # its decode attention read the cache once per query head before version 0.7
+    if model == "llama-2-70b":  # attention reads the cache once for each query head, which is modelled in part
         group = "TensorRT-LLM fixed batch, grouped queries"
     return Case(name, group, expected,
                 lambda: fixed_batch(server, request, batch).output_per_s / share, f"{assumption}: {source[-22:]}"
