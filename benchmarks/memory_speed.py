@@ -45,12 +45,14 @@ def cycle(pattern: str) -> float:
     return REQUESTS / cpu_s(lambda: run_cycle(dram, stream.address))
 
 
-def tile(nbytes: int, count: int) -> float:
-    """Transfers a CPU second through the five HBM3 stacks of an H100, one after the other in memory."""
+def tile(count: int, *kib: int) -> float:
+    """Transfers a CPU second through the five HBM3 stacks of an H100, of these sizes in turn, one after the other in
+    memory."""
     memory = make_target(load_chip("h100")).machine.resources[0]
     assert isinstance(memory, Memory)
     model = MemoryModel(Memory("memory", "memory", memory.dram))
-    address = np.arange(count, dtype=np.int64) * nbytes
+    nbytes = np.resize(np.array(kib, dtype=np.int64) * 1024, count)
+    address = np.cumsum(nbytes) - nbytes
 
     def work() -> None:
         model.reset()
@@ -66,7 +68,8 @@ def main() -> None:
     as_json = parser.parse_args().json
     rates = {f"cycle {pattern} requests/s": cycle(pattern) for pattern in ("sequential", "random")}
     for kib in (4, 16, 64):
-        rates[f"tile {kib} KiB transfers/s"] = tile(1024 * kib, 40_000 // kib)
+        rates[f"tile {kib} KiB transfers/s"] = tile(40_000 // kib, kib)
+    rates["tile 4 to 64 KiB transfers/s"] = tile(2_000, 4, 8, 16, 32, 64)
     rates["tile bytes/s"] = 65536 * rates["tile 64 KiB transfers/s"]
     if as_json:
         print(json.dumps({"rates": rates, "targets": TARGETS}, indent=2))

@@ -210,7 +210,7 @@ class _DramState:
         self, t: int, channel: _Channel, lane: int, bank: int, row: int, bursts: int, write: bool
     ) -> list[tuple[int, int]]:
         """First and last columns of the pieces of a run."""
-        self.counters["row_hits"] += 1
+        self.counters["write_bursts" if write else "read_bursts"] += bursts
         self.counters["dram_busy_ps"] += bursts * self.spec.burst_ps
         columns = []
         queue = channel.writes if write else channel.reads
@@ -297,8 +297,7 @@ class _DramState:
                 ):
                     # it waits beside those that the row is open for, and goes with them
                     return session, NEVER
-        self.counters["row_misses"] += 1
-        self.counters["row_hits"] -= 1
+        self.counters["activates"] += 1
         # the activate takes its place in the lane's order now; a bank that must wait does not hold up the others
         turn = max(arrival, lane.activate_free_ps, channel.row_bus_free_ps) + (dram.rp_ps if conflict else 0)
         lane.activate_free_ps = max(arrival, lane.activate_free_ps) + dram.act_ps

@@ -9,8 +9,9 @@ cdef struct Counters:
     int64_t bytes_written
     int64_t block_hits
     int64_t block_misses
-    int64_t row_hits
-    int64_t row_misses
+    int64_t activates
+    int64_t read_bursts
+    int64_t write_bursts
     int64_t cache_busy_ps
     int64_t dram_busy_ps
 
@@ -21,12 +22,31 @@ cdef struct Session:  # a row of a bank: since when it is open, when it has been
 
 cdef struct Queue:  # when the bursts in it leave, the earliest first: a ring of time << 8 | bursts
     int64_t *left
-    int64_t head, count, mask, bursts, room
+    int64_t head, tail, mask, bursts, room
     int64_t piece           # bursts that enter and leave together, at most
 
 
+cdef struct Lane:  # a pseudo-channel: its data bus, and how much of each bin of time is used
+    int64_t end             # of what is used
+    int64_t front           # the end of what did not wait for its bank
+    int64_t act_free
+    int64_t posted          # bursts of writes that wait
+    bint solid              # nothing before the end is idle, and all bins are empty
+    bint writing
+    int64_t origin          # where bins are counted from
+    int64_t first           # the first bin that is remembered
+    int32_t[64] used
+
+
+cdef struct Place:  # a bank
+    Lane *lane
+    Session *rows           # SESSIONS of them, the latest one first
+    int64_t *group_free     # its bank group
+
+
 cdef struct Posted:  # a write that waits to be served
-    int64_t lane, bank, row, bursts
+    Place at
+    int64_t row, bursts
 
 
 cdef struct Channel:
@@ -38,16 +58,6 @@ cdef struct Channel:
     int64_t row_free        # its row-command bus
     int64_t refresh_at      # the next one
     int64_t closed_before   # rows opened before this (live) time have been closed by a refresh
-
-
-cdef struct Bus:  # of a lane: how much of each bin of time is used
-    int64_t end             # of what is used
-    int64_t front           # the end of what did not wait for its bank
-    int64_t origin          # where bins are counted from
-    int64_t first           # the first bin that is remembered
-    bint solid              # nothing before the end is idle, and all bins are empty
-    bint writing
-    int32_t[64] used
 
 
 cdef struct Block:  # of the cache: its sectors as bits
@@ -75,14 +85,12 @@ cdef struct Memory:
     const uint64_t *tables
     # the cache: archsim.program.machine.Cache (capacity 0: none)
     int64_t capacity_blocks, block_bytes, sector_bytes, cache_as_per_byte, hit_latency_ps
-    # one entry a lane, then one a bank group and one a bank of each lane (lanes side by side)
-    int64_t *act_free
-    int64_t *group_of       # of a bank, in its lane
-    int64_t *posted         # bursts of writes that wait
-    Bus *buses
-    int64_t *group_free
-    Session *sessions       # SESSIONS a bank and lane: rows that were open before, the latest one first
     Channel *controllers
+    Lane *pseudo_channels   # over all channels
+    # of each bank group and bank, one entry a lane (lanes side by side)
+    int64_t *group_free
+    Session *sessions       # SESSIONS of each: rows that were open before, the latest one first
+    int64_t *group_of       # of a bank, in its lane
     # cached blocks: slots in a doubly linked list (most recent first), found through an open-addressing table
     int64_t cache_free
     uint64_t whole_block

@@ -73,12 +73,10 @@ cdef class MemoryKernel:
             m.whole_block = ALL_SECTORS >> (63 - (m.block_bytes - 1) // m.sector_bytes)
             m.hit_latency_ps = cache["hit_latency_ps"]
         banks = m.lanes * m.banks
-        m.buses = <Bus *>allocate(m.lanes, sizeof(Bus))
-        m.act_free = <int64_t *>allocate(m.lanes, sizeof(int64_t))
+        m.pseudo_channels = <Lane *>allocate(m.lanes, sizeof(Lane))
         m.group_of = <int64_t *>allocate(m.banks, sizeof(int64_t))
         for i in range(m.banks):
             m.group_of[i] = i // (m.banks // m.groups)
-        m.posted = <int64_t *>allocate(m.lanes, sizeof(int64_t))
         m.controllers = <Channel *>allocate(m.channels, sizeof(Channel))
         for i in range(m.channels):
             set_up(&m.controllers[i].reads, dram["read_queue"])
@@ -98,10 +96,8 @@ cdef class MemoryKernel:
     def __dealloc__(self):
         cdef Memory *m = &self.memory
         cdef int64_t i
-        free(m.buses)
-        free(m.act_free)
+        free(m.pseudo_channels)
         free(m.group_of)
-        free(m.posted)
         if m.controllers != NULL:
             for i in range(m.channels):
                 free(m.controllers[i].reads.left)
@@ -118,11 +114,9 @@ cdef class MemoryKernel:
         cdef Memory *m = &self.memory
         cdef int64_t i, banks = m.lanes * m.banks
         cdef Channel *channel
-        memset(m.buses, 0, m.lanes * sizeof(Bus))
+        memset(m.pseudo_channels, 0, m.lanes * sizeof(Lane))
         for i in range(m.lanes):
-            m.buses[i].solid = True
-        memset(m.act_free, 0, m.lanes * sizeof(int64_t))
-        memset(m.posted, 0, m.lanes * sizeof(int64_t))
+            m.pseudo_channels[i].solid = True
         memset(m.group_free, 0, m.lanes * m.groups * sizeof(int64_t))
         memset(m.sessions, 0, banks * SESSIONS * sizeof(Session))
         for i in range(banks * SESSIONS):
@@ -130,8 +124,8 @@ cdef class MemoryKernel:
             m.sessions[i].next_column = NEVER
         for i in range(m.channels):
             channel = &m.controllers[i]
-            channel.reads.head = channel.reads.count = channel.reads.bursts = channel.reads.left[channel.reads.mask] = 0
-            channel.writes.head = channel.writes.count = channel.writes.bursts = channel.writes.left[channel.writes.mask] = 0
+            channel.reads.head = channel.reads.tail = channel.reads.bursts = channel.reads.left[channel.reads.mask] = 0
+            channel.writes.head = channel.writes.tail = channel.writes.bursts = channel.writes.left[channel.writes.mask] = 0
             channel.accepted = channel.drained = channel.closed_before = channel.row_free = channel.posted = channel.posted_bursts = 0
             channel.refresh_at = m.live_ps if m.live_ps else INT64_MAX
         memset(m.table, 0xFF, (m.table_mask + 1) * sizeof(int32_t))

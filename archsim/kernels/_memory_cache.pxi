@@ -208,8 +208,9 @@ cdef inline void add_counters(Counters *counters, const Counters *one, int64_t w
     counters.bytes_written += weight * one.bytes_written
     counters.block_hits += weight * one.block_hits
     counters.block_misses += weight * one.block_misses
-    counters.row_hits += weight * one.row_hits
-    counters.row_misses += weight * one.row_misses
+    counters.activates += weight * one.activates
+    counters.read_bursts += weight * one.read_bursts
+    counters.write_bursts += weight * one.write_bursts
     counters.cache_busy_ps += weight * one.cache_busy_ps
     counters.dram_busy_ps += weight * one.dram_busy_ps
 

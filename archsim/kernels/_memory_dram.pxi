@@ -25,26 +25,28 @@ cdef inline int64_t real(Memory *m, int64_t t) noexcept nogil:
 cdef inline int64_t enter_queue(Queue *queue, int64_t bursts, int64_t t) noexcept nogil:
     """When there is room for so many bursts that are offered at `t`."""
     cdef int64_t entry
-    queue.bursts += bursts
-    while queue.bursts > queue.room and queue.count:
-        entry = queue.left[queue.head & queue.mask]
-        queue.head += 1
-        queue.count -= 1
-        queue.bursts -= entry & 255
+    cdef int64_t head = queue.head
+    bursts += queue.bursts
+    while bursts > queue.room and head != queue.tail:
+        entry = queue.left[head & queue.mask]
+        head += 1
+        bursts -= entry & 255
         t = max(t, entry >> 8)
+    queue.head = head
+    queue.bursts = bursts
     return t
 
 
 cdef inline void leave_queue(Queue *queue, int64_t bursts, int64_t leaves) noexcept nogil:
     """So many bursts that are in the queue will have left it at `leaves`."""
     cdef int64_t entry = leaves << 8 | bursts
-    cdef int64_t at = queue.head + queue.count
+    cdef int64_t at = queue.tail
     cdef int64_t before
     if queue.mask == 0:  # it has no limit
         queue.left[0] = max(queue.left[0], entry)
         return
-    queue.count += 1
-    while at > queue.head:
+    queue.tail = at + 1
+    while at != queue.head:
         before = queue.left[(at - 1) & queue.mask]
         if before <= entry:
             break
@@ -55,10 +57,10 @@ cdef inline void leave_queue(Queue *queue, int64_t bursts, int64_t leaves) noexc
 
 cdef inline int64_t latest(Queue *queue) noexcept nogil:
     """When the last of those that have entered leaves."""
-    return queue.left[(queue.head + queue.count - 1) & queue.mask] >> 8
+    return queue.left[(queue.tail - 1) & queue.mask] >> 8
 
 
-cdef inline int64_t take_bus(Memory *m, Bus *bus, int64_t arrival, int64_t earliest, int64_t length, int64_t *end) noexcept nogil:
+cdef inline int64_t take_bus(Memory *m, Lane *bus, int64_t arrival, int64_t earliest, int64_t length, int64_t *end) noexcept nogil:
     """Time on the data bus from `earliest` on, wherever it is idle after `arrival`; when it begins and ends."""
     cdef int64_t begin = bus.end
     if bus.solid and earliest <= begin:
@@ -67,7 +69,7 @@ cdef inline int64_t take_bus(Memory *m, Bus *bus, int64_t arrival, int64_t earli
     return fill_bus(m, bus, arrival, earliest, length, end)
 
 
-cdef int64_t fill_bus(Memory *m, Bus *bus, int64_t arrival, int64_t earliest, int64_t length, int64_t *end) noexcept nogil:
+cdef int64_t fill_bus(Memory *m, Lane *bus, int64_t arrival, int64_t earliest, int64_t length, int64_t *end) noexcept nogil:
     cdef int64_t width = <int64_t>1 << m.bin_shift
     cdef int64_t begin = -1, whole = length
     cdef int64_t slot, used, part
@@ -102,7 +104,7 @@ cdef int64_t fill_bus(Memory *m, Bus *bus, int64_t arrival, int64_t earliest, in
     return bus.origin + begin
 
 
-cdef void forget_bins(Bus *bus, int64_t before) noexcept nogil:
+cdef void forget_bins(Lane *bus, int64_t before) noexcept nogil:
     if before - bus.first >= BINS:
         memset(bus.used, 0, sizeof(bus.used))
         bus.first = before
@@ -111,7 +113,7 @@ cdef void forget_bins(Bus *bus, int64_t before) noexcept nogil:
         bus.first += 1
 
 
-cdef void turn_bus(Memory *m, Bus *bus, bint write) noexcept nogil:
+cdef void turn_bus(Memory *m, Lane *bus, bint write) noexcept nogil:
     """The bus changes its direction once it has served what did not wait for a bank; idle time before that is lost."""
     cdef int64_t slot, within
     bus.writing = write
@@ -130,10 +132,12 @@ cdef inline int64_t ready_again(Memory *m, Session *session) noexcept nogil:
     return max(session.next_act, session.next_column + m.column_to_act_ps)
 
 
-cdef Session *open_row(Memory *m, Counters *counters, Channel *channel, int64_t arrival, int64_t lane, int64_t bank,
-                              Session *session, int64_t row, bint write, int64_t *leaves) noexcept nogil:
+cdef inline Session *open_row(Memory *m, Counters *counters, Channel *channel, int64_t arrival, Place at, int64_t row, bint write,
+                              int64_t *leaves) noexcept nogil:
     """The session of a row that is not open; it is opened, unless it was when the run arrived."""
-    cdef int64_t turn, act, phase
+    cdef Session *session = at.rows
+    cdef Lane *lane = at.lane
+    cdef int64_t turn, act, phase, bank
     cdef int i
     cdef bint conflict = session.row >= 0 and session.opened >= channel.closed_before
     if conflict:
@@ -141,14 +145,14 @@ cdef Session *open_row(Memory *m, Counters *counters, Channel *channel, int64_t 
             if session[i].row == row and session[i].closed > arrival and session[i].opened >= channel.closed_before:
                 # it waits beside those that the row is open for, and goes with them
                 return &session[i]
-    counters.row_misses += 1
-    counters.row_hits -= 1
+    counters.activates += 1
     # the activate takes its place in the lane's order now; a bank that must wait does not hold up the others
-    turn = max(arrival, max(m.act_free[lane], channel.row_free))
-    m.act_free[lane] = max(arrival, m.act_free[lane]) + m.act_ps
+    turn = max(arrival, max(lane.act_free, channel.row_free)) + (m.rp_ps if conflict else 0)
+    lane.act_free = max(arrival, lane.act_free) + m.act_ps
     channel.row_free = max(arrival, channel.row_free) + m.row_bus_ps
-    act = max(turn + m.rp_ps if conflict else turn, ready_again(m, session))
+    act = max(turn, ready_again(m, session))
     if m.refi_bank_ps:
+        bank = (session - m.sessions) // (m.lanes * SESSIONS)
         phase = (act + (m.banks - bank) * m.refi_bank_ps) % (m.banks * m.refi_bank_ps)
         if phase < m.rfc_bank_ps:
             act += m.rfc_bank_ps - phase
@@ -157,7 +161,7 @@ cdef Session *open_row(Memory *m, Counters *counters, Channel *channel, int64_t 
         for i in range(SESSIONS - 1, 0, -1):
             session[i] = session[i - 1]
     session.row, session.opened = row, act
-    session.late = act - (turn + m.rp_ps if conflict else turn)
+    session.late = act - turn
     session.next_column = act + (m.rcd_write_ps if write else m.rcd_ps)
     session.next_act = act + m.rc_ps
     leaves[0] = act
@@ -180,33 +184,32 @@ cdef void put_off(Memory *m, Session *bank, Session *session) noexcept nogil:
 
 
 cdef inline void serve(
-    Memory *m, Counters *counters, Channel *channel, Queue *queue, int64_t arrival, int64_t lane, int64_t bank, int64_t row,
-    int64_t bursts, bint write, int64_t *head, int64_t *done,
+    Memory *m, Counters *counters, Channel *channel, Queue *queue, int64_t arrival, Place at, int64_t row, int64_t bursts,
+    bint write, int64_t *head, int64_t *done,
 ) noexcept nogil:
     """Bursts in one row of one bank that are in the queue from `arrival` on: their first and their last column."""
-    cdef Session *first = &m.sessions[(bank * m.lanes + lane) * SESSIONS]
-    cdef Session *session = first
-    cdef int64_t *group = &m.group_free[m.group_of[bank] * m.lanes + lane]
-    cdef Bus *bus = &m.buses[lane]
+    cdef Lane *lane = at.lane
+    cdef Session *session = at.rows
     cdef int64_t column, last, token
+    cdef int64_t columns = bursts * m.ccd_ps
     cdef int64_t leaves = NEVER
     if arrival >= channel.refresh_at:
         refresh(m, channel, arrival)
-    if bus.writing != write:
-        turn_bus(m, bus, write)
+    if lane.writing != write:
+        turn_bus(m, lane, write)
     if session.row != row or session.opened < channel.closed_before:
-        session = open_row(m, counters, channel, arrival, lane, bank, session, row, write, &leaves)
-    token = max(group[0], arrival)
-    column = take_bus(m, bus, arrival, max(token, session.next_column), bursts * m.burst_ps, &last)
-    last = max(column + bursts * m.ccd_ps, last + m.ccd_ps - m.burst_ps)
+        session = open_row(m, counters, channel, arrival, at, row, write, &leaves)
+    token = max(at.group_free[0], arrival)
+    column = take_bus(m, lane, arrival, max(token, session.next_column), bursts * m.burst_ps, &last)
+    last = max(column + columns, last + m.ccd_ps - m.burst_ps)
     session.next_column = last
-    group[0] = max(token + bursts * m.ccd_ps, last - session.late)
+    at.group_free[0] = max(token + columns, last - session.late)
     last -= m.ccd_ps
-    bus.front = max(bus.front, last + m.burst_ps - session.late)
+    lane.front = max(lane.front, last + m.burst_ps - session.late)
     if write:
         session.next_act = max(session.next_act, last + m.write_to_act_ps)
-    if session != first:
-        put_off(m, first, session)
+    if session != at.rows:
+        put_off(m, at.rows, session)
     # a request leaves the queue with its activate or its column command; those of a run one after the other
     leave_queue(queue, bursts, (column + last) >> 1 if bursts > 1 or leaves == NEVER else leaves)
     head[0] = min(head[0], column)
@@ -214,10 +217,10 @@ cdef inline void serve(
 
 
 cdef void serve_write(
-    Memory *m, Counters *counters, Channel *channel, int64_t arrival, int64_t lane, int64_t bank, int64_t row, int64_t bursts,
-    int64_t *head, int64_t *done,
+    Memory *m, Counters *counters, Channel *channel, int64_t arrival, Place at, int64_t row, int64_t bursts, int64_t *head,
+    int64_t *done,
 ) noexcept nogil:
-    serve(m, counters, channel, &channel.writes, arrival, lane, bank, row, bursts, True, head, done)
+    serve(m, counters, channel, &channel.writes, arrival, at, row, bursts, True, head, done)
 
 
 cdef void refresh(Memory *m, Channel *channel, int64_t t) noexcept nogil:
@@ -228,7 +231,7 @@ cdef void refresh(Memory *m, Channel *channel, int64_t t) noexcept nogil:
 
 cdef inline int64_t ready(Memory *m, Channel *channel, Posted *post) noexcept nogil:
     """When a write that waits could have its column or its activate, as far as its bank is concerned."""
-    cdef Session *session = &m.sessions[(post.bank * m.lanes + post.lane) * SESSIONS]
+    cdef Session *session = post.at.rows
     if session.row == post.row and session.opened >= channel.closed_before:
         return 0
     return ready_again(m, session)
@@ -251,39 +254,37 @@ cdef void drain(Memory *m, Counters *counters, Channel *channel, int64_t t, int6
         for i in range(best, channel.posted):
             channel.post[i] = channel.post[i + 1]
         channel.posted_bursts -= one.bursts
-        m.posted[one.lane] -= one.bursts
-        serve_write(m, counters, channel, t, one.lane, one.bank, one.row, one.bursts, &head, &done)
+        one.at.lane.posted -= one.bursts
+        serve_write(m, counters, channel, t, one.at, one.row, one.bursts, &head, &done)
     channel.drained = latest(&channel.writes)
 
 
 cdef void write_run(
-    Memory *m, Counters *counters, int64_t t, Channel *channel, int64_t lane, int64_t bank, int64_t row, int64_t bursts,
-    int64_t *head, int64_t *done,
+    Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t row, int64_t bursts, int64_t *head,
+    int64_t *done,
 ) noexcept nogil:
     """A run that is written: at once while nothing is read, else it waits until enough of them do."""
     cdef int64_t piece
-    cdef Posted *post
     while bursts > 0:
         piece = min(bursts, channel.writes.piece)
         bursts -= piece
         channel.accepted = t = enter_queue(&channel.writes, piece, max(t, channel.accepted))
         if channel.writes.mask == 0 or (channel.posted == 0 and latest(&channel.reads) <= t):
-            serve_write(m, counters, channel, t, lane, bank, row, piece, head, done)
+            serve_write(m, counters, channel, t, at, row, piece, head, done)
             continue
-        post = &channel.post[channel.posted]
-        post.lane, post.bank, post.row, post.bursts = lane, bank, row, piece
+        channel.post[channel.posted] = Posted(at, row, piece)
         channel.posted += 1
         channel.posted_bursts += piece
-        m.posted[lane] += piece
+        at.lane.posted += piece
         head[0] = min(head[0], t)
-        done[0] = max(done[0], max(t, m.buses[lane].end) + (m.posted[lane] - 1) * m.burst_ps)
+        done[0] = max(done[0], max(t, at.lane.end) + (at.lane.posted - 1) * m.burst_ps)
         if channel.posted_bursts > m.drain_high or latest(&channel.reads) <= t:
             drain(m, counters, channel, t, m.drain_low)
 
 
 cdef inline void read_run(
-    Memory *m, Counters *counters, int64_t t, Channel *channel, int64_t lane, int64_t bank, int64_t row, int64_t bursts,
-    int64_t *head, int64_t *done,
+    Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t row, int64_t bursts, int64_t *head,
+    int64_t *done,
 ) noexcept nogil:
     cdef int64_t piece
     while bursts > 0:
@@ -293,18 +294,137 @@ cdef inline void read_run(
         if channel.posted and latest(&channel.reads) < t:
             drain(m, counters, channel, latest(&channel.reads), 0)
         # activates go on while writes are served, so that columns may follow at once
-        serve(m, counters, channel, &channel.reads, max(t, channel.drained - m.rcd_ps), lane, bank, row, piece, False, head, done)
+        serve(m, counters, channel, &channel.reads, max(t, channel.drained - m.rcd_ps), at, row, piece, False, head, done)
 
 
-cdef inline void run_of_channels(
+# Channels side by side are mostly in the same state, for they have seen the same transfers. What a read of one piece
+# has done to one of them, the model, it then does to the next: all that it depends on is compared, not computed again.
+
+cdef struct Before:  # the state that the model was in, as far as a read of one piece depends on it
+    int64_t accepted, drained, refresh_at, closed_before, row_free, bursts, first_out, last_out, head
+    int64_t end, front, act_free
+    int64_t row, opened, next_column, next_act, late, group_free
+    bint plain              # no writes and no idle time on the bus
+
+
+cdef inline void remember(Before *was, const Channel *model, Place at) noexcept nogil:
+    cdef const Queue *queue = &model.reads
+    was.accepted, was.drained, was.row_free = model.accepted, model.drained, model.row_free
+    was.refresh_at, was.closed_before = model.refresh_at, model.closed_before
+    was.bursts, was.head = queue.bursts, queue.head
+    was.first_out, was.last_out = queue.left[queue.head & queue.mask], queue.left[(queue.tail - 1) & queue.mask]
+    was.end, was.front, was.act_free = at.lane.end, at.lane.front, at.lane.act_free
+    was.row, was.opened, was.next_column = at.rows.row, at.rows.opened, at.rows.next_column
+    was.next_act, was.late, was.group_free = at.rows.next_act, at.rows.late, at.group_free[0]
+    was.plain = at.lane.solid and not at.lane.writing and model.posted == 0
+
+
+cdef inline bint can_be_repeated(const Before *was, const Channel *model, Place at, int64_t row) noexcept nogil:
+    """One request left the queue, the new one is its last, its row is the latest, and nothing rare happened."""
+    cdef const Queue *queue = &model.reads
+    return (
+        was.plain and at.lane.solid and at.rows.row == row and model.refresh_at == was.refresh_at
+        and queue.head == was.head + 1 and queue.bursts <= queue.room
+        and queue.left[(queue.tail - 1) & queue.mask] != was.last_out
+    )
+
+
+cdef inline bint repeat(
+    const Before *was, const Channel *model, Place done, Channel *channel, Place at, int64_t row
+) noexcept nogil:
+    """Do to a channel what has been done to the model, if it is in the state that the model was in."""
+    cdef Queue *queue = &channel.reads
+    cdef Session *session = at.rows
+    cdef int64_t leaves = model.reads.left[(model.reads.tail - 1) & queue.mask]
+    cdef int i
+    if (
+        at.lane.end != was.end or at.lane.front != was.front or not at.lane.solid or at.lane.writing or channel.posted
+        or channel.accepted != was.accepted or channel.drained != was.drained
+        or channel.refresh_at != was.refresh_at or channel.closed_before != was.closed_before
+        or queue.bursts != was.bursts or queue.head == queue.tail
+        or queue.left[queue.head & queue.mask] != was.first_out or queue.left[(queue.tail - 1) & queue.mask] > leaves
+        or session.row != was.row or session.opened != was.opened or session.next_column != was.next_column
+        or session.next_act != was.next_act or session.late != was.late or at.group_free[0] != was.group_free
+    ):
+        return False
+    if was.row != row or was.opened < was.closed_before:
+        if channel.row_free != was.row_free or at.lane.act_free != was.act_free:
+            return False
+        if was.row >= 0 and was.opened >= was.closed_before:
+            for i in range(1, SESSIONS):
+                if session[i].row == row:
+                    return False
+            session.closed = done.rows[1].closed
+            for i in range(SESSIONS - 1, 0, -1):
+                session[i] = session[i - 1]
+        session.row, session.opened, session.late = row, done.rows.opened, done.rows.late
+        session.next_act = done.rows.next_act
+        channel.row_free, at.lane.act_free = model.row_free, done.lane.act_free
+    session.next_column, at.group_free[0] = done.rows.next_column, done.group_free[0]
+    at.lane.end, at.lane.front = done.lane.end, done.lane.front
+    channel.accepted = model.accepted
+    queue.left[queue.tail & queue.mask] = leaves
+    queue.head += 1
+    queue.tail += 1
+    queue.bursts = model.reads.bursts
+    return True
+
+
+cdef inline void read_of_channels(
+    Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t count, int64_t row, int64_t bursts,
+    int64_t *head, int64_t *done,
+) noexcept nogil:
+    """A run in the same row of the same bank of `count` channels, read."""
+    cdef Channel *end = channel + count
+    cdef Channel *model = NULL
+    cdef Place as_in
+    cdef Before was
+    cdef bint promising
+    while channel != end:
+        if model != NULL and repeat(&was, model, as_in, channel, at, row):
+            if was.row != row or was.opened < was.closed_before:
+                counters.activates += 1
+        else:
+            promising = (
+                channel + 1 != end and channel[1].accepted == channel.accepted
+                and at.lane[m.lanes_per_channel].end == at.lane.end and bursts <= channel.reads.piece
+            )
+            model = NULL
+            if promising:
+                remember(&was, channel, at)
+            read_run(m, counters, t, channel, at, row, bursts, head, done)
+            if promising and can_be_repeated(&was, channel, at, row):
+                model = channel
+                as_in = at
+        channel += 1
+        at.lane += m.lanes_per_channel
+        at.rows += m.lanes_per_channel * SESSIONS
+        at.group_free += m.lanes_per_channel
+
+
+cdef inline void write_of_channels(
+    Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t count, int64_t row, int64_t bursts,
+    int64_t *head, int64_t *done,
+) noexcept nogil:
+    cdef Channel *end = channel + count
+    while channel != end:
+        write_run(m, counters, t, channel, at, row, bursts, head, done)
+        channel += 1
+        at.lane += m.lanes_per_channel
+        at.rows += m.lanes_per_channel * SESSIONS
+        at.group_free += m.lanes_per_channel
+
+
+cdef void run_of_channels(
     Memory *m, Counters *counters, int64_t t, int64_t local, int64_t nbytes, int64_t first, int64_t count, bint write,
     int64_t *head, int64_t *done,
 ) noexcept nogil:
     """The bytes [local, local + nbytes) of `count` channels from `first` on, run by run."""
-    cdef int64_t piece, lane, bank, row, channel, bursts
-    cdef int64_t begin = INT64_MAX, end = 0
+    cdef int64_t piece, lane, bank, row, bursts
+    cdef int64_t begin = head[0], end = done[0]
     cdef uint64_t burst, word
     cdef int byte
+    cdef Place at
     while nbytes > 0:
         piece = min(nbytes, m.run_bytes - local % m.run_bytes)
         lane = 0
@@ -324,18 +444,20 @@ cdef inline void run_of_channels(
             row = <int64_t>(word >> 24)
         bursts = ((local & (m.burst_bytes - 1)) + piece + m.burst_bytes - 1) >> m.burst_shift
         lane += first * m.lanes_per_channel
-        for channel in range(first, first + count):
-            if write:
-                write_run(m, counters, t, &m.controllers[channel], lane, bank, row, bursts, &begin, &end)
-            else:
-                read_run(m, counters, t, &m.controllers[channel], lane, bank, row, bursts, &begin, &end)
-            lane += m.lanes_per_channel
-        counters.row_hits += count  # less those that open one
+        at.lane = &m.pseudo_channels[lane]
+        at.rows = &m.sessions[(bank * m.lanes + lane) * SESSIONS]
+        at.group_free = &m.group_free[m.group_of[bank] * m.lanes + lane]
+        if write:
+            write_of_channels(m, counters, t, &m.controllers[first], at, count, row, bursts, &begin, &end)
+            counters.write_bursts += count * bursts
+        else:
+            read_of_channels(m, counters, t, &m.controllers[first], at, count, row, bursts, &begin, &end)
+            counters.read_bursts += count * bursts
         counters.dram_busy_ps += count * bursts * m.burst_ps
         local += piece
         nbytes -= piece
-    head[0] = min(head[0], begin)
-    done[0] = max(done[0], end)
+    head[0] = begin
+    done[0] = end
 
 
 cdef inline void contiguous(

@@ -18,7 +18,7 @@ __all__ = ["Counters", "Run", "check_launch"]
 class Counters:
     """What the memories of the machine did during a run (sums over all of them).
 
-    `dram_busy_ps` is data-bus time summed over channels, `cache_busy_ps` the time of the cache's port.
+    `activates`, `read_bursts` and `write_bursts` are the commands that the DRAM served; `dram_busy_ps` is data-bus time summed over channels, `cache_busy_ps` the time of the cache's port.
     """
 
     bytes_requested: int = 0
@@ -26,8 +26,9 @@ class Counters:
     bytes_written: int = 0
     block_hits: int = 0
     block_misses: int = 0
-    row_hits: int = 0
-    row_misses: int = 0
+    activates: int = 0
+    read_bursts: int = 0
+    write_bursts: int = 0
     cache_busy_ps: int = 0
     dram_busy_ps: int = 0
 

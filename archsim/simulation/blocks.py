@@ -221,7 +221,7 @@ def _average(
         dram_bytes = float(np.dot(weights, [r.counters.bytes_read + r.counters.bytes_written for r in runs]))
         requested = float(np.dot(weights, [r.counters.bytes_requested for r in runs]))
         written = float(np.dot(weights, [r.counters.bytes_written for r in runs]))
-        activates = float(np.dot(weights, [r.counters.row_misses for r in runs]))
+        activates = float(np.dot(weights, [r.counters.activates for r in runs]))
     if lowered is not None:
         mean = np.average([r.busy_ps for r in runs], axis=0, weights=weights) * weights.sum()
         for group, members in target.groups.items():
