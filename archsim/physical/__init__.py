@@ -12,7 +12,16 @@ counted events. Constants belong to a node or a part, never to a chip.
 
 from archsim.physical.area import Block, ChipArea, DieArea, chip_area
 from archsim.physical.die_links import edge_warning
-from archsim.physical.energy import Energy, Events, UnitEnergy, energy_of, operand_bytes, unit_energy
+from archsim.physical.energy import (
+    Energy,
+    Events,
+    UnitEnergy,
+    energy_of,
+    memory_energy,
+    operand_bytes,
+    refresh_share,
+    unit_energy,
+)
 from archsim.physical.export_control import DISCLAIMER, ExportFigures, export_figures
 from archsim.physical.floorplan import Rectangle, floorplan
 from archsim.physical.money import Bill, bill, over_reticle
@@ -54,8 +63,10 @@ __all__ = [
     "junction_celsius",
     "load_variant",
     "loaded_clock",
+    "memory_energy",
     "operand_bytes",
     "over_reticle",
+    "refresh_share",
     "silicon",
     "sustained_clock",
     "unit_energy",

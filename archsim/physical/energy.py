@@ -31,6 +31,7 @@ from itertools import pairwise
 from math import log2, sqrt
 
 from archsim.hardware import ChipSpec, Dtype, SystolicArray, TechnologySpec
+from archsim.hardware.memory import MemorySpec
 from archsim.physical.area import ChipArea, chip_area
 from archsim.physical.die_links import die_link_pj_per_bit
 from archsim.physical.silicon import Silicon
@@ -61,6 +62,7 @@ class Events:
     """From the memory."""
     write_bytes: float = 0.0
     activates: float = 0.0
+    """Rows opened in the memory."""
     link_bytes: float = 0.0
     die_bytes: float = 0.0
     """Between the dies of a package."""
@@ -78,14 +80,22 @@ class UnitEnergy:
     cache_pj_per_byte: float
     read_pj_per_byte: float
     write_pj_per_byte: float
+    io_pj_per_byte: float
+    """Interface of the memory, both ends."""
     activate_pj: float
     link_pj_per_byte: float
-    memory_w: float
-    """Refresh and standby of the memory."""
+    refresh_w: float
+    background_w: float
+    """Of the memory, with a row open."""
     leakage_w: float
     clock_w: float
     clock_idle_share: float
     die_pj_per_byte: float = 0.0
+
+    @property
+    def memory_w(self) -> float:
+        """Of a memory that moves nothing."""
+        return self.refresh_w + self.background_w
 
     def idle_w(self) -> float:
         """A clocked chip that does nothing."""
@@ -109,10 +119,27 @@ class Energy:
         return float(sum(getattr(self, field.name) for field in fields(self)))
 
 
+def memory_energy(events: Events, unit: UnitEnergy, seconds: float = 0.0) -> dict[str, float]:
+    """Energy of the memory by command, and of its refreshes and background power over some time, in pJ.
+
+    >>> one = UnitEnergy({"bf16": 0.5}, 3, 0.1, 1, 10, 2, 28, 31, 2, 900, 40, 1, 5, 90, 100, 0.5)
+    >>> [round(pj) for pj in memory_energy(Events(read_bytes=4, activates=1), one, seconds=1e-9).values()]
+    [900, 112, 0, 8, 1000, 5000]
+    """
+    return {
+        "activate": events.activates * unit.activate_pj,
+        "read": events.read_bytes * unit.read_pj_per_byte,
+        "write": events.write_bytes * unit.write_pj_per_byte,
+        "io": (events.read_bytes + events.write_bytes) * unit.io_pj_per_byte,
+        "refresh": unit.refresh_w * seconds * 1e12,
+        "background": unit.background_w * seconds * 1e12,
+    }
+
+
 def energy_of(events: Events, dtype: str, unit: UnitEnergy) -> Energy:
     """Energy of `events`; `dtype` is the type of their multiply-accumulates.
 
-    >>> one = UnitEnergy({"bf16": 0.5}, 3, 0.1, 1, 10, 2, 30, 33, 900, 40, 6, 90, 100, 0.5)
+    >>> one = UnitEnergy({"bf16": 0.5}, 3, 0.1, 1, 10, 2, 28, 31, 2, 900, 40, 1, 5, 90, 100, 0.5)
     >>> energy_of(Events(macs=10, network_bytes=2, read_bytes=4, activates=1), "bf16", one)
     Energy(matrix=5.0, vector=0.0, sram=0.0, noc=20.0, memory=1020.0, link=0.0)
     """
@@ -121,9 +148,7 @@ def energy_of(events: Events, dtype: str, unit: UnitEnergy) -> Energy:
         vector=events.lane_ops * unit.lane_pj,
         sram=events.scratchpad_bytes * unit.scratchpad_pj_per_byte + events.cache_bytes * unit.cache_pj_per_byte,
         noc=events.network_bytes * unit.network_pj_per_byte + events.die_bytes * unit.die_pj_per_byte,
-        memory=events.read_bytes * unit.read_pj_per_byte
-        + events.write_bytes * unit.write_pj_per_byte
-        + events.activates * unit.activate_pj,
+        memory=sum(memory_energy(events, unit).values()),
         link=events.link_bytes * unit.link_pj_per_byte,
     )
 
@@ -153,16 +178,29 @@ def unit_energy(made: Silicon, clock_hz: float, area: ChipArea | None = None) ->
         scratchpad_pj_per_byte=_sram_pj(node, int(chip.core.scratchpad.capacity)) * volt2,
         network_pj_per_byte=8 * node.wire_pj_per_bit_mm * edge_mm * MEAN_DISTANCE * volt2,
         cache_pj_per_byte=node.sram[-1].pj_per_byte * volt2 if made.cache_bytes else 0.0,
-        read_pj_per_byte=8 * (dram.read_pj_per_bit + dram.io_pj_per_bit),
-        write_pj_per_byte=8 * (dram.write_pj_per_bit + dram.io_pj_per_bit),
+        read_pj_per_byte=8 * dram.read_pj_per_bit,
+        write_pj_per_byte=8 * dram.write_pj_per_bit,
+        io_pj_per_byte=8 * dram.io_pj_per_bit,
         activate_pj=dram.activate_pj,
         link_pj_per_byte=8 * parts.fabric.link_pj_per_bit,
-        memory_w=chip.memory.channels * (dram.active_mw * 1e-3 + refresh_w),
+        refresh_w=chip.memory.channels * refresh_w,
+        background_w=chip.memory.channels * dram.active_mw * 1e-3,
         leakage_w=leakage,
         clock_w=clock,
         clock_idle_share=node.clock_idle_share,
         die_pj_per_byte=8 * die_link_pj_per_bit(made),
     )
+
+
+def refresh_share(memory: MemorySpec) -> float:
+    """Share of the time in which a bank is refreshed: all banks at once, or one after the other."""
+    timings, standard = memory.standard.timings, memory.standard
+    if memory.controller.refresh == "none":
+        return 0.0
+    if memory.controller.refresh == "all_bank":
+        return timings.trfc / timings.trefi if timings.trefi else 0.0
+    banks = standard.stack_ids * standard.bank_groups * standard.banks_per_group
+    return timings.trfc_bank / (banks * timings.trefi_bank)
 
 
 def stated_mm2(chip: ChipSpec) -> tuple[float | None, float | None]:

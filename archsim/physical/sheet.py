@@ -8,7 +8,7 @@ from typing import Any
 from archsim.errors import InputError
 from archsim.hardware import ChipSpec, PartsSpec, load_rules
 from archsim.physical.area import chip_area
-from archsim.physical.energy import unit_energy
+from archsim.physical.energy import Events, memory_energy, unit_energy
 from archsim.physical.export_control import DISCLAIMER, export_figures
 from archsim.physical.money import bill, die_mm2, over_reticle
 from archsim.physical.ownership import hour_cost, usd_per_million_tokens
@@ -127,7 +127,8 @@ def memory_w(made: Silicon) -> float:
     """The memory read at its full bandwidth, whole rows."""
     unit, memory = unit_energy(made, made.chip.clock), made.chip.memory
     rows = memory.bandwidth / memory.standard.row_bytes
-    return unit.memory_w + (memory.bandwidth * unit.read_pj_per_byte + rows * unit.activate_pj) * 1e-12
+    rate = Events(read_bytes=memory.bandwidth, activates=rows)
+    return unit.memory_w + sum(memory_energy(rate, unit).values()) * 1e-12
 
 
 def _working_w(made: Silicon) -> float:

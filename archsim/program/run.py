@@ -18,7 +18,8 @@ __all__ = ["Counters", "Run", "check_launch"]
 class Counters:
     """What the memories of the machine did during a run (sums over all of them).
 
-    `activates`, `read_bursts` and `write_bursts` are the commands that the DRAM served; `dram_busy_ps` is data-bus time summed over channels, `cache_busy_ps` the time of the cache's port.
+    `activates`, `read_bursts` and `write_bursts` are the commands that the DRAM served; `dram_busy_ps` is data-bus time
+    summed over channels, `cache_busy_ps` the time of the cache's port.
     """
 
     bytes_requested: int = 0

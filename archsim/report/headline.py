@@ -56,6 +56,8 @@ def facts(result: Result) -> list[tuple[str, str]]:
     ]
     if summary["dram_bytes"]:
         facts.insert(3, ("intensity", f"{count(summary['flops'] / summary['dram_bytes'])} FLOP/B"))
+    if (hits := summary["row_hit_rate"]) is not None:
+        facts.insert(3, ("row hits", percent(hits)))
     if result.meta["chips"] > 1:
         facts.append(("tokens/s", count(summary["tokens_per_s_per_chip"])))
     return facts
@@ -71,6 +73,9 @@ def costs(result: Result) -> list[tuple[str, str]]:
     if peak is not None:
         rows.append(("hungriest operator", si(peak, "W")))
     rows.append(("energy per token", si(per_token, "J")))
+    if commands := {name: joules for name, joules in result.dram_energy_j.items() if joules}:
+        name, most = max(commands.items(), key=lambda item: item[1])
+        rows.append(("memory energy", f"{percent(most / sum(commands.values()))} {name}"))
     rows.append(("heat", f"{found['power_density_w_per_mm2']:.2f} W/mm2"))
     rows.append(("silicon", f"{found['silicon_mm2']:,.0f} mm2, {found['technology']}"))
     if found["parts_usd"] is not None:

@@ -10,8 +10,8 @@
 /links       name, busy
 /physical    JSON: Result.physical
 
-Version 2 added the energies of the operators and /physical, version 3 /links, version 4 activates; older files are read
-without them.
+Version 2 added the energies of the operators and /physical, version 3 /links, version 4 activates, version 5 bursts and
+the energies of the memory by command; older files are read without them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim._h5file import open_h5, write_h5
-from archsim.results.op_table import COLUMNS, ENERGIES, OpTable
+from archsim.results.op_table import COLUMNS, DRAM_ENERGIES, ENERGIES, OpTable
 from archsim.results.result import Result, Slice
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_result", "save_result"]
 
-VERSION = 4
+VERSION = 5
 MAX_BYTES = 256 << 20  # of a file
 MAX_ROWS = 1 << 22  # of a table
 MAX_TEXT = 8 << 20  # characters of the meta and of all strings together
@@ -45,7 +45,8 @@ TABLES: dict[str, dict[str, type]] = {
     "memory": {"label": str, "bytes": int},
     "links": {"name": str, "busy": float},
 }
-SINCE = {**dict.fromkeys(ENERGIES, 2), "activates": 4}  # the version that added a column of an operator
+#: the version that added a column of an operator
+SINCE = {**dict.fromkeys(ENERGIES, 2), "activates": 4, "bursts": 5, **dict.fromkeys(DRAM_ENERGIES, 5)}
 DTYPES: dict[type, Any] = {str: np.uint32, int: np.int64, float: np.float64}
 
 

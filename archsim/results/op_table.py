@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BOUNDS", "COLUMNS", "ENERGIES", "FULL", "OPTIONAL", "OpTable"]
+__all__ = ["BOUNDS", "COLUMNS", "DRAM_ENERGIES", "ENERGIES", "FULL", "OPTIONAL", "OpTable"]
 
 BOUNDS = ("compute", "vector", "memory", "noc", "collective", "launch", "latency")
 """What can hold an operator back: a busy unit, the gap before it, or waiting with every unit mostly idle."""
@@ -26,6 +26,7 @@ COLUMNS: dict[str, type] = {
     "bytes": int,
     "dram_bytes": int,
     "activates": int,
+    "bursts": int,
     "bound": str,
     "matrix_busy": float,
     "vector_busy": float,
@@ -37,13 +38,22 @@ COLUMNS: dict[str, type] = {
     "memory_pj": int,
     "link_pj": int,
     "static_pj": int,
+    "dram_activate_pj": int,
+    "dram_read_pj": int,
+    "dram_write_pj": int,
+    "dram_io_pj": int,
+    "dram_refresh_pj": int,
+    "dram_background_pj": int,
 }
 """The columns of `OpTable` and what they hold."""
 
-ENERGIES = tuple(name for name in COLUMNS if name.endswith("_pj"))
+DRAM_ENERGIES = tuple(name for name in COLUMNS if name.startswith("dram_") and name.endswith("_pj"))
+"""The columns that `memory_pj` is the sum of: commands of the memory, interface, refreshes, background power."""
+
+ENERGIES = tuple(name for name in COLUMNS if name.endswith("_pj") and name not in DRAM_ENERGIES)
 """The columns that hold energies; 0 where no energy was computed."""
 
-OPTIONAL = ("activates", *ENERGIES)
+OPTIONAL = ("activates", "bursts", *ENERGIES, *DRAM_ENERGIES)
 """The columns that may be left out: 0 then."""
 
 FULL = 1.01
@@ -57,9 +67,10 @@ class OpTable:
     """One row per operator of each block; a block that repeats is listed once.
 
     `start_ps` is that of the first repeat; `time_ps`, `launch_ps` (part of it), `flops`, `bytes` (touched by the
-    operator), `dram_bytes` (moved to and from the memory), `activates` (rows opened for that, 0 in a roofline) and the
-    energies (`static_pj`: leakage and clock) are those of one repeat on one chip; the busy columns are fractions of
-    `time_ps`. Any sequences are taken and kept as read-only arrays of one length.
+    operator), `dram_bytes` (moved to and from the memory), `activates` and `bursts` (rows opened and bursts moved for
+    that, 0 in a roofline) and the energies (`static_pj`: leakage and clock; `memory_pj`: the sum of the `dram_` ones)
+    are those of one repeat on one chip; the busy columns are fractions of `time_ps`. Any sequences are taken and kept
+    as read-only arrays of one length.
     """
 
     block: NDArray[np.str_]
@@ -73,6 +84,7 @@ class OpTable:
     bytes: NDArray[np.int64]
     dram_bytes: NDArray[np.int64]
     activates: NDArray[np.int64]
+    bursts: NDArray[np.int64]
     bound: NDArray[np.str_]
     matrix_busy: NDArray[np.float64]
     vector_busy: NDArray[np.float64]
@@ -84,6 +96,12 @@ class OpTable:
     memory_pj: NDArray[np.int64]
     link_pj: NDArray[np.int64]
     static_pj: NDArray[np.int64]
+    dram_activate_pj: NDArray[np.int64]
+    dram_read_pj: NDArray[np.int64]
+    dram_write_pj: NDArray[np.int64]
+    dram_io_pj: NDArray[np.int64]
+    dram_refresh_pj: NDArray[np.int64]
+    dram_background_pj: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         for column, kind in COLUMNS.items():
@@ -113,6 +131,11 @@ class OpTable:
         if not isinstance(other, OpTable):
             return NotImplemented
         return all(np.array_equal(getattr(self, c), getattr(other, c)) for c in COLUMNS)
+
+    @property
+    def row_hit_rate(self) -> NDArray[np.float64]:
+        """Share of the bursts of each operator that found their row open (0 where nothing moved)."""
+        return np.where(self.bursts > 0, 1 - self.activates / np.maximum(self.bursts, 1), 0.0)
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """The columns by name, in order."""

@@ -12,7 +12,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from archsim.results.op_table import ENERGIES, FULL, OpTable
+from archsim.results.op_table import DRAM_ENERGIES, ENERGIES, FULL, OpTable
 from archsim.results.provenance import check_meta
 
 if TYPE_CHECKING:
@@ -86,6 +86,17 @@ class Result:
         """Joules of one chip in the step, by unit; `idle` is leakage and clock between the operators."""
         found = {name.removesuffix("_pj"): self.op_table.total(name) * 1e-12 for name in ENERGIES}
         return found | ({"idle": float(self.physical["idle_j"])} if self.physical else {})
+
+    @property
+    def dram_energy_j(self) -> dict[str, float]:
+        """Joules of the memory of one chip in its operators, by command; the sum is `energy_by_unit["memory"]`."""
+        return {n.removeprefix("dram_").removesuffix("_pj"): self.op_table.total(n) * 1e-12 for n in DRAM_ENERGIES}
+
+    @property
+    def row_hit_rate(self) -> float | None:
+        """Share of all bursts of the memory that found their row open; None where none was counted."""
+        bursts = self.op_table.total("bursts")
+        return 1 - self.op_table.total("activates") / bursts if bursts else None
 
     @property
     def energy_j(self) -> float | None:

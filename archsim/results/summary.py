@@ -37,9 +37,12 @@ def summarise(result: Result) -> dict[str, Any]:
         "bytes": table.total("bytes"),
         "dram_bytes": dram_bytes,
         "dram_bytes_per_s": dram_bytes / time_s,
+        "activates": table.total("activates"),
+        "row_hit_rate": result.row_hit_rate,
         "launch_s": table.total("launch_ps") * 1e-12,
         "energy_j": result.energy_j,
         "energy_by_unit_j": result.energy_by_unit if result.physical else None,
+        "dram_energy_j": result.dram_energy_j if result.physical else None,
         "power_w": result.power_w,
         "joules_per_token": result.joules_per_token,
         "physical": result.physical,
@@ -62,7 +65,9 @@ def summarise(result: Result) -> dict[str, Any]:
 
 def to_dict(result: Result) -> dict[str, Any]:
     """The summary, with the whole meta and a row per operator: what `archsim run --json` prints."""
-    columns = {name: column.tolist() for name, column in result.op_table.columns().items()}
+    table = result.op_table
+    columns = {name: column.tolist() for name, column in table.columns().items()}
+    columns["row_hit_rate"] = table.row_hit_rate.tolist()
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return {**summarise(result), "meta": result.meta, "links": dict(result.links), "ops": rows}
 

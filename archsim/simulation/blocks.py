@@ -51,8 +51,9 @@ class KernelRun:
     dram_bytes: float
     busy_ps: dict[str, float]
     requested_bytes: float
-    written_bytes: float
     activates: float
+    read_bursts: float
+    write_bursts: float
     link_ps: dict[str, float] = field(default_factory=dict)
 
 
@@ -213,15 +214,16 @@ def _average(
     target: Target,
 ) -> KernelRun:
     time_ps = float(np.dot(weights, [r.end_ps - r.ready_ps for r in records]))
-    dram_bytes = requested = written = activates = 0.0
+    dram_bytes = requested = activates = read = written = 0.0
     busy: dict[str, float] = {}
     links: dict[str, float] = {}
     runs = [record.run for record in records if record.run is not None]
     if runs:
         dram_bytes = float(np.dot(weights, [r.counters.bytes_read + r.counters.bytes_written for r in runs]))
         requested = float(np.dot(weights, [r.counters.bytes_requested for r in runs]))
-        written = float(np.dot(weights, [r.counters.bytes_written for r in runs]))
         activates = float(np.dot(weights, [r.counters.activates for r in runs]))
+        read = float(np.dot(weights, [r.counters.read_bursts for r in runs]))
+        written = float(np.dot(weights, [r.counters.write_bursts for r in runs]))
     if lowered is not None:
         mean = np.average([r.busy_ps for r in runs], axis=0, weights=weights) * weights.sum()
         for group, members in target.groups.items():
@@ -236,8 +238,8 @@ def _average(
     launch_ps = records[0].start_ps - records[0].ready_ps
     startup_ps = 0 if lowered is None else ps(target.chip.launch.startup)
     return KernelRun(
-        kernel, lowered, records[0], time_ps, launch_ps, startup_ps, dram_bytes, busy, requested, written, activates,
-        links,
+        kernel, lowered, records[0], time_ps, launch_ps, startup_ps, dram_bytes, busy, requested, activates, read,
+        written, links,
     )  # fmt: skip
 
 

@@ -24,13 +24,16 @@ from archsim.physical import (
     heat_warning,
     hour_cost,
     junction_celsius,
+    memory_energy,
     operand_bytes,
     over_reticle,
+    refresh_share,
     silicon,
     unit_energy,
     usd_per_million_tokens,
 )
 from archsim.program import Link
+from archsim.results.op_table import ENERGIES
 from archsim.simulation.blocks import KernelRun
 from archsim.simulation.job import Options
 
@@ -45,6 +48,7 @@ PHYSICAL = {
     "matrix_clock_hz": "clock of the busy matrix units",
     "die_mm2": "modelled area of one compute die",
     "silicon_mm2": "modelled area of all dies of a package",
+    "refresh_share": "share of the time in which a bank of the memory is refreshed",
     "power_density_w_per_mm2": "mean power over the compute dies",
     "junction_celsius": "settled temperature in air",
     "parts_usd": "cost of the parts of one packaged chip; None where it cannot be made",
@@ -94,9 +98,11 @@ class Meter:
             sent = sum(operand.nbytes for operand in kernel.inputs)
             rounds = 2 if kernel.op_kind == "all_reduce" else 1  # scattered once, gathered once
             unit = self.at_clock
-            moved = counted.read_bytes * unit.read_pj_per_byte + counted.write_bytes * unit.write_pj_per_byte
-            memory = moved + counted.activates * unit.activate_pj
-            return _columns({"link": sent * rounds * unit.link_pj_per_byte, "memory": memory})
+            moved = Events(
+                read_bytes=counted.read_bytes, write_bytes=counted.write_bytes, activates=counted.activates
+            )
+            link = {"link": sent * rounds * unit.link_pj_per_byte}
+            return _columns(link) | _memory_columns(memory_energy(moved, unit))  # others run, and pay for the time
         multiplies = kernel.kind in ("product", "grouped", "attention")
         unit = self.at_load if multiplies else self.at_clock
         dtype = self.target.compute_dtype(kernel.tasks[0].dtype) if multiplies else self.made.dtype
@@ -119,8 +125,8 @@ class Meter:
         idle = unit.clock_idle_share
         static = (unit.leakage_w + unit.clock_w * (idle + (1 - idle) * busy)) * counted.seconds
         spent = asdict(energy_of(events, dtype, unit))
-        spent["memory"] += unit.memory_w * counted.seconds * 1e12
-        return _columns({**spent, "static": static * 1e12})
+        memory = _memory_columns(memory_energy(events, unit, counted.seconds))
+        return _columns({**spent, "static": static * 1e12}) | memory
 
     def run(self, run: KernelRun) -> dict[str, int]:
         """The energy columns of a kernel that was simulated."""
@@ -137,8 +143,8 @@ class Meter:
                 vector_seconds=vector * 1e-12,
                 port_bytes=(inward + outward) * target.cores * 1e-12,
                 requested_bytes=run.requested_bytes,
-                read_bytes=run.dram_bytes - run.written_bytes,
-                write_bytes=run.written_bytes,
+                read_bytes=run.read_bursts * target.chip.memory.standard.burst_bytes,
+                write_bytes=run.write_bursts * target.chip.memory.standard.burst_bytes,
                 activates=run.activates,
                 die_bytes=self._die_bytes(run),
             ),
@@ -160,7 +166,7 @@ class Meter:
         chip = self.target.chip
         running = sum(row["time_ps"] * row["repeat"] for row in rows if row["static_pj"]) * 1e-12
         idle_j = max(total_s - running, 0.0) * self.at_clock.idle_w()
-        spent = [sum(value for key, value in row.items() if key.endswith("_pj")) for row in rows]
+        spent = [sum(row[column] for column in ENERGIES) for row in rows]
         energy = idle_j + sum(pj * row["repeat"] for pj, row in zip(spent, rows, strict=True)) * 1e-12
         powers = [pj / row["time_ps"] for pj, row in zip(spent, rows, strict=True) if row["time_ps"]]
         watts = energy / total_s
@@ -176,6 +182,7 @@ class Meter:
             "matrix_clock_hz": self.target.matrix_clock,
             "die_mm2": self.area.compute.mm2,
             "silicon_mm2": self.area.mm2,
+            "refresh_share": refresh_share(chip.memory),
             "power_density_w_per_mm2": watts / dies_mm2,
             "junction_celsius": junction_celsius(watts, dies_mm2, self.made.parts.cooling["air"]),
             "parts_usd": cost[0] if cost else None,
@@ -223,3 +230,9 @@ def meter(chip: ChipSpec, target: Target) -> Meter | None:
 
 def _columns(energies: Mapping[str, float]) -> dict[str, int]:
     return {f"{unit}_pj": round(pj) for unit, pj in energies.items()}
+
+
+def _memory_columns(energies: Mapping[str, float]) -> dict[str, int]:
+    """The parts, and their sum."""
+    parts = _columns({f"dram_{command}": pj for command, pj in energies.items()})
+    return {**parts, "memory_pj": sum(parts.values())}

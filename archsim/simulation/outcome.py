@@ -164,6 +164,7 @@ def _row(block: KernelBlock, run: KernelRun) -> dict[str, object]:
         "launch_ps": run.launch_ps,
         "dram_bytes": round(run.dram_bytes),
         "activates": round(run.activates),
+        "bursts": round(run.read_bursts + run.write_bursts),
         "bound": _bound(run, share),
         **{f"{unit}_busy": share.get(unit, 0.0) for unit in ("matrix", "vector", "memory")},
     }

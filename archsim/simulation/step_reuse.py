@@ -32,8 +32,8 @@ def _packed(run: BlockRun) -> dict[str, Any]:
     return {
         "span": [run.start_ps, run.end_ps, run.simulated, run.period_ps],
         "kernels": [
-            [k.time_ps, k.launch_ps, k.startup_ps, k.dram_bytes, k.busy_ps, k.requested_bytes, k.written_bytes,
-             k.activates, k.link_ps] for k in run.kernels
+            [k.time_ps, k.launch_ps, k.startup_ps, k.dram_bytes, k.busy_ps, k.requested_bytes, k.activates,
+             k.read_bursts, k.write_bursts, k.link_ps] for k in run.kernels
         ],
         "records": [[[r.ready_ps, r.start_ps, r.end_ps] for r in records] for records in run.records],
     }  # fmt: skip

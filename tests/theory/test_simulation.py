@@ -59,6 +59,12 @@ def test_decode_takes_at_least_its_weights_and_cache_over_the_memory_bandwidth(c
     assert step.op_table.total("dram_bytes") >= moved
     row_bytes = load_chip(chip).memory.standard.row_bytes
     assert step.op_table.total("activates") >= 0.95 * step.op_table.total("dram_bytes") / row_bytes
+    assert step.row_hit_rate is not None
+    assert 0.5 < step.row_hit_rate < 1
+    assert sum(step.dram_energy_j.values()) == pytest.approx(step.energy_by_unit["memory"])
+    moved_bits = 8 * load_chip(chip).memory.standard.burst_bytes * step.op_table.total("bursts")
+    io_pj_per_bit = load_chip(chip).memory.standard.energy.io_pj_per_bit
+    assert step.dram_energy_j["io"] == pytest.approx(moved_bits * io_pj_per_bit * 1e-12)
 
 
 @pytest.mark.parametrize("chip", ["h800", "custom-npu", "tpu-v4"])

@@ -22,8 +22,9 @@ from archsim.results.op_table import BOUNDS, ENERGIES
 SUMMARY_KEYS = [
     *("workload", "phase", "batch", "seq", "ctx", "quant", "chip", "chip_estimated", "system", "chips", "plan"),
     *("fidelity", "engine", "exact", "time_s", "ttft_s", "tpot_s", "tokens", "tokens_per_s", "tokens_per_s_per_chip"),
-    *("flops", "flop_per_s", "bytes", "dram_bytes", "dram_bytes_per_s", "launch_s"),
-    *("energy_j", "energy_by_unit_j", "power_w", "joules_per_token", "physical", "bound_by", "bound_share"),
+    *("flops", "flop_per_s", "bytes", "dram_bytes", "dram_bytes_per_s", "activates", "row_hit_rate"),
+    *("launch_s", "energy_j", "energy_by_unit_j", "dram_energy_j", "power_w", "joules_per_token", "physical"),
+    *("bound_by", "bound_share"),
     *("kind_share", "busy", "busiest_link", "memory_bytes", "memory_used_bytes", "memory_capacity_bytes", "notes"),
 ]
 
