@@ -293,6 +293,7 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     tiles = all_rows * columns * split
     waves = np.where(stream, stream_waves(tiles, chunks, cores), _ceil_div(tiles, cores))
     m_tile, n_tile = np.minimum(tm, m_max), np.minimum(tn, shape.n)
+    m_read = np.minimum(m_tile + shape.halo, m_max)
     k_chunk, k_span = np.minimum(tk, shape.k), np.minimum(k_part, shape.k)
 
     # the unit itself, and the epilogue where there is no second accumulator to hide it
@@ -308,7 +309,7 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
 
     # a core's port
     team = np.where(pair > 1, pair, np.where((split == 1) & (stream == 0), np.minimum(target.multicast, rows), 1))
-    chunk_in = k_chunk * (m_tile * shape.a_bytes + n_tile * shape.b_bytes / pair)
+    chunk_in = k_chunk * (m_read * shape.a_bytes + n_tile * shape.b_bytes / pair)
     tile_out = m_tile * n_tile * np.where(split > 1, 4.0, shape.c_bytes)
     port_in_s = waves * chunks * chunk_in / target.port_read_bytes_per_s
     port_out_s = waves * tile_out / target.port_write_bytes_per_s
@@ -328,7 +329,7 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     in_network = target.adds(split)
     partial = np.where((split > 1) & ~in_network, 4.0 * shape.m_sum * shape.n * split, 0.0)
     partial = np.where(stream, 4.0 * m_tile * n_tile * cores, partial)
-    fetched = tiles * k_span * (m_tile * shape.a_bytes + n_tile * shape.b_bytes / team)
+    fetched = tiles * k_span * (m_read * shape.a_bytes + n_tile * shape.b_bytes / team)
     if target.cache_bytes:
         fits = a_total + b_total <= target.cache_bytes
         panel_fits = group_m * tm * shape.k * shape.a_bytes <= target.cache_bytes / 2
