@@ -70,6 +70,7 @@ def map_product(
     rows = [
         {
             "tm": t.tm, "tn": t.tn, "tk": t.tk, "slots": t.slots, "split_k": t.split_k, "pair": t.pair,
+            "cluster_m": t.cluster_m, "cluster_n": t.cluster_n,
             "group_m": t.group_m, "stream_k": t.stream_k, "bound": t.bound, "score_us": t.estimate_s * 1e6,
             "simulated_us": s * 1e6, "probed": tried, "parts_us": {name: x * 1e6 for name, x in t.parts},
         }
@@ -88,11 +89,12 @@ def map_product(
     if chosen.stream_k:
         left = tile_count(shape, chosen) - whole_waves(target, shape, chosen) * target.cores
         out.print(f"stream-K: the last {left} tiles are cut along k and shared out evenly over all cores")
-    table = Table("tile", "split k", "pair", "score", "simulated", "bound by", "then by", box=None, pad_edge=False)
+    table = Table("tile", "split k", "cluster", "score", "simulated", "bound by", "then by", box=None, pad_edge=False)
     for (t, _), row in zip(found, rows, strict=True):
         second = sorted(t.parts, key=lambda part: -part[1])[1:2]
         table.add_row(
-            f"{t.tm} x {t.tn} x {t.tk}", "stream-K" if t.stream_k else str(t.split_k), str(t.pair),
+            f"{t.tm} x {t.tn} x {t.tk}", "stream-K" if t.stream_k else str(t.split_k),
+            "pair" if t.pair > 1 else f"{t.cluster_m} x {t.cluster_n}",
             f"{row['score_us']:.1f} us", f"{row['simulated_us']:.1f} us{' *' if row['probed'] else ''}",
             t.bound, ", ".join(f"{name} {seconds * 1e6:.1f}" for name, seconds in second),
         )  # fmt: skip

@@ -11,11 +11,11 @@ from archsim.errors import InputError, did_you_mean
 from archsim.hardware.document import Document, read_document
 from archsim.mapping.fuse import Fusion, Kernel, KernelBlock
 from archsim.mapping.target import Target
-from archsim.mapping.tiling import MAX_SLOTS, MatmulShape, Tiling, chunk_bytes, score_tiling
+from archsim.mapping.tiling import MAX_SLOTS, MatmulShape, Tiling, chunk_bytes, clusters, score_tiling
 
 __all__ = ["FUSION", "Pins", "pin_kernels", "pinned", "read_pin", "read_pins"]
 
-KEYS = ("tm", "tn", "tk", "slots", "split_k", "group_m", "pair", "stream_k")
+KEYS = ("tm", "tn", "tk", "slots", "split_k", "group_m", "pair", "cluster_m", "cluster_n", "stream_k")
 
 FUSION = "fusion"
 """The key of a mapping that says which operators become one kernel, beside the operators."""
@@ -25,7 +25,7 @@ Pins = Mapping[str, Mapping[str, Any]]
 
 
 def read_pin(path: Path) -> dict[str, int]:
-    """The YAML file of a pinned tiling: ``tm``, ``tn``, ``tk``, maybe slots, split_k, group_m, pair and stream_k."""
+    """The YAML file of a pinned tiling: ``tm``, ``tn``, ``tk``, and maybe others of `KEYS`."""
     document = read_document(path, str(path))
     return _tiling(document, (), document.data)
 
@@ -93,6 +93,12 @@ def pinned(target: Target, shape: MatmulShape, pin: Mapping[str, int], operator:
         raise InputError(f"{where} pairs {pair} cores, but an instruction of {target.name} spans at most {target.pair}")
     if split > 1 and pair > 1:
         raise InputError(f"{where} splits k and pairs cores, which exclude each other")
+    cluster = (pin.get("cluster_m", pair), pin.get("cluster_n", 1)) if {"cluster_m", "cluster_n"} & pin.keys() else None
+    if cluster and cluster not in (legal := [(pair, 1)] if pair > 1 else clusters(target)):
+        shapes = ", ".join(f"{m} x {n}" for m, n in legal)
+        raise InputError(f"{where} is shared by {cluster[0]} x {cluster[1]} cores, but {target.name} has {shapes}")
+    if cluster and cluster != (1, 1) and (split > 1 or stream):
+        raise InputError(f"{where} is shared by a cluster, which split-K and stream-K exclude")
     if split > 1 and stream:
         raise InputError(f"{where} splits k and asks for stream-K, which exclude each other")
     rows = sum(-(-m // (tm * pair)) * pair for m in shape.m)
@@ -114,7 +120,7 @@ def pinned(target: Target, shape: MatmulShape, pin: Mapping[str, int], operator:
             f"{where} needs {slots} x {chunk:,} B of scratchpad, but a core of {target.name} has "
             f"{target.scratchpad_bytes:,} B"
         )
-    tiling = score_tiling(target, shape, Tiling(tm, tn, tk, slots, split, 1, pair, 0.0, "", stream_k=stream))
+    tiling = score_tiling(target, shape, Tiling(tm, tn, tk, slots, split, 1, pair, 0.0, "", stream_k=stream), cluster)
     tallest = max(-(-m // (tm * pair)) * pair for m in shape.m)
     group_m = min(pin.get("group_m", tiling.group_m), tallest)
-    return replace(tiling, group_m=-(-group_m // pair) * pair)
+    return replace(tiling, group_m=-(-group_m // tiling.cluster_m) * tiling.cluster_m)

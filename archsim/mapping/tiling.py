@@ -107,6 +107,7 @@ class MatmulShape:
 class Tiling:
     """One way to cut a product; sizes in elements; ``estimate_s`` and its ``parts`` by the closed form above.
 
+    ``cluster_m``, ``cluster_n``: tiles down and across whose cores fetch once what they share.
     ``busy``: share of the time for which the matrix units multiply.
     """
 
@@ -122,6 +123,8 @@ class Tiling:
     parts: tuple[tuple[str, float], ...] = ()
     busy: float = 1.0
     stream_k: bool = False
+    cluster_m: int = 1
+    cluster_n: int = 1
 
     @property
     def steady(self) -> bool:
@@ -139,6 +142,8 @@ class Tiling:
         split = f", split-K {self.split_k}" if self.split_k > 1 else ""
         split += ", stream-K" if self.stream_k else ""
         split += f", {self.pair} cores an instruction" if self.pair > 1 else ""
+        shared = self.pair == 1 and self.cluster_m * self.cluster_n > 1
+        split += f", clusters of {self.cluster_m} x {self.cluster_n} tiles" if shared else ""
         score = f"{self.bound}, {self.estimate_s * 1e6:.2f} us"
         return f"{self.tm} x {self.tn} x {self.tk}, {self.slots} slots{split} ({score})"
 
@@ -250,6 +255,16 @@ def _rows_of_tiles(shape: MatmulShape, cuts: _Cuts) -> tuple[Ints, Ints]:
     return (each * count[:, None]).sum(axis=0)[which] * cuts.pair, each[-1][which] * cuts.pair
 
 
+def clusters(target: Target) -> list[tuple[int, int]]:
+    """Shapes of clusters, in tiles down and across, whose cores fetch together what they share.
+
+    Where cores do not all lie behind one crossbar, what a column shares is handed from one to the next.
+    """
+    most = target.multicast
+    across = range(1, most + 1) if target.alike else (1,)
+    return [(down, n) for n in across for down in range(1, most // n + 1)]
+
+
 def stream_waves(tiles: Ints | int, chunks: Ints | int, cores: int) -> NDArray[np.float64]:
     """Waves of stream-K: all but the last whole one, and the chunks of the rest shared out evenly.
 
@@ -274,16 +289,38 @@ def _streams(target: Target, shape: MatmulShape, cuts: _Cuts) -> NDArray[np.bool
 def score_tilings(target: Target, shape: MatmulShape, keep: int = 8) -> list[Tiling]:
     """The ``keep`` best tilings and behind them the ``keep`` best with stream-K, best first; the best ``tk`` of each
     shape of tile, split and pairing only."""
-    return _scored(target, shape, _candidates(target, shape), keep)
+    return _scored(target, shape, _candidates(target, shape), clusters(target), keep)
 
 
-def score_tiling(target: Target, shape: MatmulShape, tiling: Tiling) -> Tiling:
-    """One tiling with its score and the raster order that suits it."""
+def score_tiling(
+    target: Target, shape: MatmulShape, tiling: Tiling, cluster: tuple[int, int] | None = None
+) -> Tiling:  # fmt: skip
+    """One tiling with its score, the raster order that suits it and its best cluster, or the given one."""
     sizes = (tiling.tm, tiling.tn, tiling.tk, tiling.split_k, tiling.pair, tiling.slots, int(tiling.stream_k))
-    return _scored(target, shape, _Cuts(*(np.array([size]) for size in sizes)), keep=1)[0]
+    shapes = clusters(target) if cluster is None else [cluster]
+    return _scored(target, shape, _Cuts(*(np.array([size]) for size in sizes)), shapes, keep=1)[0]
 
 
-def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[Tiling]:
+def _best_clusters(
+    shapes: list[tuple[int, int]], alone: NDArray[np.bool_], pair: Ints, a: NDArray[np.float64], b: NDArray[np.float64],
+    rows: Ints, columns: Ints,
+) -> tuple[Ints, Ints, NDArray[np.float64]]:  # fmt: skip
+    """The cluster that fetches least for each candidate: its rows and columns of tiles, and what a tile then fetches.
+
+    a, b: what a tile takes in of either operand. Pairs share B and nothing else, and cores on their own nothing.
+    """
+    down, across, least = pair, np.ones_like(pair), a + b / pair
+    for m, n in shapes:
+        fetched = a / np.minimum(n, columns) + b / np.minimum(m, rows)
+        better = ~alone & (pair == 1) & (fetched < least)
+        down, across = np.where(better, m, down), np.where(better, n, across)
+        least = np.where(better, fetched, least)
+    return down, across, least
+
+
+def _scored(
+    target: Target, shape: MatmulShape, cuts: _Cuts, shapes: list[tuple[int, int]], keep: int
+) -> list[Tiling]:  # fmt: skip
     tm, tn, tk, split, pair, slots, stream = (getattr(cuts, field) for field in cuts.__dataclass_fields__)
     cores, m_max = target.cores, max(shape.m)
     k_part = _ceil_div(_ceil_div(shape.k, tk), split) * tk
@@ -308,7 +345,9 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     vector_s = waves * chunks * chunk_vector_cycles(target, shape, m_tile, n_tile, k_chunk) / target.clock
 
     # a core's port
-    team = np.where(pair > 1, pair, np.where((split == 1) & (stream == 0), np.minimum(target.multicast, rows), 1))
+    down, across_n, tile_in = _best_clusters(
+        shapes, (split > 1) | (stream > 0), pair, m_read * shape.a_bytes, n_tile * shape.b_bytes, rows, columns
+    )
     chunk_in = k_chunk * (m_read * shape.a_bytes + n_tile * shape.b_bytes / pair)
     tile_out = m_tile * n_tile * np.where(split > 1, 4.0, shape.c_bytes)
     port_in_s = waves * chunks * chunk_in / target.port_read_bytes_per_s
@@ -322,14 +361,14 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
     across = np.maximum(cores // split, 1)
     group_m = np.clip(np.round(np.sqrt(across * tn / tm)), 1, rows).astype(np.int64)
     groups = _ceil_div(rows, group_m)  # of equal height: a low last one would re-read B for little
-    group_m = _ceil_div(_ceil_div(rows, groups), team) * team
+    group_m = _ceil_div(_ceil_div(rows, groups), down) * down
     a_total = shape.m_sum * shape.k * shape.a_bytes
     b_total = sum(m > 0 for m in shape.m) * shape.n * shape.k * shape.b_bytes
     c_total = shape.m_sum * shape.n * shape.c_bytes
     in_network = target.adds(split)
     partial = np.where((split > 1) & ~in_network, 4.0 * shape.m_sum * shape.n * split, 0.0)
     partial = np.where(stream, 4.0 * m_tile * n_tile * cores, partial)
-    fetched = tiles * k_span * (m_read * shape.a_bytes + n_tile * shape.b_bytes / team)
+    fetched = tiles * k_span * tile_in
     if target.cache_bytes:
         fits = a_total + b_total <= target.cache_bytes
         panel_fits = group_m * tm * shape.k * shape.a_bytes <= target.cache_bytes / 2
@@ -382,7 +421,8 @@ def _scored(target: Target, shape: MatmulShape, cuts: _Cuts, keep: int) -> list[
         shares = (*zip(names, parts[:, i].tolist(), strict=True), ("reduction", float(reduction_s[i])))
         return Tiling(
             int(tm[i]), int(tn[i]), int(tk[i]), int(slots[i]), int(split[i]), int(group_m[i]), int(pair[i]),
-            float(time[i]), names[int(parts[:, i].argmax())], shares, float(busy[i]), bool(stream[i]),
+            float(time[i]), names[int(parts[:, i].argmax())], shares, float(busy[i]), bool(stream[i]), int(down[i]),
+            int(across_n[i]),
         )  # fmt: skip
 
     ranked: list[Tiling] = []

@@ -55,6 +55,7 @@ def test_a_pinned_tiling_is_the_one_that_is_timed(tmp_path: Path) -> None:
         ("tm: 64\ntn: 64\ntk: 64\nslot: 2\n", "slot: unknown key (did you mean 'slots'?)"),
         ("tm: 64\ntn: 64\ntk: 64\npair: 2\n", "pairs 2 cores, but an instruction of h100 spans at most 1"),
         ("tm: 64\ntn: 64\ntk: 64\nsplit_k: 2\n", "splits k 2 ways, but there are 1 chunks"),
+        ("tm: 64\ntn: 64\ntk: 64\ncluster_m: 2\ncluster_n: 2\n", "2 x 2 cores, but h100 has 1 x 1, 2 x 1, 1 x 2"),
         ("tm: 64\ntn: 64\ntk: 64\nstream_k: 2\n", "stream_k is 2, but must be true or false"),
         ("tm: 64\ntn: 64\ntk: 64\nstream_k: true\n", "has 1 chunks, too few for stream-K to give each of 132 cores"),
     ],

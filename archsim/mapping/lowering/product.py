@@ -10,8 +10,8 @@ adds up the partial sums of every chunk after the multiply, while the next chunk
 
 A chunk's loads wait for the multiply that frees their scratchpad slot; the first multiply of a tile waits for
 the epilogue that frees its accumulator. Tiles are dealt to cores in raster order of ``group_m`` rows, so that
-the tiles in flight share panels of A and B in the cache. Where the network can multicast, neighbouring tiles of
-one column fetch B once; where cores pair up for an instruction, each fetches its share of B and keeps no more. With
+the tiles in flight share panels of A and B in the cache. Where the network can multicast, the tiles of a cluster fetch
+what they share once; where cores pair up for an instruction, each fetches its share of B and keeps no more. With
 split-K several cores sum parts of one tile: the parts go to a workspace in fp32, and behind a barrier a last pass adds
 them. Where the routers of the network add, neighbouring cores share a tile, and its parts meet on their way to the
 last of them, at once and without a workspace. With stream-K the tiles of the last waves are shared out over all cores
@@ -114,17 +114,17 @@ def lower_product(
     job = Job(target, shape, tiling, tiles, operands.b_each)
     in_network = bool(target.adds(split))
     workspace = split > 1 and not in_network
-    # neighbouring cores that share a column of B, or a tile
-    team = pair if pair > 1 else target.multicast if split == 1 else split if in_network else 1
+    # neighbouring cores that share rows of A and columns of B, or a tile
+    team = max(pair, tiling.cluster_m * tiling.cluster_n, split if in_network else 1)
     ids = _StepIds(chunks, team, job.chunk_steps)
 
     kept = len(waves) * per_wave
     parts = (kept if tiling.stream_k else len(tiles)) * split
     body = ids.count(parts)
-    shared = StreamK(job, kept, body) if tiling.stream_k else None
+    runs = StreamK(job, kept, body) if tiling.stream_k else None
     slices = max(cores // len(tiles), 1)  # in which the parts of a tile are added, so that all cores add
     added = 1 + 3 * len(tiles) * slices if workspace else 0
-    table = StepTable(target, body + added + (shared.count if shared else 0))
+    table = StepTable(target, body + added + (runs.count if runs else 0))
 
     part = np.arange(parts)
     tile, piece = np.divmod(part, split)
@@ -145,13 +145,14 @@ def lower_product(
     freed_turn, freed_chunk = np.divmod(slot, chunks)
     freed = np.where(slot >= 0, ids.chunk(freed_turn * cores + core[:, None], freed_chunk, 2 + job.converts), -1)
     walk.lay(table, freed)
-    if split == 1 and team > pair:  # the first of a team fetches its column of B for all, once all have a slot for it
-        leader = tiles.leaders(team)[:parts]
+    rows, columns = [(walk.load_a, tiles.row)], [(walk.load_b, tiles.col)]
+    for load, origin in rows * (tiling.cluster_n > 1) + columns * (tiling.cluster_m > pair):
+        # the first of a cluster fetches for all that share it, once all have a slot for it
+        leader = tiles.leaders(team, origin)[:parts]
         led = np.flatnonzero(leader != part)
-        load_b = walk.load_b
-        table.receive(load_b[led], np.broadcast_to(core[led, None], load_b[led].shape))
-        table.after(load_b[led], load_b[leader[led]])
-        table.after(load_b[leader[led]], freed[led])
+        table.receive(load[led], np.broadcast_to(core[led, None], load[led].shape))
+        table.after(load[led], load[leader[led]])
+        table.after(load[leader[led]], freed[led])
     finish, store = ids.end(part, 0), ids.end(part, 1)
     table.weight[finish] = table.weight[store] = times
     reused = ids.end((turn - job.accumulators) * cores + core, 0)
@@ -184,14 +185,14 @@ def lower_product(
         mine = np.flatnonzero(turn == each)
         edges += chunk_edges(sample, tiling.slots, walk.multiply[mine], int(times[mine[0]]))
     regions, tensors = ["A", "B", "C"], [operands.a, operands.b, operands.c]
-    if workspace or shared:
+    if workspace or runs:
         regions.append("partial sums")
         tensors.append(WORKSPACE)
     if workspace:
         table.barrier(body, store)
         _merge(table, body, job, slices, epilogue)
-    if shared:
-        shared.lay(table, walk, finish, epilogue)
+    if runs:
+        runs.lay(table, walk, finish, epilogue)
     return table.build(
         name, regions, tensors, f"{tiling}, summed in the network" if in_network else str(tiling),
         carry=carry(edges, alike=target.alike),

@@ -35,16 +35,20 @@ class Tiles:
         """Elements of each tile."""
         return self.m * self.n
 
-    def leaders(self, team: int) -> Ints:
-        """For each tile the first one of its team, or itself where that one works on another column of B."""
+    def leaders(self, team: int, origin: Ints) -> Ints:
+        """For each tile the first of its team that has the same ``origin`` (row or column) in the same product."""
         here = np.arange(len(self))
-        first = here // team * team
-        same = (self.col[first] == self.col) & (self.product[first] == self.product)
-        return np.where(same, first, here)
+        found = here
+        for seat in range(team - 2, -1, -1):
+            other = np.minimum(here // team * team + seat, here)
+            same = (origin[other] == origin) & (self.product[other] == self.product)
+            found = np.where(same, other, found)
+        return found
 
 
 def enumerate_tiles(shape: MatmulShape, tiling: Tiling) -> Tiles:
-    """All tiles, product after product, each in raster order of ``group_m`` tile rows; empty ones fill up the pairs."""
+    """All tiles, product after product, each in raster order of ``group_m`` tile rows, the tiles of a cluster side by
+    side; empty ones fill up the pairs."""
     columns: list[tuple[Ints, ...]] = []
     first_row = 0
     across = -(-shape.n // tiling.tn)
@@ -52,7 +56,8 @@ def enumerate_tiles(shape: MatmulShape, tiling: Tiling) -> Tiles:
         down = -(-rows // (tiling.tm * tiling.pair)) * tiling.pair
         if down:
             i, j = np.divmod(np.arange(down * across), across)
-            order = np.lexsort((i, j, i // tiling.group_m))
+            cluster = (i // max(tiling.cluster_m, tiling.pair), j // tiling.cluster_n)
+            order = np.lexsort((i, j, *cluster, i // tiling.group_m))
             i, j = i[order], j[order]
             m = np.clip(rows - i * tiling.tm, 0, tiling.tm)
             n = np.minimum(tiling.tn, shape.n - j * tiling.tn)
