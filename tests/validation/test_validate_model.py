@@ -31,6 +31,14 @@ def test_the_suite_knows_its_file() -> None:
     assert SUITES["model"].reference_for(Table.read(DATA / "published_llm.csv")) is not None
 
 
+def test_the_exchange_of_a_layer_in_a_step_is_the_published_one() -> None:
+    """Combine over 128 H800: DeepEP's README."""
+    table = Table.read(DATA / "published_exchanges.csv")
+    cases = {case.name: case for record in table.records() if isinstance(case := read_row(record), Case)}
+    assert len(cases) == 10
+    assert cases["EXC-006"].got() == pytest.approx(369, rel=0.15)
+
+
 def test_the_table_of_the_readme_is_that_of_the_kept_rows() -> None:
     """Stale: simulate again by `python -m archsim.validation.accuracy`."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()

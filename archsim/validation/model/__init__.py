@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from archsim.errors import InputError
 from archsim.validation.model.case import Case
+from archsim.validation.model.exchanges import read_exchange
 from archsim.validation.model.inference import read_inference
 from archsim.validation.model.layers import read_layer
 from archsim.validation.model.wiring import read_training
@@ -22,6 +23,7 @@ __all__ = ["MODEL", "read_row"]
 COLUMNS = (
     "id source model system parallelism phase batch_concurrency input_len output_len dtype metric value unit notes"
 )
+EXCHANGE_COLUMNS = "id source chip ranks tokens exchange latency_us"
 LAYER_COLUMNS = "device model phase tp op dtype latency_us source_file"
 
 #: one reader for each phase of the table; a reader returns the case of a row, or why it has none
@@ -32,8 +34,10 @@ READERS: dict[str, Callable[[Record], Case | str]] = {
 
 
 def read_row(record: Record) -> Case | str:
-    """The case of a row of either file, or why it has none."""
+    """The case of a row of one of the files, or why it has none."""
     try:
+        if "exchange" in record.cells:
+            return read_exchange(record)
         if "latency_us" in record.cells:
             return read_layer(record)
         phase = record.text("phase")
@@ -67,6 +71,7 @@ MODEL = Suite(
     title="whole LLMs on whole systems, against published throughputs and latencies",
     references=(
         Reference("published_llm.csv", frozenset(COLUMNS.split()), _compare, _plan),
+        Reference("published_exchanges.csv", frozenset(EXCHANGE_COLUMNS.split()), _compare, _plan),
         Reference("measured_llm_layer.csv", frozenset(LAYER_COLUMNS.split()), _compare, _plan),
     ),
 )
