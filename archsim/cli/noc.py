@@ -67,7 +67,11 @@ def bench(topology: str, size: str, graph: Path | None, routing: str | None, tab
 
     network = read_network(graph) if graph else _network(topology, size)
     if table:
-        routes = routes_from_table(network, read_table(table))
+        entries = read_table(table)
+        try:
+            routes = routes_from_table(network, entries)
+        except InputError as error:
+            raise InputError(f"{table}: {error}") from None
     else:
         routes = routes_for(network, routing or ("xy" if network.shape else "shortest"), datelines=datelines)
     traffic = pattern_for(pattern, network.nodes)

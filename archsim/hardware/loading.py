@@ -158,6 +158,10 @@ def _locate(what: str, name: str | Path, folder: Path | None = None) -> tuple[Pa
         return path, str(path)
     presets = _list(what)
     if text not in presets:
+        if what == "chip" and text in _list("system"):
+            raise InputError(f"'{text}' is a system: name its chip, and the system with --system {text}")
+        if what == "system" and text in _list("chip"):
+            raise InputError(f"'{text}' is a chip: {text}-x8 is a system of eight")
         known = ", ".join(presets[:12]) + (", ..." if len(presets) > 12 else "")
         plain = "; CHIP-xN: N of a chip" if what == "system" else ""
         raise InputError(f"unknown {what} '{text[:80]}'{did_you_mean(text, presets) or f' (known: {known}{plain})'}")

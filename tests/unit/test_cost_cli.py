@@ -59,6 +59,7 @@ def test_physical_as_json_and_text(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("cost", "h101"), "unknown chip 'h101'"),
+        (("cost", "hgx-h100"), "'hgx-h100' is a system: name its chip"),
         (("cost", "h100", "--volume", "0"), "--volume 0: must be at least 1"),
         (("cost", "h100", "--price", "-5"), "--price -5: must not be negative"),
         (("cost", "h100", "--power", "0"), "--power 0: must be more than 0"),

@@ -64,6 +64,20 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], message: str) -> 
     assert result.stderr.count("\n") == 1
 
 
+def test_a_table_with_a_loop_or_a_hole_is_named(tmp_path: Path) -> None:
+    links, table = tmp_path / "links.txt", tmp_path / "table.txt"
+    links.write_text("0 1\n1 0\n1 2\n2 1\n")
+    for text, message in (
+        ("0 1 1\n0 2 1\n1 0 0\n1 2 0\n2 0 1\n2 1 1\n", "comes back to router 0: a loop"),
+        ("0 1 1\n0 2 1\n1 0 0\n2 0 1\n2 1 1\n", "router 1 has no entry for destination 2"),
+    ):
+        table.write_text(text)
+        result = bench("--graph", str(links), "--table", str(table))
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert str(table) in result.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [("0 1\n", "not connected"), ("0 one\n", ":1: '0 one' must be 2 to 3"), ("", "names no link"),
