@@ -74,9 +74,11 @@ def test_json_has_the_stable_keys() -> None:
     assert sum(found["skipped"].values()) == 29  # rows of limited bandwidth in which SCALE-Sim stalled
 
 
-def test_all_suites_are_a_json_list() -> None:
+def test_all_suites_are_a_json_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    for slow in ("npu", "hbm-tile", "collective", "op", "model"):
+        monkeypatch.delitem(SUITES, slow)
     found = json.loads(archsim("validate", "--json").stdout)
-    assert [each["suite"] for each in found] == list(SUITES)
+    assert [each["suite"] for each in found] == list(SUITES) == ["systolic", "hbm", "noc", "physical"]
 
 
 def test_rows_show_every_case() -> None:
