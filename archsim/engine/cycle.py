@@ -47,7 +47,7 @@ class CycleMemory(Arbiter):
         self.burst_bytes = self.dram.map.organisation.burst_bytes
         self.open: dict[int, tuple[Request, int]] = {}
         self.offered = 0
-        self.rows = (0, 0)
+        self.activates = 0
         self._awake = env.event()
         env.process(self._watch())
 
@@ -108,11 +108,11 @@ class CycleMemory(Arbiter):
 
     def _count(self, request: Request, bursts: int) -> None:
         """Rows that were opened since the last transfer ended count as this one's."""
-        activates, hits = self.kernel.rows()
-        moved = "bytes_written" if request.write else "bytes_read"
+        activates = self.kernel.activates()
+        moved, commands = ("bytes_written", "write_bursts") if request.write else ("bytes_read", "read_bursts")
         counts = {
-            "bytes_requested": request.nbytes, moved: bursts * self.burst_bytes, "row_misses": activates - self.rows[0],
-            "row_hits": hits - self.rows[1], "dram_busy_ps": round(bursts * self.dram.timing.bl * self.tick_ps),
+            "bytes_requested": request.nbytes, moved: bursts * self.burst_bytes, commands: bursts,
+            "activates": activates - self.activates, "dram_busy_ps": round(bursts * self.dram.timing.bl * self.tick_ps),
         }  # fmt: skip
         request.counters.update({name: request.weight * count for name, count in counts.items()})
-        self.rows = (activates, hits)
+        self.activates = activates

@@ -390,13 +390,12 @@ cdef class DramCycleKernel:
         while step(c, until) != FOREVER:
             pass
 
-    def rows(self):
-        """Rows opened, and bursts that found theirs open, so far."""
-        cdef int64_t activates = 0, hits = 0
+    def activates(self):
+        """Rows opened so far."""
+        cdef int64_t activates = 0
         for i in range(self.channel_count):
             activates += self.channels[i].totals.activates
-            hits += self.channels[i].totals.row_hits
-        return activates, hits
+        return activates
 
     def totals(self):
         """What each channel has done: a list of dicts."""
