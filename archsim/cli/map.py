@@ -53,8 +53,9 @@ def map_product(
     m, n, k = (int(size) for size in sizes)
     target = make_target(load_chip(chip))
     width = DTYPE_BITS[dtype] / 8
-    shape = MatmulShape((m,), n, k, dtype, width, width, max(width, 2.0))
-    target.compute_dtype(dtype)
+    used = target.compute_dtype(dtype)
+    narrow = DTYPE_BITS[dtype] <= 8 and DTYPE_BITS[dtype] < DTYPE_BITS[used]  # unpacked as they arrive
+    shape = MatmulShape((m,), n, k, dtype, width, width, max(width, 2.0), convert_a=narrow, convert_b=narrow)
     need, room = (m * k + k * n) * width + m * n * shape.c_bytes, int(target.chip.memory.capacity)
     if need > room:
         raise InputError(f"--gemm {gemm}: operands and result need {need:,.0f} B of memory, but {chip} has {room:,} B")
@@ -86,6 +87,8 @@ def map_product(
     rounds = tile_count(shape, chosen) * chosen.split_k / target.cores
     out.print(f"{m} x {n} x {k} {dtype} on {chip}: {chosen}")
     out.print(f"{rounds:.2f} waves of {target.cores} cores, tiles in raster order of {chosen.group_m} rows")
+    if used != dtype:
+        out.print(f"the matrix unit of {chip} has no {dtype}: it multiplies in {used}")
     if chosen.stream_k:
         left = tile_count(shape, chosen) - whole_waves(target, shape, chosen) * target.cores
         out.print(f"stream-K: the last {left} tiles are cut along k and shared out evenly over all cores")
