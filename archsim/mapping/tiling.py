@@ -425,12 +425,14 @@ def _scored(
             int(across_n[i]),
         )  # fmt: skip
 
+    unsteady = parts[1:].max(axis=0) > STEADY * parts[0]
     ranked: list[Tiling] = []
     for mine in (np.flatnonzero(stream == 0), np.flatnonzero(stream)):
-        # by time, but among nearly equal ones the fewest steps (np.lexsort is stable: then the candidate's index)
+        # by time, but among nearly equal ones those that wait for the matrix unit alone, then the fewest steps
+        # (np.lexsort is stable: then the candidate's index)
         least = time[mine].min(initial=np.inf)
         leveled = np.where(time[mine] <= least * (1 + INDIFFERENT), least, time[mine])
-        order = mine[np.lexsort(((tiles * chunks)[mine], leveled))][: 16 * keep]
+        order = mine[np.lexsort(((tiles * chunks)[mine], unsteady[mine], leveled))][: 16 * keep]
         first = {(tm[i], tn[i], split[i], pair[i]): i for i in order[::-1].tolist()}
         ranked += [tiling(i) for i in sorted(first.values(), key=order.tolist().index)[:keep]]
     return ranked
