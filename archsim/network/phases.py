@@ -65,9 +65,9 @@ def halving_doubling(
         left.append(-(-left[-1] // 2))
     steps = list(pairwise(left))
     last = ready
-    for before_step, after_step in reversed(steps) if gather else steps:
-        block = _block(nbytes * (before_step - after_step), size * len(ready))
-        move = Move(part, -after_step if gather and not swap else after_step, swap=swap)
+    for many, half in reversed(steps) if gather else steps:
+        block = _block(nbytes * (many - half), size * len(ready))
+        move = Move(part, -half if gather and not swap else half, swap=swap)
         last = [(*before, s.send([move], block, before, transport, plane)) for plane, before in enumerate(last)]
     return last
 

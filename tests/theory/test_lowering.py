@@ -87,7 +87,7 @@ def test_every_product_term_is_multiplied_once(name: str, m: list[int], n: int, 
     assert received >= sum(-(-(-(-part // tiling.tm)) // target.multicast) for part in m) * n * k * 2
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(groups, st.integers(1, 300), st.integers(512, 2000), st.sampled_from([2, 4, 8]))
 def test_sums_that_meet_in_the_network_are_stored_once_and_need_no_workspace(
     m: list[int], n: int, k: int, split: int
