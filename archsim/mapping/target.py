@@ -221,12 +221,12 @@ class Target:
 
     def multiply_cycles(
         self, m: Ints, n: Ints, k: Ints, dtype: str, a_bytes: float, b_bytes: float, pair: Ints | int = 1,
-        warp: tuple[int, int] | None = None, unpacked: Ints | int = 0,
+        warp: tuple[int, int] | None = None, unpacked: Ints | int = 0, expand: float = 1.0,
     ) -> Ints:  # fmt: skip
         """:meth:`matrix_cycles`, or those in which the scratchpad feeds the unit where they are more.
 
         warp: output tile of a warp that loads and multiplies in turn where the unit is synchronous. unpacked: elements
-        that the warps which multiply convert first, in turn with the products.
+        that the warps which multiply convert first, in turn with the products. expand: as in ``MatmulShape``.
         """
         cycles, unit = self.matrix_cycles(m, n, k, dtype), self.chip.core.matrix
         if np.any(unpacked):
@@ -236,11 +236,11 @@ class Target:
             return cycles
         feed = matrix.operand_feed(
             m, n, k, a_bytes=a_bytes, b_bytes=b_bytes, pair=pair, reuse_m=unit.reuse_m, reuse_n=unit.reuse_n,
-            bytes_per_cycle=rate,
+            bytes_per_cycle=rate, expand=expand,
         )  # fmt: skip
         if warp and unit.synchronous:
             return cycles + matrix.operand_reads(
-                m, n, k, a_bytes=a_bytes, b_bytes=b_bytes, warp=warp, bytes_per_cycle=rate
+                m, n, k, a_bytes=a_bytes * expand, b_bytes=b_bytes, warp=warp, bytes_per_cycle=rate
             )  # fmt: skip
         return np.maximum(cycles, feed)
 

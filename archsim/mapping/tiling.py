@@ -73,8 +73,8 @@ class MatmulShape:
     ``warp``: output tile of its warps if they load and multiply in turn where the matrix unit is synchronous.
 
     A convolution is a product whose A is expanded inside the core, from the input that lies in the scratchpad: then
-    ``a_bytes`` is the input's share of an expanded element, and a tile reads what ``halo`` more rows would read, the
-    pixels that it shares with its neighbours.
+    ``a_bytes`` is the input's share of an expanded element, each byte of which the matrix unit reads ``expand`` times,
+    and a tile fetches what ``halo`` more rows would fetch, the pixels that it shares with its neighbours.
     """
 
     m: tuple[int, ...]
@@ -88,6 +88,7 @@ class MatmulShape:
     convert_b: bool = False
     block_scaled: bool = False
     halo: int = 0
+    expand: float = 1.0
     least: tuple[int, int] = (1, 1)
     splits: bool = True
     streams: bool = True
@@ -337,7 +338,7 @@ def _scored(
     m_busy, n_busy = (tm, tn) if target.whole_tiles else (m_tile, n_tile)
     cycles = target.multiply_cycles(
         m_busy, n_busy, k_chunk, shape.dtype, shape.a_bytes, shape.b_bytes, pair, shape.warp,
-        0 if target.asynchronous else shape.conversion(m_tile, n_tile, k_chunk),
+        0 if target.asynchronous else shape.conversion(m_tile, n_tile, k_chunk), shape.expand,
     )  # fmt: skip
     loaded = target.sustained_clock(shape.dtype)
     epilogue_s = target.vector_cycles(m_tile * n_tile, COSTS["cast"]) / target.clock

@@ -67,13 +67,13 @@ def tensor_core_occupancy(
 
 def operand_feed(
     m: Ints, n: Ints, k: Ints, *, a_bytes: float, b_bytes: float, pair: Ints | int, reuse_m: int, reuse_n: int,
-    bytes_per_cycle: float,
+    bytes_per_cycle: float, expand: float = 1.0,
 ) -> Ints:  # fmt: skip
     """Cycles in which the scratchpad is busy with the operands of an ``m x n x k`` tile: they arrive, and are read.
 
     Equation::
 
-        cycles = k (A (1 + ceil(n / N)) + B (1 + ceil(m / M))) / rate,   A = m a,  B = n b / pair
+        cycles = k (A (1 + E ceil(n / N)) + B (1 + ceil(m / M))) / rate,   A = m a,  B = n b / pair
 
     ======== ========================================================================= =======
     symbol   meaning                                                                   unit
@@ -81,6 +81,7 @@ def operand_feed(
     a, b     one element of either operand                                             bytes
     M, N     output tile for which operands are read once (``reuse_m``, ``reuse_n``)    1
     pair     cores that share B, each holding its part                                 1
+    E        times that A is read for what arrives (convolutions, ``expand``)          1
     rate     bytes that the scratchpad reads or writes per cycle                       B/cycle
     ======== ========================================================================= =======
 
@@ -90,8 +91,11 @@ def operand_feed(
     >>> operand_feed(np.array([128]), np.array([128]), np.array([64]), a_bytes=2, b_bytes=2, pair=1, reuse_m=64,
     ...              reuse_n=64, bytes_per_cycle=128).tolist()
     [768]
+    >>> operand_feed(np.array([128]), np.array([128]), np.array([64]), a_bytes=2 / 8, b_bytes=2, pair=1, reuse_m=64,
+    ...              reuse_n=64, bytes_per_cycle=128, expand=8).tolist()
+    [656]
     """
-    a = m * a_bytes * (1 + _ceil_div(n, reuse_n))
+    a = m * a_bytes * (1 + expand * _ceil_div(n, reuse_n))
     b = n * b_bytes / pair * (1 + _ceil_div(m, reuse_m))
     cycles: Ints = np.ceil(k * (a + b) / bytes_per_cycle).astype(np.int64)
     return cycles

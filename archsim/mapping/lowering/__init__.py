@@ -54,11 +54,12 @@ def product_shape(kernel: Kernel, target: Target) -> MatmulShape:
     rows = first.rows if kernel.kind == "grouped" else (dims["m"],) * dims["b"]
     columns = sum(task.dims["n"] for task in kernel.tasks)
     a_bytes, halo = _window(first, x) if "kernel" in first.attrs else (x.element_bytes, 0)
+    expand = x.element_bytes / a_bytes if a_bytes else 1.0
     width = _weight_width(kernel)
     return MatmulShape(
         rows, columns, dims["k"], first.dtype, a_bytes, width, y.element_bytes,
         convert_a=converted(first, x, target), convert_b=converted(first, w, target),
-        block_scaled=width > w.element_bytes, halo=halo,
+        block_scaled=width > w.element_bytes, halo=halo, expand=expand,
     )  # fmt: skip
 
 
