@@ -12,7 +12,7 @@ from archsim.trace import capture
 from archsim.trace.trace import PHASES
 
 HERE = Path(__file__).resolve().parent
-#: models that only the validation suites need, and only in training
+#: models that only the validation suites need, in the phases that their configurations name, else in training
 VALIDATION = HERE.parent / "archsim" / "validation" / "data" / "models"
 
 
@@ -22,7 +22,8 @@ def main() -> None:
         for phase in PHASES:
             export(config, phase, HERE)
     for config in sorted(VALIDATION.glob("*.json")):
-        export(config, "train", VALIDATION)
+        for phase in json.loads(config.read_text()).get("_phases", ["train"]):
+            export(config, phase, VALIDATION)
 
 
 def export(config: Path, phase: str, folder: Path) -> None:

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from archsim.simulation import simulate
-from archsim.trace import load_workload
 from archsim.validation.model.case import Case
-from archsim.validation.model.names import system_of
+from archsim.validation.model.names import CHIPS, system_of, trace_of
 from archsim.validation.model.training import megatron_case
 from archsim.validation.model.wiring import training_case
 from archsim.validation.table import Record
@@ -20,7 +19,11 @@ _MODELS = {
     "meta-llama/Llama-2-7b-hf": "llama-2-7b", "meta-llama/Llama-2-70b-hf": "llama-2-70b",
     "meta-llama/Meta-Llama-3-8B": "llama-3.1-8b", "meta-llama/Meta-Llama-3-70B": "llama-3.1-70b",
     "meta-llama/Llama-3.1-8B": "llama-3.1-8b", "meta-llama/Llama-3.1-70B": "llama-3.1-70b",
+    "Qwen/Qwen-72B": "qwen-72b", "codellama/CodeLlama-34b-Instruct-hf": "codellama-34b",
+    "internlm/internlm-20b": "internlm-20b",
 }  # fmt: skip
+#: presets of the GPUs that layers were measured on
+_CHIPS = {"A100": "a100", "H100": "h100", "A6000": "a6000", "RTX3090": "rtx-3090"}
 
 
 def read_layer(record: Record) -> Case | str:
@@ -37,8 +40,10 @@ def read_layer(record: Record) -> Case | str:
         return "operators one by one, with attention in three kernels: the suite op has them"
     if model not in _MODELS:
         return f"no workload of {model.split('/')[-1]} is shipped"
-    if device not in ("A100", "H100"):
+    if device not in _CHIPS:
         return f"no preset of the {device}"
+    if device not in CHIPS and record.integer("tp") > 1:
+        return f"no preset of a board of several {device}"
     tokens = int((re.search(r"tokens=(\d+)", phase) or ["", "0"])[1])
     bare = "w/o attention core" in phase
     tp = record.integer("tp")
@@ -55,9 +60,9 @@ def read_layer(record: Record) -> Case | str:
 def _layer_us(device: str, workload: str, tokens: int, tp: int, *, attention: bool) -> float:
     """Microseconds of the kernels of one layer over ``tokens`` new tokens."""
     options: dict[str, Any] = {"system": system_of(device, tp), "tp": tp, "fidelity": "tile"}
-    trace = load_workload(workload, "prefill")
+    trace = trace_of(workload, "prefill")
     blocks = tuple(replace(block, repeat=min(block.repeat, 2)) for block in trace.blocks)  # the layers fit one chip
-    table = simulate(device.lower(), replace(trace, blocks=blocks), phase="prefill", seq=tokens, **options).op_table
+    table = simulate(_CHIPS[device], replace(trace, blocks=blocks), phase="prefill", seq=tokens, **options).op_table
     rows = zip(table.block, table.kind, table.repeat.tolist(), (table.time_ps - table.launch_ps).tolist(), strict=True)
     left_out = {"all_reduce", "all_gather"} | (set() if attention else {"attention"})
     return float(sum(ps for _, kind, repeat, ps in rows if repeat > 1 and kind not in left_out)) * 1e-6

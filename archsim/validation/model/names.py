@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from archsim.hardware import SystemSpec, load_system
+from archsim.trace import Trace, load_trace, load_workload
+from archsim.validation.suite import DATA
 
-__all__ = ["CHIPS", "FORMATS", "MODELS", "chip_of", "system_of", "tensor_degree"]
+__all__ = ["CHIPS", "FORMATS", "MODELS", "chip_of", "system_of", "tensor_degree", "trace_of"]
 
 #: DeepSeek-R1 has the weights' shapes of V3, Llama-3.3-70B and Llama-3 those of Llama-3.1
 MODELS = {
@@ -39,6 +42,13 @@ def system_of(chip: str, chips: int) -> SystemSpec | None:
     if chips == 1:
         return None
     return load_system(CHIPS[chip][1], {"chips": chips, "chips_per_node": min(chips, 8)})
+
+
+@cache
+def trace_of(model: str, phase: str) -> Trace:
+    """The trace of a model that is shipped, or that the suites alone need."""
+    own = DATA / "models" / f"{model}.{phase}.h5"
+    return load_trace(own) if own.exists() else load_workload(model, phase)
 
 
 def tensor_degree(parallelism: str) -> int | None:

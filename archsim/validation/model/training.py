@@ -15,11 +15,11 @@ from functools import cache
 from typing import Any
 
 from archsim.hardware import SystemSpec, load_system
-from archsim.trace import Trace, load_trace, load_workload
+from archsim.trace import Trace
 from archsim.training import Software, TrainPlan, TrainStep
 from archsim.training.job import prepare_training
 from archsim.training.step import run_training
-from archsim.validation.suite import DATA
+from archsim.validation.model.names import trace_of
 
 __all__ = ["STACKS", "Stack", "TrainingCase", "megatron_case", "published_case", "simulate_case"]
 
@@ -93,8 +93,7 @@ def _trace(model: str) -> Trace:
         grown = {name + end for name in (last, "epilogue") for end in ("", ".backward", ".optimizer")}
         blocks = tuple(replace(b, repeat=b.repeat + 1) if b.name in grown else b for b in trace.blocks)
         return replace(trace, blocks=blocks)
-    own = DATA / "models" / f"{model}.train.h5"
-    return load_trace(own) if own.exists() else load_workload(model, "train")
+    return trace_of(model, "train")
 
 
 # Korthikanti et al., arXiv:2205.05198, table 3: tp, pp, chunks, batch, micro-batch -----------------------------
