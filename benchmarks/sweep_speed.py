@@ -1,10 +1,10 @@
 """How fast is a sweep? Bounds, the overhead of a point, many points, two workers, and ten thousand real ones.
 
-    python benchmarks/sweep_speed.py [--json] [--full]
+    python benchmarks/sweep_speed.py [--json] [--full] [--margin 0]
 
-Everything but the last two parts runs in one process. The curve replaces the simulation by a formula, so what it
+Everything but the last three parts runs in one process. The curve replaces the simulation by a formula, so what it
 measures is all the rest: points, keys, journal, race, records. `--full` runs the sweep of ten thousand points to its
-end instead of timing a part of it.
+end instead of timing a part of it; a part of it that can be enumerated has its front compared with and without pruning.
 """
 
 from __future__ import annotations
@@ -111,18 +111,15 @@ def workers(points: int = 24) -> dict[str, float]:
     return {"one_s": walls[0], "two_s": walls[1], "two_workers": walls[0] / walls[1], "load": os.getloadavg()[0]}
 
 
-def ten_thousand(full: bool, seconds: float = 120.0) -> dict[str, float]:
-    """The sweep `npu-ten-thousand` at the tile fidelity on two processes, or a part of it.
-
-    With reuse, and a margin of 20 % for pruning.
-    """
+def ten_thousand(full: bool, margin: float, seconds: float = 120.0) -> dict[str, float]:
+    """The sweep `npu-ten-thousand` at the tile fidelity on two processes with reuse, or a part of it."""
     from archsim.explore import Outcome, Store, executors, load_sweep, run_sweep
 
     class Enough(Exception):
         pass
 
     sweep, seen = load_sweep("npu-ten-thousand"), Outcome(0)
-    begin = time.perf_counter()
+    begin, before = time.perf_counter(), processor_s()
 
     def watch(outcome: Outcome) -> None:
         nonlocal seen
@@ -134,15 +131,42 @@ def ten_thousand(full: bool, seconds: float = 120.0) -> dict[str, float]:
         store = Store(folder)
         with contextlib.suppress(Enough):
             run_sweep(
-                sweep, store, executors.local(2), in_flight=4, margin=0.2, cache=store.folder / "cache",
+                sweep, store, executors.local(2), in_flight=4, margin=margin, cache=store.folder / "cache",
                 on_progress=watch,
             )  # fmt: skip
-    wall = time.perf_counter() - begin
     return {
-        "wall_s": wall, "points": seen.total, "recorded": seen.done, "simulated": seen.counts["done"],
-        "s_a_simulated_point": seen.busy_s / max(seen.counts["done"], 1),
+        "margin": margin, "wall_s": time.perf_counter() - begin, "processor_s": processor_s() - before,
+        "points": seen.total, "recorded": seen.done, "simulated": seen.counts["done"],
         "hit_share": seen.hits / max(seen.lookups, 1), "load": os.getloadavg()[0],
     }  # fmt: skip
+
+
+def processor_s() -> float:
+    """Processor time of this process and of those that it has waited for."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def same_front() -> dict[str, float]:
+    """Sixteen of the ten thousand points with and without pruning: how many were simulated, are the fronts the same?"""
+    from archsim.explore import Store, Sweep, executors, load_sweep, open_sweep, run_sweep
+
+    data = load_sweep("npu-ten-thousand").spec.model_dump(mode="json")
+    data["axes"] |= {
+        "core.matrix.rows": [64, 128], "core.matrix.count": [4], "core.vector.lanes": [512],
+        "memory.bandwidth": ["5 TB/s", "6 TB/s"], "cache.capacity": ["32 MiB", "64 MiB"],
+        "core.scratchpad.capacity": ["4 MiB", "8 MiB"],
+    }  # fmt: skip
+    fronts, simulated = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for prune in (False, True):
+            store = Store(f"{folder}/{prune}")
+            outcome = run_sweep(
+                Sweep.of(data), store, executors.local(2), in_flight=2, prune=prune, cache=store.folder.parent / "cache"
+            )
+            simulated.append(outcome.counts["done"])
+            fronts.append([record.key for record in open_sweep(store.folder).front])
+    return {"all": simulated[0], "pruned": simulated[1], "front": len(fronts[0]), "same": fronts[0] == fronts[1]}
 
 
 def estimate(part: dict[str, float]) -> float:
@@ -154,6 +178,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--full", action="store_true", help="run the ten thousand points to their end")
+    parser.add_argument("--margin", type=float, default=0.0, help="of the ten thousand points (default: 0, exact)")
     parser.add_argument("--curve", type=int, metavar="POINTS", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.curve:
@@ -161,7 +186,10 @@ def main() -> None:
         return
     alone = [[sys.executable, __file__, "--curve", str(points)] for points in CURVE]
     lines = [json.loads(subprocess.run(command, check=True, capture_output=True).stdout) for command in alone]
-    found = {"bounds": bounds(), "curve": lines, "workers": workers(), "ten_thousand": ten_thousand(options.full)}
+    found = {
+        "bounds": bounds(), "curve": lines, "workers": workers(), "same_front": same_front(),
+        "ten_thousand": ten_thousand(options.full, options.margin),
+    }  # fmt: skip
     if options.json:
         print(json.dumps(found, indent=2))
         return
@@ -175,11 +203,16 @@ def main() -> None:
         f"workers: one {pair['one_s']:.1f} s, two {pair['two_s']:.1f} s, {pair['two_workers']:.2f} x "
         f"(target {TARGETS['two_workers']} x; load {pair['load']:.1f})"
     )
-    took = f"{big['wall_s']:.0f} s"
+    part = found["same_front"]
+    print(
+        f"pruning: {part['pruned']} of {part['all']} points simulated, the front of {part['front']} "
+        f"{'is the same' if part['same'] else 'DIFFERS'}"
+    )
+    took = f"{big['wall_s']:.0f} s ({big['processor_s']:.0f} s of processors)"
     whole = took if options.full else f"about {estimate(big):,.0f} s, by {took} of it"
     print(
-        f"ten thousand points at tile: {whole} (target {TARGETS['ten_thousand_s']:.0f} s; {big['recorded']:,.0f} "
-        f"records, {big['simulated']:,.0f} simulated, {big['hit_share']:.0%} of look-ups found; load {big['load']:.1f})"
+        f"ten thousand points at tile, margin {big['margin']:g}: {whole} (target {TARGETS['ten_thousand_s']:.0f} s; "
+        f"{big['recorded']:,.0f} records, {big['simulated']:,.0f} simulated, {big['hit_share']:.0%} of look-ups found; load {big['load']:.1f})"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -67,19 +68,25 @@ def plan(file: str, workers: int | None, measure: int, as_json: bool) -> None:
         })  # fmt: skip
         return
     out = console()
+    out.width = max(out.width, 120)
     out.print(f"[bold]{chosen.spec.title or file}[/bold]")
     for axis in chosen.space.axes:
         out.print(f"  {axis}  [dim]({len(axis)})[/dim]")
     for path, expression in chosen.space.expressions:
         out.print(f"  {path}: {expression.text}")
     for label, workload in chosen.workloads:
-        out.print(f"  workload {label}: {workload.workload} {workload.phase}, batch {workload.batch}")
+        own = workload.model_dump(exclude={"workload", "phase", "label"}, exclude_unset=True)
+        out.print(f"  workload {label}: {', '.join([workload.workload, *(f'{k} {v}' for k, v in own.items())])}")
     for objective in chosen.objectives:
         out.print(f"  {'maximize' if objective.sign > 0 else 'minimize'} {objective.key}")
+    for limit in chosen.constraints:
+        out.print(f"  such that {limit.text}")
     sampler = chosen.spec.sampler.kind
     out.print(f"\n{look.points:,} points of {look.space:,} ({sampler})")
     for text, count in sorted(look.broken.items(), key=lambda item: -item[1]):
-        out.print(f"  {count / look.looked_at:6.1%} break '{text}' before any simulation")
+        out.print(f"  {count / look.looked_at:6.1%} break '{text}' before they are simulated")
+    if chosen.constraints and not look.broken:
+        out.print("  none breaks a constraint before it is simulated")
     for error in look.errors:
         out.print(f"  [red]fails:[/red] {error}")
     if look.measured:
@@ -155,7 +162,7 @@ def run(
     else:
         pool, count = _pool(executor, address, workers)
     cache = None if no_reuse else user_folder()
-    with _bar() as on_progress:
+    with _resumable(store), _bar() as on_progress:
         if chosen.searches:
             outcome = search_sweep(chosen, store, pool, in_flight=count, cache=cache, on_progress=on_progress)
         else:
@@ -181,6 +188,16 @@ def _pool(executor: str, address: str | None, workers: int | None) -> tuple[Call
 def _bar() -> Iterator[Callable[[Outcome], None]]:
     with progress("sweeping") as update:
         yield lambda outcome: update(outcome.done, outcome.total)
+
+
+@contextlib.contextmanager
+def _resumable(store: Store) -> Iterator[None]:
+    """Ctrl-C says what comes next."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"stopped: what is recorded stays in {store.folder}; the same command goes on", err=True)
+        sys.exit(128 + signal.SIGINT)
 
 
 def _report(outcome: Outcome, store: Store, as_json: bool) -> None:

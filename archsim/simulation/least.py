@@ -9,15 +9,12 @@ of the best tiling among those that the search chooses from. Cold bytes are thos
 reads beyond the capacity of the cache.
 
 Assumptions: nothing queues behind anything else. What a window of a long kernel carries forward may fall short of the
-work that it stands for by ``SAMPLING``. Not modelled: kernels that share the chip with collectives and stretch over
-fewer cores, for which the roofline is all that is known.
+work that it stands for by ``SAMPLING``. A kernel may run beside a collective, on fewer cores: the less of both counts.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-
-import numpy as np
 
 from archsim.kernels.least import least_of
 from archsim.mapping import Bounds, Kernel, Lowered, Target, lower
@@ -25,6 +22,7 @@ from archsim.mapping.lowering import product_shape
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.search import contenders
 from archsim.program import Memory
+from archsim.simulation.collectives import narrowed
 from archsim.simulation.job import Job
 
 __all__ = ["least_bounds"]
@@ -35,13 +33,14 @@ SAMPLING = 0.02
 
 def least_bounds(job: Job) -> tuple[Bounds, ...]:
     """Lower bounds of the kernels of each block like `Job.bounds`; what is found beyond those counts as start-up."""
-    if job.network is not None:
-        return job.bounds
     found = []
     for block, bounds in zip(job.blocks, job.bounds, strict=True):
-        memory = bounds.memory.tolist()
-        least = np.array([least_s(k, job.target, s) for k, s in zip(block.kernels, memory, strict=True)])
-        found.append(replace(bounds, startup=bounds.startup + np.maximum(least - bounds.seconds, 0.0)))
+        targets = {job.target, narrowed(job.target, job.network, block.kernels)}
+        least = bounds.seconds.copy()
+        for i, (kernel, memory_s) in enumerate(zip(block.kernels, bounds.memory.tolist(), strict=True)):
+            if kernel.kind != "collective":
+                least[i] = max(least[i], min(least_s(kernel, target, memory_s) for target in targets))
+        found.append(replace(bounds, startup=bounds.startup + least - bounds.seconds))
     return tuple(found)
 
 

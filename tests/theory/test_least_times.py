@@ -14,14 +14,18 @@ from archsim.simulation import least_of_job, options_of, prepare, run_job
 pytestmark = pytest.mark.theory
 
 MODEL = "deepseek-r1-distill-qwen-1.5b"
-STEPS = [("decode", 16, None, 64), ("prefill", 1, 192, None)]
+STEPS = [("decode", 16, None, 64), ("prefill", 4, 48, None)]
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step[0])
-@pytest.mark.parametrize("chip", ["custom-npu", "tpu-v3-core", "h100"])
-def test_no_operator_is_faster_than_its_least_time(chip: str, step: tuple[str, int, int | None, int | None]) -> None:
+@pytest.mark.parametrize(
+    ("chip", "system"), [("custom-npu", None), ("tpu-v3-core", None), ("h100", None), ("h800", "h800-x8")]
+)
+def test_no_operator_is_faster_than_its_least_time(
+    chip: str, system: str | None, step: tuple[str, int, int | None, int | None]
+) -> None:
     phase, batch, seq, ctx = step
-    job = prepare(chip, MODEL, options_of(phase, batch=batch, seq=seq, ctx=ctx))
+    job = prepare(chip, MODEL, options_of(phase, batch=batch, seq=seq, ctx=ctx, tp=2 if system else 1), system)
     least, ran = least_of_job(job), run_job(job)
     assert ran.op_table.name[least.op_table.time_ps > ran.op_table.time_ps + 1].tolist() == []
     roofline = sum(each.seconds.sum() * block.repeat for each, block in zip(job.bounds, job.blocks, strict=True))
