@@ -212,7 +212,8 @@ def main() -> None:
     whole = took if options.full else f"about {estimate(big):,.0f} s, by {took} of it"
     print(
         f"ten thousand points at tile, margin {big['margin']:g}: {whole} (target {TARGETS['ten_thousand_s']:.0f} s; "
-        f"{big['recorded']:,.0f} records, {big['simulated']:,.0f} simulated, {big['hit_share']:.0%} of look-ups found; load {big['load']:.1f})"
+        f"{big['recorded']:,.0f} records, {big['simulated']:,.0f} simulated, {big['hit_share']:.0%} of look-ups found; "
+        f"load {big['load']:.1f})"
     )
 
 
