@@ -26,7 +26,7 @@ from archsim.reuse import recall
 __all__ = ["candidates", "choose_tiling", "contenders", "simulated_s"]
 
 #: candidates that are simulated, if their steps together are not more than this, and their scores within the share
-PROBES, PROBE_STEPS, PROBE_WITHIN = 6, 40_000, 1.3
+PROBES, PROBE_STEPS, PROBE_WITHIN = 6, 60_000, 1.3
 #: weights that are streamed, from which on the cut hardly matters
 LONG_BYTES = 512e6
 
@@ -52,11 +52,11 @@ def _whole_tiles(target: Target, shape: MatmulShape, ranked: Sequence[Tiling]) -
     probed: list[Tiling] = []
     steps = 0
     for tiling in ranked[:PROBES]:
-        steps += step_count(target, shape, tiling)
-        if steps > PROBE_STEPS or tiling.estimate_s > PROBE_WITHIN * ranked[0].estimate_s:
-            break
-        probed.append(tiling)
-    return probed if len(probed) > 1 else [ranked[0]]
+        cost = step_count(target, shape, tiling)
+        if tiling.estimate_s <= PROBE_WITHIN * ranked[0].estimate_s and steps + cost <= PROBE_STEPS:
+            steps += cost
+            probed.append(tiling)
+    return probed if len(probed) > 1 and ranked[0] in probed else [ranked[0]]
 
 
 def candidates(target: Target, shape: MatmulShape, keep: int = PROBES) -> list[tuple[Tiling, float | None]]:

@@ -110,6 +110,15 @@ def test_sums_that_meet_in_the_network_are_stored_once_and_need_no_workspace(
     assert not before.any()  # nothing else passes between cores
 
 
+def test_chunks_that_are_asked_for_at_once_arrive_in_the_order_of_use() -> None:
+    """More chunks in flight do not keep the first one of another core waiting: eight slots are no slower than four."""
+    target = TARGETS["a100"]
+    shape = MatmulShape((256,), 1024, 1024, "bf16", 2.0, 2.0, 2.0)
+    pin = {"tm": 64, "tn": 64, "tk": 64}
+    times = [simulated_s(target, shape, pinned(target, shape, pin | {"slots": n}, "gemm")) for n in (4, 8)]
+    assert times[1] <= 1.01 * times[0]
+
+
 def test_all_cores_add_up_the_parts_of_a_split() -> None:
     """Twelve tiles on 148 cores: twelve slices each, so that no core reads more than its share of the parts."""
     target = TARGETS["b200"]
@@ -260,6 +269,28 @@ def test_a_product_takes_no_longer_with_more_of_a_resource(more: dict[str, str])
         shape = MatmulShape((m,), n, k, "bf16", 2.0, 2.0, 2.0)
         before, after = (simulated_s(target, shape, choose_tiling(target, shape)) for target in (plain, richer))
         assert after <= 1.03 * before, (m, n, k)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("b200", {"core.port.read_bytes_per_cycle": "128"}),
+        ("h800", {"cache.bandwidth": "18.8 TB/s"}),
+        ("mi300x", {"core.port.read_bytes_per_cycle": "128"}),
+        ("gaudi3", {"core.scratchpad.capacity": "48 MiB"}),
+        ("ascend-910b", {"memory.bandwidth": "3200 GB/s", "memory.stacks": "8"}),
+        ("tpu-v5p", {"core.accumulator.capacity": "64 MiB"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_small_products_of_other_chips_take_no_longer_with_more(name: str, more: dict[str, str]) -> None:
+    """Within 10 %: the search probes six tilings, and the best of others may be among them on one chip alone."""
+    free = {"peak": {}, "physical.tdp": "9000 W"}
+    plain, richer = (make_target(load_chip(name, free | change)) for change in ({}, more))
+    for m, n, k in ((91, 206, 2815), (373, 1013, 3990), (3, 2570, 1390)):
+        shape = MatmulShape((m,), n, k, "bf16", 2.0, 2.0, 2.0)
+        before, after = (simulated_s(target, shape, choose_tiling(target, shape)) for target in (plain, richer))
+        assert after <= 1.1 * before, (m, n, k)
 
 
 @pytest.mark.parametrize("name", ["h800", "custom-npu"])

@@ -27,7 +27,7 @@ GOLDEN = (5**0.5 - 1) / 2
 #: columns of a step, and what a join has there that stands for the step
 COLUMNS = {
     "route": 0, "work_ps": 0, "nbytes": 0, "region": NO_REGION, "offset": 0, "write": False, "core": None,
-    "weight": None, "room": None, "runs": 1, "stride": 0, "gather": NO_GATHER,
+    "weight": None, "room": None, "runs": 1, "stride": 0, "gather": NO_GATHER, "priority": None,
 }  # fmt: skip
 #: stands for scratch memory of the kernel itself in ``Lowered.tensors``
 WORKSPACE = -1
@@ -57,6 +57,7 @@ class StepTable:
         self.core = np.full(n, -1, dtype=np.int32)
         self.weight = np.ones(n, dtype=np.int32)
         self.room = np.ones(n, dtype=np.int32)
+        self.priority = np.zeros(n, dtype=np.int32)
         self.runs = np.ones(n, dtype=np.int32)
         self.stride = np.zeros(n, dtype=np.int64)
         self.gather = np.full(n, NO_GATHER, dtype=np.int64)
@@ -225,7 +226,7 @@ class StepTable:
             region=self.region,
             offset=self.offset,
             write=self.write,
-            priority=np.zeros(self.n, dtype=np.int32),
+            priority=self.priority,
             tag=self.core,
             pred_start=pred_start,
             preds=before[np.argsort(after, kind="stable")].astype(np.int32),

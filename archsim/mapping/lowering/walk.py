@@ -20,6 +20,7 @@ from archsim.mapping.lowering.tiles import Tiles
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import MatmulShape, Tiling
 from archsim.models.vector import COSTS
+from archsim.program import MAX_PRIORITY
 
 __all__ = ["PARTIAL", "A", "B", "C", "Job", "Walk"]
 
@@ -107,6 +108,9 @@ class Walk:
             steps = self.first + which * self.stride
             table.weight[steps], table.room[steps] = self.weight, self.room
         core = np.broadcast_to(self.core[:, None], self.first.shape)
+        # loads that all cores ask for at once: the first chunks go first, as cores ask for one after the other
+        order = np.minimum(np.arange(self.first.shape[1]), MAX_PRIORITY)
+        table.priority[self.load_a] = table.priority[self.load_b] = order
         part, pair = np.arange(len(self.core)), tiling.pair
         m, n = tiles.m[self.tile], tiles.n[self.tile]
         k_begin, k_len, product = self.k_begin, self.k_len, tiles.product[self.tile]
