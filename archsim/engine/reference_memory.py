@@ -355,22 +355,34 @@ class _CacheState:
     def __init__(self, spec: Cache, dram: _DramState) -> None:
         self.spec, self.dram, self.counters = spec, dram, dram.counters
         self.blocks: OrderedDict[int, _Block] = OrderedDict()
-        self.free_ps = self.held = 0
+        self.free_ps = [0] * spec.slices
+        self.held = 0
 
     def access(self, t: int, ranges: Sequence[tuple[int, int]], write: bool, room: int) -> tuple[int, int]:
         cache = self.spec
         room = min(room, cache.capacity_bytes // cache.block_bytes)
-        service = service_ps(sum(size for _, size in ranges), cache.as_per_byte)
-        start = max(t, self.free_ps)
-        self.free_ps = start + service
-        self.counters["cache_busy_ps"] += service
-        t1 = start + cache.hit_latency_ps
-        heads, done = [], t1 + service
+        starts, ends = zip(*self._pass(t, ranges), strict=True)
+        self.counters["cache_busy_ps"] += (sum(ends) - sum(starts)) // cache.slices
+        t1, done = min(starts) + cache.hit_latency_ps, max(ends) + cache.hit_latency_ps
+        heads = []
         for number, mask in self._touched(ranges):
             head, ready = self._touch(t1, number, mask, write, room)
             heads.append(head)
             done = max(done, ready)
         return min(heads), done
+
+    def _pass(self, t: int, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield when each slice with a share of the ranges begins and ends to pass it."""
+        cache, load = self.spec, Counter[int]()
+        for address, nbytes in ranges:
+            for chunk in range(address // cache.interleave_bytes, (address + nbytes - 1) // cache.interleave_bytes + 1):
+                begin, end = chunk * cache.interleave_bytes, (chunk + 1) * cache.interleave_bytes
+                which = (chunk + _scatter(chunk // cache.slices)) % cache.slices
+                load[which] += min(end, address + nbytes) - max(begin, address)
+        for which, nbytes in load.items():
+            start = max(t, self.free_ps[which])
+            self.free_ps[which] = start + service_ps(nbytes, cache.as_per_byte * cache.slices)
+            yield start, self.free_ps[which]
 
     def _touched(self, ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield the blocks with their sectors, as bits; consecutive ranges in one block touch it once."""

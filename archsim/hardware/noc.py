@@ -112,6 +112,10 @@ class CacheSpec(Spec):
     capacity: Size
     bandwidth: Bandwidth
     """Sum over all slices."""
+    slices: Count | None = None
+    """Slices with an equal share of the bandwidth each, over which addresses are hashed; without it one port has it."""
+    interleave: Size | None = None
+    """Consecutive bytes on one slice; 256 if it is not given."""
     latency: Time
     """Look-up and data access at the slice, beyond the network."""
     block: Size = 4096

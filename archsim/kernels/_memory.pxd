@@ -84,7 +84,7 @@ cdef struct Memory:
     int burst_shift, bin_shift         # of a mapped address; tables NULL: rows go round the banks
     const uint64_t *tables
     # the cache: archsim.program.machine.Cache (capacity 0: none)
-    int64_t capacity_blocks, block_bytes, sector_bytes, cache_as_per_byte, hit_latency_ps
+    int64_t capacity_blocks, block_bytes, sector_bytes, slice_as_per_byte, hit_latency_ps, slices, slice_bytes
     Channel *controllers
     Lane *pseudo_channels   # over all channels
     # of each bank group and bank, one entry a lane (lanes side by side)
@@ -92,7 +92,8 @@ cdef struct Memory:
     Session *sessions       # SESSIONS of each: rows that were open before, the latest one first
     int64_t *group_of       # of a bank, in its lane
     # cached blocks: slots in a doubly linked list (most recent first), found through an open-addressing table
-    int64_t cache_free
+    int64_t *slice_free
+    int64_t *slice_load     # bytes of the present access
     uint64_t whole_block
     Block *blocks
     int32_t newest, oldest, taken, spare  # slots ever taken; a list of those that are free again

@@ -69,7 +69,8 @@ cdef class MemoryKernel:
         m.capacity_blocks = capacity_blocks
         if capacity_blocks:
             m.block_bytes, m.sector_bytes = cache["block_bytes"], cache["sector_bytes"]
-            m.cache_as_per_byte = cache["as_per_byte"]
+            m.slices, m.slice_as_per_byte = cache["slices"], cache["as_per_byte"] * cache["slices"]
+            m.slice_bytes = cache["interleave_bytes"] if m.slices > 1 else INT64_MAX
             m.whole_block = ALL_SECTORS >> (63 - (m.block_bytes - 1) // m.sector_bytes)
             m.hit_latency_ps = cache["hit_latency_ps"]
         banks = m.lanes * m.banks
@@ -90,6 +91,8 @@ cdef class MemoryKernel:
             m.table_shift -= 1
         m.table_mask = places - 1
         m.table = <int32_t *>allocate(places, sizeof(int32_t))
+        m.slice_free = <int64_t *>allocate(m.slices, sizeof(int64_t))
+        m.slice_load = <int64_t *>allocate(m.slices, sizeof(int64_t))
         m.blocks = <Block *>allocate(capacity_blocks, sizeof(Block))
         self.reset()
 
@@ -107,6 +110,8 @@ cdef class MemoryKernel:
         free(m.sessions)
         free(m.group_free)
         free(m.table)
+        free(m.slice_free)
+        free(m.slice_load)
         free(m.blocks)
 
     def reset(self):
@@ -129,7 +134,7 @@ cdef class MemoryKernel:
             channel.accepted = channel.drained = channel.closed_before = channel.row_free = channel.posted = channel.posted_bursts = 0
             channel.refresh_at = m.live_ps if m.live_ps else INT64_MAX
         memset(m.table, 0xFF, (m.table_mask + 1) * sizeof(int32_t))
-        m.cache_free = 0
+        memset(m.slice_free, 0, m.slices * sizeof(int64_t))
         m.taken = 0
         m.newest = m.oldest = m.spare = NONE
         m.held = 0

@@ -164,19 +164,45 @@ cdef void touch(
     block.room = <int32_t>room
 
 
+cdef inline int64_t slice_of(Memory *m, int64_t chunk) noexcept nogil:
+    """Chunks that follow each other go to one slice after the other, from one that depends on where they lie."""
+    return (chunk + scatter(chunk // m.slices)) % m.slices if m.slices > 1 else 0
+
+
+cdef int64_t pass_slices(Memory *m, Counters *counters, int64_t t, const Access *access, int64_t *end) noexcept nogil:
+    """Every slice passes its share of an access: when the first one begins, and when the last one ends."""
+    cdef int64_t run, address, left, piece, i, start, service
+    cdef int64_t first = INT64_MAX, busy = 0
+    for run in range(access.runs):
+        address, left = begin_of(access, run), access.run_bytes
+        while left > 0:
+            piece = min(left, m.slice_bytes - address % m.slice_bytes)
+            m.slice_load[slice_of(m, address // m.slice_bytes)] += piece
+            address += piece
+            left -= piece
+    for i in range(m.slices):
+        if m.slice_load[i]:
+            start = max(t, m.slice_free[i])
+            service = max(1, (m.slice_load[i] * m.slice_as_per_byte + AS_PER_PS - 1) // AS_PER_PS)
+            m.slice_free[i] = start + service
+            m.slice_load[i] = 0
+            first = min(first, start)
+            end[0] = max(end[0], start + service)
+            busy += service
+    counters.cache_busy_ps += busy // m.slices
+    return first
+
+
 cdef void cache_access(
     Memory *m, Counters *counters, int64_t t, const Access *access, int64_t room, int64_t *head, int64_t *done
 ) noexcept nogil:
-    cdef int64_t service = max(1, (access.runs * access.run_bytes * m.cache_as_per_byte + AS_PER_PS - 1) // AS_PER_PS)
     cdef int64_t run, first, last, block
     cdef int64_t current = -1
     cdef uint64_t mask = 0
-    t = max(t, m.cache_free)
-    m.cache_free = t + service
-    counters.cache_busy_ps += service
-    t += m.hit_latency_ps
+    done[0] = 0
+    t = pass_slices(m, counters, t, access, done) + m.hit_latency_ps
+    done[0] += m.hit_latency_ps
     head[0] = t if access.write else INT64_MAX  # a write never waits for a block
-    done[0] = t + service
     for run in range(access.runs):
         first = begin_of(access, run)
         last = first + access.run_bytes - 1

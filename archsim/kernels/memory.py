@@ -3,9 +3,11 @@
 An access arrives at `t` and returns `head` (first data) and `done` (last data), in ps. Its bytes lie in one or several
 runs of equal size, which are served in order: tiles of a matrix (a run every `stride` bytes), pages (runs anywhere).
 
-Cache (if there is one), with s = service_ps(nbytes, cache rate):
+Cache (if there is one). Chunk c = address // interleave is on slice (c + hash(c // slices)) % slices; for each slice
+with bytes of the access, s = service_ps(its bytes, rate / slices):
 
-    start = max(t, port_free);  port_free = start + s;  t1 = start + hit_latency;  done = t1 + s
+    start = max(t, slice_free);  slice_free = start + s
+    t1 = the earliest start + hit_latency;  done = the latest start + s, + hit_latency
     each block touched, in the order of the runs (consecutive runs in one block touch it once), becomes the most recent:
       absent:  the least recent blocks leave until it fits; the dirty sectors of one are written back at t1,
                done = max(done, their end)

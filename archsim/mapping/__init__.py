@@ -3,7 +3,7 @@
 graph --shard--> tasks of one chip --fuse--> kernels --tile, lower--> Programs, at addresses given by the layout
 """
 
-from archsim.mapping.footprint import Footprint, footprint, require_fit
+from archsim.mapping.footprint import Footprint, footprint, require_fit, usable
 from archsim.mapping.fuse import Fusion, Kernel, KernelBlock, fuse, savings
 from archsim.mapping.layout import Layout, lay_out
 from archsim.mapping.lowering import Lowered, lower
@@ -49,4 +49,5 @@ __all__ = [
     "score_tilings",
     "shard",
     "shard_training",
+    "usable",
 ]

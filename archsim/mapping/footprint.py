@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from archsim.errors import InputError
+from archsim.hardware.memory import MemorySpec
 from archsim.mapping.task import TaskBlock
 from archsim.trace import Graph
 
-__all__ = ["Footprint", "footprint", "require_fit"]
+__all__ = ["Footprint", "footprint", "require_fit", "usable"]
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,20 @@ def _peak_alive(block: TaskBlock) -> int:
     return peak
 
 
-def require_fit(need: Footprint, capacity: int, *, workload: str, where: str, remedy: str) -> None:
-    """Raise InputError with the table in one sentence when ``need`` exceeds ``capacity`` bytes."""
-    if need.total <= capacity:
+def usable(memory: MemorySpec) -> str:
+    """The capacity that a model can use, and what the rest goes into."""
+    lost = {"error correction": memory.capacity * memory.ecc_overhead, "reserved": memory.reserved or 0.0}
+    parts = " and ".join(f"{n / 1e9:.2f} GB {what}" for what, n in lost.items() if n)
+    less = f" ({memory.capacity / 1e9:.2f} GB less {parts})" if parts else ""
+    return f"{memory.usable_capacity / 1e9:.2f} GB{less}"
+
+
+def require_fit(need: Footprint, memory: MemorySpec, *, workload: str, where: str, remedy: str) -> None:
+    """Raise InputError with the table in one sentence when ``need`` exceeds what ``memory`` can hold."""
+    if need.total <= memory.usable_capacity:
         return
     parts = " + ".join(f"{n / 1e9:.2f} GB {label}" for label, n in need.rows())
     raise InputError(
         f"{workload} does not fit {where}: each chip would hold {parts} = {need.total / 1e9:.2f} GB, "
-        f"but has {capacity / 1e9:.2f} GB; {remedy}"
+        f"but has {usable(memory)}; {remedy}"
     )

@@ -340,6 +340,8 @@ def _memory(chip: ChipSpec) -> Memory:
             block_bytes=int(chip.cache.block),
             as_per_byte=attoseconds_per_byte(chip.cache.bandwidth),
             hit_latency_ps=ps(chip.cache.latency),
+            slices=chip.cache.slices or 1,
+            interleave_bytes=int(chip.cache.interleave or 256),
         )
     # the controller's latency belongs to DRAM accesses only; behind a cache it joins the column latency
     if cache is not None:

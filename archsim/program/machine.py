@@ -199,16 +199,20 @@ class Cache:
     """A last-level block cache in front of a DRAM: fully associative, least recently used, write-back.
 
     A block has sectors of 64 bytes, or 64 larger ones. A read miss fetches the sectors that it touches and that are not
-    there; a write miss allocates its sectors without a fetch.
+    there; a write miss allocates its sectors without a fetch. `as_per_byte` is the rate of all slices together, each of
+    which has its share; chunks of `interleave_bytes` that follow each other lie on slices that do.
     """
 
     capacity_bytes: int
     block_bytes: int
     as_per_byte: int
     hit_latency_ps: int = 0
+    slices: int = 1
+    interleave_bytes: int = 256
 
     def __post_init__(self) -> None:
-        _require(self, positive=("capacity_bytes", "block_bytes", "as_per_byte"), not_negative=("hit_latency_ps",))
+        positive = ("capacity_bytes", "block_bytes", "as_per_byte", "slices", "interleave_bytes")
+        _require(self, positive=positive, not_negative=("hit_latency_ps",))
         if self.capacity_bytes < self.block_bytes:
             raise InputError(
                 f"cache: the capacity of {self.capacity_bytes} bytes is less than one block ({self.block_bytes} bytes)."

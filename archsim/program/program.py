@@ -313,7 +313,7 @@ def _rates(resource: Any) -> list[int]:
     if isinstance(resource, Link):
         return [resource.as_per_byte]
     if isinstance(resource, Memory) and resource.cache is not None:
-        return [resource.cache.as_per_byte]
+        return [resource.cache.as_per_byte * resource.cache.slices]
     return []
 
 

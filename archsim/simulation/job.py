@@ -271,7 +271,7 @@ def candidates(
         least = min(jobs, key=lambda job: job.need.total)
         place = f"{where.name} ({least.plan})" if where else spec.name
         remedy = _remedy(spec, least.need, chips, options.quant)
-        require_fit(least.need, int(spec.memory.usable_capacity), workload=trace.name, where=place, remedy=remedy)
+        require_fit(least.need, spec.memory, workload=trace.name, where=place, remedy=remedy)
     return [variant for job in fitting for variant in _variants(job, fabric)]
 
 

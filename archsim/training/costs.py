@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from archsim.errors import InputError
-from archsim.mapping import Kernel, Target, bound_kernels
+from archsim.mapping import Kernel, Target, bound_kernels, usable
 from archsim.mapping.task import Operand, Task, TaskBlock
 from archsim.simulation.job import links_of
 from archsim.training.job import TrainJob, is_layer
@@ -142,14 +142,13 @@ def memory_of(costs: Costs, chunks: Sequence[Sequence[str]], alive: int, plan: T
 
 def require_fit(job: TrainJob, memory: Sequence[StageMemory]) -> None:
     """InputError with the table of the fullest stage where a chip's memory does not suffice."""
-    capacity = job.chip.memory.usable_capacity
     worst = max(range(len(memory)), key=lambda rank: memory[rank].total)
     need = memory[worst]
-    if need.total <= capacity:
+    if need.total <= job.chip.memory.usable_capacity:
         return
     parts = " + ".join(f"{n / 1e9:.1f} GB {label}" for label, n in need.rows())
     raise InputError(
         f"{job.trace.name} does not fit {job.system.name} ({job.plan}): a chip of stage {worst} would hold {parts} = "
-        f"{need.total / 1e9:.1f} GB, but has {capacity / 1e9:.1f} GB; use more tp, pp or ep, a higher zero, "
+        f"{need.total / 1e9:.1f} GB, but has {usable(job.chip.memory)}; use more tp, pp or ep, a higher zero, "
         "recompute full or a smaller micro-batch"
     )

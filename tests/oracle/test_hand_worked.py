@@ -313,6 +313,16 @@ def test_a_write_that_evicts_is_done_when_the_bus_has_taken_the_victim(make: Mak
     assert done.finish_ps.tolist() == [36, 136, 1020 + 12 + 4]
 
 
+def test_slices_of_a_cache_pass_their_shares_side_by_side(make: Make) -> None:
+    sliced = replace(CACHE, slices=2, interleave_bytes=64)  # 2 bytes a ps each
+    stories = [(0, 0, 128, True), (100, 0, 64, False), (100, 0, 64, False), (100, 64, 64, False), (300, 0, 256, False)]
+    done = accesses(make, memory(sliced), *stories)
+    # The second read of the first slice waits for the one before, that of the second slice does not; the last one takes
+    # as long as half of it in one slice.
+    assert done.finish_ps[:4].tolist() == [20 + 32, 152, 152 + 32, 152]
+    assert done.finish_ps[4] == 300 + 20 + 64
+
+
 def test_the_cache_serves_one_access_after_the_other(make: Make) -> None:
     stories = [(0, 0, 64, True), (100, 0, 64, False), (100, 0, 64, False)]
     assert accesses(make, memory(CACHE), *stories).finish_ps.tolist() == [36, 136, 152]

@@ -55,6 +55,8 @@ def memories(draw: st.DrawFn, name: str = "memory") -> Memory:
             block_bytes=block,
             as_per_byte=draw(st.sampled_from([1, 20_000, 333_333])),
             hit_latency_ps=draw(st.integers(0, 8)),
+            slices=draw(st.sampled_from([1, 3])),
+            interleave_bytes=draw(st.sampled_from([48, 256])),
         )
     return Memory(name, "memory", dram, cache, latency_ps=draw(st.integers(0, 3)))
 
