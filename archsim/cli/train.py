@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from archsim.cli._common import console, emit_json, json_option, progress
-from archsim.cli._results import check_outputs, figure_file, output_file, wrote
+from archsim.cli._results import check_outputs, figure_file, output_file, ranges_json, show_ranges, wrote
 from archsim.cli.chip import set_option
+
+if TYPE_CHECKING:
+    from archsim.training import TrainStep
 
 __all__ = ["train"]
 
@@ -63,13 +66,14 @@ def degrees(command: Callable[..., Any]) -> Callable[..., Any]:
 @set_option
 @click.option("--fidelity", type=click.Choice(("roofline", "tile")), default="tile", show_default=True,
               help="Of the passes: a lower bound, or every tile.")  # fmt: skip
+@click.option("--uncertainty", is_flag=True, help="Figures as intervals too, over the doubtful values of the chip.")
 @output_file("--timeline", "Write a timeline for ui.perfetto.dev (.json or .json.gz).")
 @figure_file("--plot", "Draw the schedule")
 @json_option
 def train(
     system: str, workload: str, timeline: Path | None, plot: Path | None, as_json: bool, fidelity: str,
     overrides: dict[str, str], chip: str | None, routing: str | None, precision: str, attention: str,
-    seq: int, efficiency: float, host_launch: float, **degrees: Any,
+    seq: int, efficiency: float, host_launch: float, uncertainty: bool, **degrees: Any,
 ) -> None:  # fmt: skip
     """Simulate one training step of WORKLOAD on SYSTEM: time, tokens/s, MFU, bubbles, memory of each stage.
 
@@ -88,7 +92,9 @@ def train(
     from archsim.training import Software, simulate_training
     from archsim.training.plan import fill
 
-    plan = fill(load_system(system), **degrees)
+    where = load_system(system)
+    plan, drawn = fill(where, **degrees), timeline is not None or plot is not None
+    ranges = None
     with progress("simulating") as update:
         blocks: list[str] = []
 
@@ -96,11 +102,18 @@ def train(
             blocks.append(name)
             update(len(blocks), None)
 
-        step = simulate_training(
-            system, workload, plan, seq=seq, precision=precision, attention=attention, routing=routing, chip=chip,
-            set=overrides, software=Software(efficiency, host_launch * 1e-6), fidelity=fidelity,
-            timeline=timeline is not None or plot is not None, progress=hear,
-        )  # fmt: skip
+        def simulated(values: Mapping[str, str]) -> TrainStep:
+            return simulate_training(
+                system, workload, plan, seq=seq, precision=precision, attention=attention, routing=routing, chip=chip,
+                set=values, software=Software(efficiency, host_launch * 1e-6), fidelity=fidelity, timeline=drawn,
+                progress=hear,
+            )  # fmt: skip
+
+        step = simulated(overrides)
+        if uncertainty:
+            from archsim.simulation.uncertainty import intervals
+
+            ranges = intervals(chip or where.chip, lambda values: _figures(simulated(values)), overrides)
     from archsim.training import view
 
     if timeline is not None:
@@ -110,7 +123,16 @@ def train(
         view.draw_schedule(step, plot)
         wrote(plot)
     if as_json:
-        emit_json(step.to_dict())
+        emit_json(step.to_dict() | ({"uncertainty": ranges_json(ranges)} if ranges else {}))
         return
     out = console()
     out.print(view.step_view(step, out.width))
+    if ranges is not None:
+        show_ranges(ranges)
+
+
+def _figures(step: TrainStep) -> dict[str, float]:
+    return {
+        "time_s": step.time_s, "tokens_per_s": step.tokens_per_s, "mfu": step.mfu,
+        "model_flops_per_s_per_chip": step.model_flops,
+    }  # fmt: skip

@@ -71,3 +71,12 @@ def test_what_a_server_yields_comes_as_intervals_too() -> None:
     low, nominal, high = answer["uncertainty"]["figures"]["output_per_s"]
     assert low < nominal < high
     assert nominal == pytest.approx(answer["states"][0]["output_per_s"])
+
+
+def test_a_training_step_comes_as_intervals_too() -> None:
+    asked = "train mtt-s5000-x8 llama-3.1-8b --tp 8 --batch 4 --seq 1024 --fidelity roofline --uncertainty --json"
+    result = CliRunner().invoke(cli, asked.split())
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.output)
+    low, nominal, high = answer["uncertainty"]["figures"]["time_s"]
+    assert low < nominal == answer["time_s"] < high
