@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from archsim.errors import InputError
 from archsim.hardware import load_memory_standard
 from archsim.hardware.memory import ControllerSpec, DramEnergy, MappingSpec, MemoryStandard
 from archsim.kernels.dram_cycle import CycleRun, run_cycle
@@ -104,20 +103,10 @@ def bench(
         )  # fmt: skip
         due = due_ticks(dram, requests, load) if load is not None else None
     else:
-        stream, clocks = read_requests(trace)
-        _inside(stream, dram, trace)
+        stream, clocks = read_requests(trace, capacity_bytes=dram.map.capacity_bytes)
         due = None if clocks is None else clocks * dram.timing.ticks_per_clock
     run = run_cycle(dram, stream.address, stream.write, due=due, serial=serial)
     return _result(dram, standard, stream, run, pattern if trace is None else str(trace))
-
-
-def _inside(stream: Stream, dram: DramChannels, trace: Path) -> None:
-    beyond = np.flatnonzero(stream.address >= dram.map.capacity_bytes)
-    if len(beyond):
-        raise InputError(
-            f"{trace}: request {beyond[0]} is at address {int(stream.address[beyond[0]]):#x}, but {dram.map.channels}"
-            f" channels of {dram.name} end at {dram.map.capacity_bytes:#x}; --channels gives more"
-        )
 
 
 def _result(dram: DramChannels, standard: MemoryStandard, stream: Stream, run: CycleRun, name: str) -> BenchResult:

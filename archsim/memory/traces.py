@@ -26,8 +26,10 @@ _WRITES = {"R": False, "W": True, "READ": False, "WRITE": True, "LD": False, "ST
 _FORMS = "'ADDRESS R|W', 'LD|ST ADDRESS' or 'ADDRESS READ|WRITE CLOCK'"
 
 
-def read_requests(path: Path, *, limit: int = MAX_REQUESTS) -> tuple[Stream, NDArray[np.int64] | None]:
-    """The requests of a trace, and the clocks at which they are offered if every line names one."""
+def read_requests(
+    path: Path, *, limit: int = MAX_REQUESTS, capacity_bytes: int = 2**62
+) -> tuple[Stream, NDArray[np.int64] | None]:
+    """The requests of a trace to a memory, and the clocks at which they are offered if every line names one."""
     address: list[int] = []
     write: list[bool] = []
     clock: list[int] = []
@@ -45,6 +47,13 @@ def read_requests(path: Path, *, limit: int = MAX_REQUESTS) -> tuple[Stream, NDA
                 if len(address) >= limit:
                     raise InputError(f"{place}: the trace has more than {limit:,} requests")
                 at, writes, when = _parse([word.decode("ascii", "replace") for word in words], place)
+                if at >= capacity_bytes:
+                    raise InputError(
+                        f"{place}: address {at:#x} is beyond the memory, which ends at {capacity_bytes:#x}; more"
+                        " channels hold more"
+                    )
+                if clock and when is not None and when < clock[-1]:
+                    raise InputError(f"{place}: clock {when} is before the {clock[-1]} of the request ahead of it")
                 address.append(at)
                 write.append(writes)
                 if when is not None:
@@ -56,9 +65,6 @@ def read_requests(path: Path, *, limit: int = MAX_REQUESTS) -> tuple[Stream, NDA
     if clock and len(clock) != len(address):
         raise InputError(f"{path}: {len(clock)} of its {len(address)} requests name a clock; all of them must, or none")
     due = np.array(clock, np.int64) if clock else None
-    if due is not None and (np.diff(due) < 0).any():
-        first = int(np.flatnonzero(np.diff(due) < 0)[0]) + 1
-        raise InputError(f"{path}: request {first} has clock {due[first]}, before the one that stands ahead of it")
     return Stream(np.array(address, np.int64), np.array(write, bool)), due
 
 

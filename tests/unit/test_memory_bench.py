@@ -69,9 +69,9 @@ def test_traces_of_ramulator_and_dramsim(tmp_path: Path, text: str, clocks: list
     [
         ("0x100 R\n0x20g W\n", ":2: '0x20g' is no address"), ("0x100 X\n", ":1: '0x100 X' is no request"),
         ("-4 R\n", "is no address"), ("0x100 READ 5\n0x100 R\n", "all of them must, or none"),
-        ("0x100 READ 5\n0x100 READ 4\n", "before the one"), ("", "holds no requests"), ("R" * 500, "longer than"),
+        ("0x100 READ 5\n0x100 READ 4\n", "before the 5"), ("", "holds no requests"), ("R" * 500, "longer than"),
         ("99999999999999999999999 R\n", "is no address"), ("\x00\xff\n", "is no request"),
-        ("0xffffffffff R\n", "end at 0x"),
+        ("0xffffffffff R\n", "ends at 0x"),
     ],
 )  # fmt: skip
 def test_a_bad_trace_is_refused_with_its_line(tmp_path: Path, text: str, place: str) -> None:
