@@ -64,10 +64,11 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     cut = choose_cut(target, shape)
     items = _enumerate(shape, cut)
     chunks = -(-items.keys // cut.keys)
-    # heads in sections whose keys the cache can hold; in each the longest first, since causal items differ and cores
-    # should end together
-    order = np.lexsort((-chunks, items.head // _heads_per_section(target, shape, items)))
-    items, chunks = items.take(order), chunks[order]
+    if shape.kernel.persistent:
+        # heads in sections whose keys the cache can hold; in each the longest first, since causal items differ and
+        # cores should end together; otherwise blocks of threads start in the order of the grid, head by head
+        order = np.lexsort((-chunks, items.head // _heads_per_section(target, shape, items)))
+        items, chunks = items.take(order), chunks[order]
     count, cores = len(chunks), target.cores
     lane, turn = _deal(chunks, cores * cut.resident)
     core = lane % cores
@@ -101,7 +102,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     if shape.convert:
         read = keys * (shape.d_qk + (0 if shape.kv_shared else shape.d_v))
         vector = vector + target.vector_cycles(read, COSTS["dequantise"])
-    table.vector(softmax, spread, vector)
+    table.vector(softmax, spread, vector, clock=target.sustained_clock(shape.dtype, cut.busy))
 
     table.after(score, load_k)
     table.after(score, first[item])

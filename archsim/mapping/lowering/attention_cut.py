@@ -32,6 +32,8 @@ Ints = NDArray[np.int64]
 
 #: chunks of keys that a core holds, one in use and the others on their way, and twice its blocks of queries
 MAX_SLOTS = 4
+#: blocks of queries that a core holds where they take no more than an eighth of the scratchpad
+MAX_QUERIES = 16
 #: tiles of scores at a time: one where all warps take turns, at most so many where two groups of them alternate or the
 #: units work apart
 SCORE_TILES: Mapping[Order, int] = {"turns": 1, "alternate": 2, "apart": 4}
@@ -238,7 +240,9 @@ def _rated(
         # more blocks of keys, and of queries, where few cores share a fast memory
         least, most = (1, 1) if single else (2, max(MAX_SLOTS, ceil(target.in_flight_bytes / (keys * width))))
         query_bytes = rows * shape.d_qk * shape.q_bytes
-        slots, held, queries = 0, 0, most // 2 if shape.kernel.persistent and not single else 1
+        slots, held, queries = 0, 0, 1
+        if shape.kernel.persistent and not single:
+            queries = max(most // 2, min(int(target.scratchpad_bytes / 8 // query_bytes), MAX_QUERIES))
         while slots < least and queries:  # a second block of queries waits where it can
             free = target.scratchpad_bytes - (queries - in_registers) * query_bytes
             slots, held, queries = min(int(free // (keys * width)), most), queries, queries // 2
@@ -267,9 +271,8 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     part_max = seen / cut.splits
     # half a block of the last one is padding, on average, where lengths vary
     chunks = part / cut.keys + 0.5 if causal else np.ceil(part / cut.keys)
-    clocks = (target.matrix_clock, target.clock, target.matrix_clock)
     stages = stage_cycles(target, shape, np.array([height]), cut.keys)
-    scores, softmax, value = (float(c[0]) / clock for c, clock in zip(stages, clocks, strict=True))
+    scores, softmax, value = (float(cycles[0]) / target.sustained_clock(shape.dtype) for cycles in stages)
     block = block_time(
         scores, softmax, value, order_of(target, shape), latency=target.matrix_latency_s, blocks=cut.scores
     )
@@ -286,10 +289,15 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     alone = 0.0 if shape.kernel.persistent else np.ceil(load) * (target.memory_latency_s + port)
     tail = block + port + target.memory_latency_s * (2 if cut.splits > 1 else 1)
     merge = 0.0
+    shared = min(target.noc_bytes_per_s, target.cache_bytes_per_s or np.inf)  # by all cores, on the way to memory
     if cut.splits > 1:  # a barrier, then partial results out and in
-        merge = target.barrier_s + items * height * shape.d_v * 8 / target.cores / target.port_read_bytes_per_s
+        partial = items * height * shape.d_v * 4
+        held = shared if partial <= target.cache_bytes else target.dram_bytes_per_s
+        merge = target.barrier_s + 2 * partial / min(target.cores * target.port_read_bytes_per_s, held)
     # Little's law: no more than the slots' bytes, or what the core may have outstanding, are on their way at once
     waiting /= min(cut.slots, target.outstanding_bytes / (cut.keys * width))
-    dram = shape.batch * shape.kv_heads * seen * width / target.dram_bytes_per_s
-    seconds = float(max(turns * max(block, port, waiting) + alone, dram) + tail + merge)
+    fetched = items * chunks * cut.keys * width
+    unique = shape.batch * shape.kv_heads * seen * width if target.cache_bytes else fetched
+    moving = max(fetched / shared, unique / target.dram_bytes_per_s)
+    seconds = float(max(turns * max(block, port, waiting) + alone, moving) + tail + merge)
     return seconds, min(float(work) / seconds, 1.0)

@@ -141,10 +141,10 @@ class StepTable:
         """Work of given cycles on the matrix units; busy: as in :meth:`multiply`."""
         self._work(at, core, self.target.matrix_routes, cycles, self.target.sustained_clock(dtype, busy))
 
-    def vector(self, at: Ints, core: Ints, cycles: ArrayLike) -> None:
-        """Work of given cycles on the vector units; none makes a join."""
+    def vector(self, at: Ints, core: Ints, cycles: ArrayLike, *, clock: float | None = None) -> None:
+        """Work of given cycles on the vector units; none makes a join. clock: of cores whose matrix units are busy."""
         cycles = np.broadcast_to(np.asarray(cycles), at.shape)
-        self._work(at, core, self.target.vector_routes, cycles, self.target.clock)
+        self._work(at, core, self.target.vector_routes, cycles, clock or self.target.clock)
 
     def barrier(self, at: int, before: Ints) -> None:
         """One step at which all cores wait for the steps ``before``: what waits for it sees all that they wrote."""

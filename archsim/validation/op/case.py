@@ -199,8 +199,8 @@ def simulate_us(case: Case) -> float:
     for bases in (warm, again) if target.cache_bytes and not source.flushed else (warm,):
         records = session.run(_launches(case.kernels, lowered, bases, target))
     begin = records[0].ready_ps if source.first_gap else records[0].start_ps
-    host_us = (source.host_us.get(key, 0.0) for key in (case.operator, f"{case.operator} {case.dtype}"))
-    return (records[-1].end_ps - begin) * 1e-6 + sum(host_us)
+    keys = (f"{case.chip} {case.operator}", f"{case.operator} {case.dtype}")
+    return (records[-1].end_ps - begin) * 1e-6 + sum(source.host_us.get(key, 0.0) for key in keys)
 
 
 def _cold(case: Case, sizes: dict[int, int], target: Target) -> frozenset[int]:

@@ -63,8 +63,8 @@ class Source:
     first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
     count. weight_copies: how many copies of the weights its loop goes round; they are read from memory when all of them
     together exceed the cache. flushed: everything comes from memory.
-    loads: vector kernels with narrow loads. host_us: what the host spends on a call, by operator or operator and
-    type, where the times hold it.
+    loads: vector kernels with narrow loads. host_us: what the host spends on a call, by chip and operator or operator
+    and type, where the times hold it.
     """
 
     name: str
@@ -117,8 +117,11 @@ SOURCES = (
     Source(
         "LLMCompass", r"LLMCompass|^ae/", False,
         "wall time of a torch call in a loop over the same operands: its authors add 12 to 45 us for the launch, by "
-        "operator (ae/figure5 of their repository); what fits the cache is warm",
-        host_us={"gemm": 21, "softmax": 12, "norm": 45, "activation": 45},
+        "chip and operator (hardware_model/compute_module.py of their repository); what fits the cache is warm",
+        host_us={
+            "a100 gemm": 21, "a100 softmax": 12, "a100 norm": 45, "a100 activation": 45,
+            "mi210 gemm": 34, "mi210 softmax": 22, "mi210 norm": 28, "mi210 activation": 21,
+        },
         loads={"softmax": SOFTMAX},
     ),
     Source(
