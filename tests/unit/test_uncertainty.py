@@ -11,6 +11,8 @@ import archsim
 from archsim.cli.main import cli
 from archsim.errors import InputError
 from archsim.hardware import load_chip
+from archsim.serving import Deployment
+from archsim.serving.deployment import Step
 from archsim.simulation.uncertainty import SPREAD, doubtful, intervals
 
 pytestmark = pytest.mark.unit
@@ -63,9 +65,14 @@ def test_the_command_gives_every_figure_as_an_interval() -> None:
     assert answer["uncertainty"]["moved"]["memory.bandwidth"] == {"value": "1.6 TB/s", "spread": 0.1}
 
 
-def test_what_a_server_yields_comes_as_intervals_too() -> None:
-    asked = "serve mtt-s5000 llama-3.1-8b --input 64 --output 16 --quant int4 --batch 1 --static"
-    result = CliRunner().invoke(cli, [*asked.split(), "--uncertainty", "--json"])
+def test_what_a_server_yields_comes_as_intervals_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(server: Deployment, phase: str, batch: int, seq: int, ctx: int) -> Step:
+        asked = {"phase": phase, "batch": batch, "seq": seq, "ctx": ctx, **server.options}
+        return Step(archsim.simulate(server.chip, server.workload, fidelity="roofline", **asked).time_s, 1)
+
+    monkeypatch.setattr(Deployment, "step", step)
+    asked = "serve mtt-s5000 llama-3.1-8b --input 64 --output 16 --batch 1 --static --uncertainty --json"
+    result = CliRunner().invoke(cli, asked.split())
     assert result.exit_code == 0, result.output
     answer = json.loads(result.output)
     low, nominal, high = answer["uncertainty"]["figures"]["output_per_s"]
