@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ __all__ = ["map_product"]
 @click.argument("chip")
 @click.option("--gemm", required=True, metavar="M,N,K", help="Sizes of the product.")
 @click.option("--dtype", default="bf16", show_default=True, help="What is multiplied, and how operands are stored.")
-@click.option("--mapping", type=click.Path(path_type=Path), help="YAML of a pinned tiling: tm, tn, tk, and more.")
+@click.option("--mapping", type=click.Path(path_type=Path), help="YAML of a tiling (tm, tn, tk), a layout, or both.")
 @click.option("--top", type=click.IntRange(1, 100), default=6, show_default=True, help="Candidates to show.")
 @figure_file("--figure", "Draw the tiles")
 @json_option
@@ -35,11 +36,11 @@ def map_product(
       archsim map h100 --gemm 4096,4096,4096
       archsim map b200 --gemm 512,7168,2048 --dtype fp8 --figure tiles.png
       archsim map a100 --gemm 64,12288,12288 --json
-      archsim map custom-npu --gemm 256,4096,4096 --mapping pinned.yaml
+      archsim map custom-npu --gemm 256,4096,4096 --mapping pinned.yaml    # layout: {weights: row_major}
     """
     from archsim.errors import InputError
     from archsim.hardware import load_chip
-    from archsim.mapping import MatmulShape, candidates, make_target
+    from archsim.mapping import MatmulShape, Storage, candidates, make_target
     from archsim.mapping.lowering.sample import tile_count, whole_waves
     from archsim.mapping.pin import pinned, read_pin
     from archsim.mapping.search import simulated_s
@@ -51,7 +52,9 @@ def map_product(
     if dtype not in DTYPE_BITS:
         raise InputError(f"--dtype {dtype}: must be one of {', '.join(DTYPE_BITS)}")
     m, n, k = (int(size) for size in sizes)
-    target = make_target(load_chip(chip))
+    spec = load_chip(chip)
+    pin, layout = read_pin(mapping) if mapping else ({}, {})
+    target = make_target(spec, storage=replace(Storage.usual(spec), **layout))
     width = DTYPE_BITS[dtype] / 8
     used = target.compute_dtype(dtype)
     narrow = DTYPE_BITS[dtype] <= 8 and DTYPE_BITS[dtype] < DTYPE_BITS[used]  # unpacked as they arrive
@@ -59,10 +62,9 @@ def map_product(
     need, room = (m * k + k * n) * width + m * n * shape.c_bytes, int(target.chip.memory.capacity)
     if need > room:
         raise InputError(f"--gemm {gemm}: operands and result need {need:,.0f} B of memory, but {chip} has {room:,} B")
-    if mapping is None:
-        ranked = candidates(target, shape, keep=top)
-    else:
-        ranked = [(pinned(target, shape, read_pin(mapping), f"gemm {m} x {n} x {k}"), None)]
+    ranked = candidates(target, shape, keep=top) if not pin else []
+    if pin:
+        ranked.append((pinned(target, shape, pin, f"gemm {m} x {n} x {k}"), None))
     probed = [seconds is not None for _, seconds in ranked]
     found = [(tiling, simulated_s(target, shape, tiling)) for tiling, _ in ranked]
     chosen = found[0][0]
@@ -78,8 +80,8 @@ def map_product(
         for (t, s), tried in zip(found, probed, strict=True)
     ]  # fmt: skip
     if as_json:
-        emit_json({"chip": chip, "m": m, "n": n, "k": k, "dtype": dtype, "pinned": mapping is not None,
-                   "chosen": rows[0], "runners_up": rows[1:]})  # fmt: skip
+        emit_json({"chip": chip, "m": m, "n": n, "k": k, "dtype": dtype, "pinned": bool(pin),
+                   "layout": asdict(target.storage), "chosen": rows[0], "runners_up": rows[1:]})  # fmt: skip
         return
     from rich.table import Table
 
@@ -87,6 +89,7 @@ def map_product(
     rounds = tile_count(shape, chosen) * chosen.split_k / target.cores
     out.print(f"{m} x {n} x {k} {dtype} on {chip}: {chosen}")
     out.print(f"{rounds:.2f} waves of {target.cores} cores, tiles in raster order of {chosen.group_m} rows")
+    out.print(f"layout: {target.storage}")
     if used != dtype:
         out.print(f"the matrix unit of {chip} has no {dtype}: it multiplies in {used}")
     if chosen.stream_k:

@@ -72,7 +72,7 @@ __all__ = ["run"]
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the routing of tokens to experts.")
 @click.option("--uncertainty", is_flag=True, help="Every figure as an interval, over the doubtful values of the chip.")
 @click.option("--power-cap", type=float, metavar="WATTS", help="Of one chip: lowers its clock.  [default: its TDP]")
-@click.option("--mapping", type=click.Path(path_type=Path), help="YAML: tilings of operators (tm, tn, tk), fusion.")
+@click.option("--mapping", type=click.Path(path_type=Path), help="YAML: tilings of operators, fusion, layout.")
 @output_file("--out", "Store the result (HDF5); `archsim report` shows it again.")
 @output_file("--timeline", "Write a timeline for ui.perfetto.dev (.json or .json.gz).")
 @output_file("--html", "Write a page of its own.")
@@ -121,6 +121,7 @@ def run(
       archsim run h800 deepseek-v3 --phase decode --batch 11808 --quant fp8 --system h800-x144 --tp 1 --redundant 32
       archsim run custom-npu llama-3.1-8b --phase prefill --seq 4096 --set core.matrix.rows=256 --html npu.html
       archsim run tpu-v5e deepseek-r1-distill-qwen-1.5b --phase decode --fidelity cycle
+      archsim run h800 llama-3.1-8b --phase decode --mapping mapping.yaml    # layout: {kv_cache: paged, page_size: 64}
     """
     check_outputs(out, timeline, html)
     import archsim

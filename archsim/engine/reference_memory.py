@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import or_
 
 from archsim.program import Cache, Dram, Memory, service_ps
-from archsim.program.machine import BINS, LOOK_AHEAD, SECTORS, SESSIONS
+from archsim.program.machine import BINS, LOOK_AHEAD, SECTORS, SESSIONS, SLOTS
 
 __all__ = ["ReferenceMemory"]
 
@@ -156,6 +156,7 @@ class _Block:
     fresh: int = 0
     dirty: int = 0
     room: int = 0
+    held: int = 0  # sectors, each as often as it stands for others
 
 
 class _DramState:
@@ -196,7 +197,8 @@ class _DramState:
             local = chunk // dram.channels * dram.interleave_bytes + within
             size = min(end - address, dram.interleave_bytes - within, dram.run_bytes - local % dram.run_bytes)
             bursts = -(-(local % dram.burst_bytes + size) // dram.burst_bytes)
-            yield self.channels[chunk % dram.channels], *self._place(local), bursts
+            turned = _scatter(chunk // dram.channels) if dram.hashed else 0
+            yield self.channels[(chunk + turned) % dram.channels], *self._place(local), bursts
             address += size
 
     def _place(self, local: int) -> tuple[int, int, int]:
@@ -399,11 +401,11 @@ class _CacheState:
     def _touch(self, t1: int, number: int, mask: int, write: bool, room: int) -> tuple[int, int]:
         """First and last data of some sectors of a block, which becomes the most recent."""
         present, written = number in self.blocks, 0
-        if not present:
-            written = self._make_room(t1, room)
-            self.blocks[number] = _Block()
-        self.blocks.move_to_end(number)
-        block, head = self.blocks[number], t1
+        block, head = self.blocks.pop(number, _Block()), t1
+        more = room * (block.valid | mask).bit_count() - block.held
+        if more > 0:
+            written = self._make_room(t1, more, 0 if present else 1, room)
+        self.blocks[number] = block
         missing = 0 if write else mask & ~block.valid
         self.counters["block_hits" if present and not missing else "block_misses"] += 1
         if missing:
@@ -412,7 +414,8 @@ class _CacheState:
         ready = max(block.ready_ps if mask & block.fresh else 0, block.earlier_ps if mask & ~block.fresh else 0)
         block.valid |= mask
         block.dirty |= mask if write else 0
-        self.held += room - block.room
+        self.held += more
+        block.held += more
         block.room = room
         return head, max(ready, written)
 
@@ -429,13 +432,17 @@ class _CacheState:
                 done = max(done, last)
         return min(heads), done
 
-    def _make_room(self, t1: int, room: int) -> int:
-        """Evict the least recent blocks if the cache is full; return when the bus has taken those that were dirty, of
-        which one in `room` is written back."""
-        written = 0
-        while self.blocks and (self.held + room) * self.spec.block_bytes > self.spec.capacity_bytes:
+    def _make_room(self, t1: int, sectors: int, new: int, room: int) -> int:
+        """Evict the least recent blocks until so many sectors fit; return when the bus has taken those that were
+        dirty, of which one in `room` is written back."""
+        cache, written = self.spec, 0
+        most = cache.capacity_bytes // cache.block_bytes
+        capacity = most * -(-cache.block_bytes // cache.sector_bytes)
+        present = len(self.blocks) + 1 - new  # the block itself is not among them now
+        while self.blocks and (self.held + sectors > capacity or present + new > SLOTS * most):
             number, block = self.blocks.popitem(last=False)
-            self.held -= block.room
+            present -= 1
+            self.held -= block.held
             if block.dirty and _scatter(number) % room < block.room:
                 written = max(written, self._move(t1, number, block.dirty, True)[1])
         return written

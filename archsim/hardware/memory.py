@@ -204,6 +204,9 @@ class MemorySpec(Spec):
     """Unloaded controller, PHY and path, beyond the DRAM timings, the cache and the network."""
     interleave: Size = 256
     """Consecutive bytes on one channel before the next one."""
+    hashed: bool = True
+    """Whether an address hash spreads strides over the channels: each row of chunks over all channels is turned by a
+    number of its own. Chips have such hashes; which ones is not public."""
     mapping: MappingSpec | None = None
     """Of addresses within a channel; that of the standard if it is not given."""
     controller: ControllerSpec = ControllerSpec()

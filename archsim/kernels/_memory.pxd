@@ -81,10 +81,11 @@ cdef struct Memory:
     int64_t cl_ps, rcd_ps, rcd_write_ps, rp_ps, rc_ps, column_to_act_ps, write_to_act_ps, act_ps, ccd_ps
     int64_t row_bus_ps, to_write_ps, to_read_ps, groups, drain_high, drain_low
     int64_t live_ps, rfc_ps, refi_bank_ps, rfc_bank_ps  # live: between two all-bank refreshes (0: none)
+    bint hashed                        # rows of chunks are turned, each by a number of channels
     int burst_shift, bin_shift         # of a mapped address; tables NULL: rows go round the banks
     const uint64_t *tables
     # the cache: archsim.program.machine.Cache (capacity 0: none)
-    int64_t capacity_blocks, block_bytes, sector_bytes, slice_as_per_byte, hit_latency_ps, slices, slice_bytes
+    int64_t capacity_blocks, capacity_sectors, block_bytes, sector_bytes, slice_as_per_byte, hit_latency_ps, slices, slice_bytes
     Channel *controllers
     Lane *pseudo_channels   # over all channels
     # of each bank group and bank, one entry a lane (lanes side by side)
@@ -97,7 +98,8 @@ cdef struct Memory:
     uint64_t whole_block
     Block *blocks
     int32_t newest, oldest, taken, spare  # slots ever taken; a list of those that are free again
-    int64_t held            # the room that is taken
+    int64_t held, present   # the room that is taken, in sectors; blocks that are there
+    int64_t slots
     int32_t *table
     int64_t table_mask
     int table_shift

@@ -62,6 +62,7 @@ cdef class MemoryKernel:
         m.refi_bank_ps, m.rfc_bank_ps = dram["refi_bank_ps"], dram["rfc_bank_ps"]
         m.burst_shift = dram["burst_bytes"].bit_length() - 1
         m.bin_shift = (8 * m.burst_ps - 1).bit_length()
+        m.hashed = dram["hashed"]
         m.tables = NULL
         if tables is not None:
             self.tables = tables
@@ -73,6 +74,8 @@ cdef class MemoryKernel:
             m.slice_bytes = cache["interleave_bytes"] if m.slices > 1 else INT64_MAX
             m.whole_block = ALL_SECTORS >> (63 - (m.block_bytes - 1) // m.sector_bytes)
             m.hit_latency_ps = cache["hit_latency_ps"]
+            m.capacity_sectors = capacity_blocks * ((m.block_bytes - 1) // m.sector_bytes + 1)
+        m.slots = SLOTS * capacity_blocks
         banks = m.lanes * m.banks
         m.pseudo_channels = <Lane *>allocate(m.lanes, sizeof(Lane))
         m.group_of = <int64_t *>allocate(m.banks, sizeof(int64_t))
@@ -86,14 +89,14 @@ cdef class MemoryKernel:
         m.sessions = <Session *>allocate(banks * SESSIONS, sizeof(Session))
         m.group_free = <int64_t *>allocate(m.lanes * m.groups, sizeof(int64_t))
         m.table_shift = 61
-        while places < 2 * capacity_blocks:
+        while places < 2 * m.slots:
             places *= 2
             m.table_shift -= 1
         m.table_mask = places - 1
         m.table = <int32_t *>allocate(places, sizeof(int32_t))
         m.slice_free = <int64_t *>allocate(m.slices, sizeof(int64_t))
         m.slice_load = <int64_t *>allocate(m.slices, sizeof(int64_t))
-        m.blocks = <Block *>allocate(capacity_blocks, sizeof(Block))
+        m.blocks = <Block *>allocate(m.slots, sizeof(Block))
         self.reset()
 
     def __dealloc__(self):
@@ -137,7 +140,7 @@ cdef class MemoryKernel:
         memset(m.slice_free, 0, m.slices * sizeof(int64_t))
         m.taken = 0
         m.newest = m.oldest = m.spare = NONE
-        m.held = 0
+        m.held = m.present = 0
         memset(&self.counters, 0, sizeof(Counters))
 
     def access_in_order(self, const int64_t[::1] address, const int64_t[::1] nbytes, const uint8_t[::1] write,

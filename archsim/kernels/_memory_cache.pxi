@@ -2,10 +2,8 @@
 
 # --- block cache --------------------------------------------------------------------------------------------------
 
-cdef inline int64_t scatter(int64_t block) noexcept nogil:
-    """A number of 24 bits that has nothing to do with where the block lies."""
-    return <int64_t>((<uint64_t>block * <uint64_t>0x9E3779B97F4A7C15) >> 40)
-
+cdef enum:
+    SLOTS = 8       # blocks that may be there, for each that fills its share of the cache
 
 cdef inline int64_t home(Memory *m, int64_t block) noexcept nogil:
     return <int64_t>((<uint64_t>block * <uint64_t>0x9E3779B97F4A7C15) >> m.table_shift)
@@ -67,6 +65,13 @@ cdef inline int64_t trailing_zeros(uint64_t bits) noexcept nogil:
     return count
 
 
+cdef inline int64_t count_of(uint64_t bits) noexcept nogil:
+    """How many bits are set."""
+    bits -= (bits >> 1) & <uint64_t>0x5555555555555555
+    bits = (bits & <uint64_t>0x3333333333333333) + ((bits >> 2) & <uint64_t>0x3333333333333333)
+    return <int64_t>((((bits + (bits >> 4)) & <uint64_t>0x0F0F0F0F0F0F0F0F) * <uint64_t>0x0101010101010101) >> 56)
+
+
 cdef inline uint64_t sectors(Memory *m, int64_t first, int64_t last) noexcept nogil:
     """The sectors of a block that the bytes first to last of it touch, as bits."""
     if first <= 0 and last >= m.block_bytes - 1:
@@ -95,28 +100,36 @@ cdef void move(
         mask &= ~(ALL_SECTORS >> (64 - count) << first)
 
 
-cdef inline int32_t take_slot(Memory *m, Counters *counters, int64_t t, int64_t room, int64_t *done) noexcept nogil:
-    """A slot for a new block of some room; the least recent blocks leave for it, and of the dirty ones among them one in
-    `room` is written back, whichever bank it lies in.
+cdef inline void make_room(
+    Memory *m, Counters *counters, int64_t t, int64_t sectors, int64_t slots, int64_t room, int64_t *done
+) noexcept nogil:
+    """The least recent blocks leave until so many more sectors, and blocks, fit; of the dirty ones among them one in `room`
+    is written back, whichever bank it lies in.
     """
     cdef int32_t slot
     cdef int64_t head
     cdef Block *block
-    while m.held + room > m.capacity_blocks and m.oldest != NONE:
+    while (m.held + sectors > m.capacity_sectors or m.present + slots > m.slots) and m.oldest != NONE:
         slot = m.oldest
         block = &m.blocks[slot]
         if block.dirty and scatter(block.number) % room < block.room:
             move(m, counters, t, block.number, block.dirty, True, &head, done)
         forget(m, block.number)
         unlink(m, slot)
-        m.held -= block.room
+        m.held -= block.room * count_of(block.valid)
+        m.present -= 1
         block.older = m.spare
         m.spare = slot
-    if m.spare == NONE:
+
+
+cdef inline int32_t take_slot(Memory *m) noexcept nogil:
+    """A slot for a new block."""
+    cdef int32_t slot = m.spare
+    m.present += 1
+    if slot == NONE:
         slot = m.taken
         m.taken += 1
     else:
-        slot = m.spare
         m.spare = m.blocks[slot].older
     return slot
 
@@ -131,11 +144,17 @@ cdef void touch(
     cdef bint present = slot != NONE
     cdef Block *block
     cdef uint64_t missing
+    cdef int64_t held
     if present:
         unlink(m, slot)
         block = &m.blocks[slot]
+        held = room * count_of(block.valid | mask) - block.room * count_of(block.valid)
+        if held > 0:
+            make_room(m, counters, t, held, 0, room, done)
     else:
-        slot = take_slot(m, counters, t, room, done)
+        held = room * count_of(mask)
+        make_room(m, counters, t, held, 1, room, done)
+        slot = take_slot(m)
         block = &m.blocks[slot]
         memset(block, 0, sizeof(Block))
         block.number = number
@@ -160,7 +179,7 @@ cdef void touch(
     if write:
         block.dirty |= mask
     link_newest(m, slot)
-    m.held += room - block.room
+    m.held += held
     block.room = <int32_t>room
 
 

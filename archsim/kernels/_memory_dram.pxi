@@ -9,6 +9,11 @@ cdef enum:
     BINS = 64       # of time on a data bus, that are remembered
 
 
+cdef inline int64_t scatter(int64_t number) noexcept nogil:
+    """24 bits that have nothing to do with the order of numbers."""
+    return <int64_t>((<uint64_t>number * <uint64_t>0x9E3779B97F4A7C15) >> 40)
+
+
 cdef inline int64_t live(Memory *m, int64_t t) noexcept nogil:
     cdef int64_t interval, phase
     if m.live_ps == 0:
@@ -460,6 +465,11 @@ cdef void run_of_channels(
     done[0] = end
 
 
+cdef inline int64_t turned(Memory *m, int64_t local) noexcept nogil:
+    """By how many channels the row of chunks is turned that lies at `local` in its channels."""
+    return scatter(local // m.interleave_bytes) % m.channels if m.hashed else 0
+
+
 cdef inline void contiguous(
     Memory *m, Counters *counters, int64_t t, int64_t address, int64_t nbytes, bint write, int64_t *head, int64_t *done,
 ) noexcept nogil:
@@ -468,6 +478,7 @@ cdef inline void contiguous(
     cdef int64_t within = address - chunk * m.interleave_bytes
     cdef int64_t channel = chunk % m.channels
     cdef int64_t local = (chunk // m.channels) * m.interleave_bytes  # of this chunk's first byte, in its channel
+    cdef int64_t lies = (channel + turned(m, local)) % m.channels
     cdef int64_t left = nbytes
     cdef int64_t piece, count
     while left > 0:
@@ -475,14 +486,18 @@ cdef inline void contiguous(
         count = 1
         piece = min(left, m.interleave_bytes - within)
         if within == 0 and left >= m.interleave_bytes:
-            count = min(left // m.interleave_bytes, m.channels - channel)
-        run_of_channels(m, counters, t, local + within, piece, channel, count, write, head, done)
+            count = min(left // m.interleave_bytes, m.channels - max(channel, lies))
+        run_of_channels(m, counters, t, local + within, piece, lies, count, write, head, done)
         left -= piece * count
         within = 0
         channel += count
+        lies += count
+        if lies == m.channels:
+            lies = 0
         if channel == m.channels:
             channel = 0
             local += m.interleave_bytes
+            lies = turned(m, local)
 
 
 cdef inline int64_t begin_of(const Access *access, int64_t run) noexcept nogil:

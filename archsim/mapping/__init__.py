@@ -7,17 +7,19 @@ from archsim.mapping.footprint import Footprint, footprint, require_fit, usable
 from archsim.mapping.fuse import Fusion, Kernel, KernelBlock, fuse, savings
 from archsim.mapping.layout import Layout, lay_out
 from archsim.mapping.lowering import Lowered, lower
-from archsim.mapping.pin import FUSION, Pins, pin_kernels, read_pins
+from archsim.mapping.pin import FUSION, LAYOUT, Pins, pin_kernels, read_pins
 from archsim.mapping.plan import Plan, candidate_plans, make_plan
 from archsim.mapping.roofline import Bounds, Rates, bound_kernels
 from archsim.mapping.search import candidates, choose_tiling
 from archsim.mapping.shard import Fabric, shard
 from archsim.mapping.shard_training import shard_training
+from archsim.mapping.storage import Storage, checked
 from archsim.mapping.target import Target, make_target
 from archsim.mapping.tiling import MatmulShape, Tiling, score_tilings
 
 __all__ = [
     "FUSION",
+    "LAYOUT",
     "Bounds",
     "Fabric",
     "Footprint",
@@ -30,11 +32,13 @@ __all__ = [
     "Pins",
     "Plan",
     "Rates",
+    "Storage",
     "Target",
     "Tiling",
     "bound_kernels",
     "candidate_plans",
     "candidates",
+    "checked",
     "choose_tiling",
     "footprint",
     "fuse",

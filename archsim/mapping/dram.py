@@ -98,7 +98,7 @@ def chip_dram(memory: MemorySpec) -> Dram:
     # the burst at the chip's own bandwidth, which a clock of whole ticks would round; codes in band take their
     # share of it
     burst_s = memory.burst_time / (1.0 - memory.ecc_overhead)
-    return replace(dram, burst_ps=max(1, round(burst_s * 1e12)))
+    return replace(dram, burst_ps=max(1, round(burst_s * 1e12)), hashed=memory.hashed)
 
 
 def tile_dram(dram: DramChannels, *, sharing: int | None = None) -> Dram:

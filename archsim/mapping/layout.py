@@ -4,7 +4,8 @@ Weights and KV cache come first: block after block, and within a block one repea
 tensors. Activations follow and reuse the same addresses in every repeat, as an allocator that frees after each layer
 does, so they stay warm in a cache. Micro-batches that take turns have KV cache and activations of their own. The
 weights of a merged product lie side by side without a gap, as do its outputs: its kernel walks over them as over one
-wide matrix. Everything else is aligned to a cache block.
+wide matrix. Everything else is aligned to a cache block. The inside of a tensor is the matter of
+`archsim.mapping.storage`: a paged cache ends with a whole page, scattered experts begin at a cache block each.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from dataclasses import dataclass, field
 
 from archsim.mapping.fuse import Kernel, KernelBlock
 from archsim.mapping.lowering.table import WORKSPACE, Lowered
+from archsim.mapping.storage import Storage
 from archsim.mapping.task import TaskBlock
 from archsim.trace import Graph
+from archsim.trace.graph import Tensor
 
 __all__ = ["Layout", "lay_out"]
 
@@ -41,14 +44,16 @@ class Layout:
         return [self.workspace if t == WORKSPACE else self.base_of(t, layer, micro) for t in kernel.tensors]
 
 
-def lay_out(graph: Graph, tasks: Sequence[TaskBlock], kernels: Sequence[KernelBlock], align: int) -> Layout:
+def lay_out(
+    graph: Graph, tasks: Sequence[TaskBlock], kernels: Sequence[KernelBlock], align: int, storage: Storage
+) -> Layout:
     """Addresses for every tensor that the kernels of one chip touch, in the order in which they meet them."""
     size: dict[int, int] = {}
     home: dict[int, KernelBlock] = {}  # the block with most repeats that touches a tensor: it holds that many copies
     for block, fused in zip(tasks, kernels, strict=True):
         for operand in (o for k in fused.kernels for o in (*k.inputs, *k.outputs)):
             tensor = operand.tensor
-            share = -(-graph.tensors[tensor].nbytes // block.shares.get(tensor, 1))
+            share = -(-_stored_bytes(graph.tensors[tensor], align, storage) // block.shares.get(tensor, 1))
             # routed rows can exceed a tensor's own size
             size[tensor] = max(size.get(tensor, 1), share, operand.nbytes)
             if tensor not in home or home[tensor].layers < fused.layers:
@@ -80,6 +85,16 @@ def lay_out(graph: Graph, tasks: Sequence[TaskBlock], kernels: Sequence[KernelBl
             shift.update({t: address - first for t in base if graph.tensors[t].role == "activation"})
             address += more * (address - first)
     return Layout(base, stride, address, shift)
+
+
+def _stored_bytes(tensor: Tensor, align: int, storage: Storage) -> int:
+    """The bytes of a tensor with what its pages, or the ends of its experts, leave empty."""
+    if tensor.role == "kv_cache" and storage.kv_cache == "paged":
+        tokens, page = tensor.shape[-2], storage.page(latent=True)
+        return tensor.nbytes // max(tokens, 1) * (-(-tokens // page) * page)
+    if tensor.role == "weight" and storage.experts == "scattered" and len(tensor.shape) > 2:
+        return tensor.nbytes + tensor.shape[0] * align
+    return tensor.nbytes
 
 
 def _neighbours(kernels: Iterable[Kernel]) -> Iterable[list[int]]:

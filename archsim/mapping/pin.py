@@ -1,4 +1,4 @@
-"""What the user states of a mapping: tilings instead of the search's, whether the chip can hold them, and fusion."""
+"""What the user states of a mapping: tilings and whether the chip can hold them, fusion, and layout."""
 
 from __future__ import annotations
 
@@ -10,37 +10,53 @@ from typing import Any
 from archsim.errors import InputError, did_you_mean
 from archsim.hardware.document import Document, read_document
 from archsim.mapping.fuse import Fusion, Kernel, KernelBlock
+from archsim.mapping.storage import checked
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import MAX_SLOTS, MatmulShape, Tiling, chunk_bytes, clusters, score_tiling
 
-__all__ = ["FUSION", "Pins", "pin_kernels", "pinned", "read_pin", "read_pins"]
+__all__ = ["FUSION", "LAYOUT", "Pins", "pin_kernels", "pinned", "read_pin", "read_pins"]
 
 KEYS = ("tm", "tn", "tk", "slots", "split_k", "group_m", "pair", "cluster_m", "cluster_n", "stream_k")
 
 FUSION = "fusion"
 """The key of a mapping that says which operators become one kernel, beside the operators."""
 
+LAYOUT = "layout"
+"""The key that says how tensors are stored."""
+
+WANTED = {FUSION: "products, vectors or apart", LAYOUT: "weights, activations, kv_cache, page_size or experts"}
+
 Pins = Mapping[str, Mapping[str, Any]]
-"""Operators by name, and for each the sizes of its tiling; under `FUSION` fields of a `Fusion`."""
+"""Operators by name, and for each the sizes of its tiling; under `FUSION` fields of a `Fusion`,
+under `LAYOUT` those of a `Storage`."""
 
 
-def read_pin(path: Path) -> dict[str, int]:
-    """The YAML file of a pinned tiling: ``tm``, ``tn``, ``tk``, and maybe others of `KEYS`."""
+def read_pin(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """The YAML file of one product: its tiling (``tm``, ``tn``, ``tk``, and maybe others of `KEYS`), a ``layout``, or
+    both."""
     document = read_document(path, str(path))
-    return _tiling(document, (), document.data)
+    sizes = {key: value for key, value in document.data.items() if key != LAYOUT}
+    tiling = _tiling(document, (), sizes) if sizes or LAYOUT not in document.data else {}
+    given = document.data.get(LAYOUT, {})
+    if not isinstance(given, dict):
+        raise InputError(f"{document.mark((LAYOUT,))}: {LAYOUT}: expected {WANTED[LAYOUT]} below it")
+    return tiling, checked(given, lambda key: document.mark((LAYOUT, key)))
 
 
 def read_pins(path: Path) -> dict[str, dict[str, Any]]:
-    """The YAML file of a step's mapping: operator names, and under each what :func:`read_pin` reads; and ``fusion``."""
+    """The YAML file of a step's mapping: operator names, and under each a tiling as :func:`read_pin` reads it;
+    ``fusion`` and ``layout``."""
     document = read_document(path, str(path))
     for name, value in document.data.items():
         if not isinstance(value, dict):
-            wanted = "products, vectors or apart" if name == FUSION else "an operator with its tm, tn and tk"
+            wanted = WANTED.get(name, "an operator with its tm, tn and tk")
             raise InputError(f"{document.mark((name,))}: {name}: expected {wanted} below it")
     if FUSION in document.data:
         Fusion.of(document.data[FUSION], lambda key: document.mark((FUSION, key)))
+    if LAYOUT in document.data:
+        checked(document.data[LAYOUT], lambda key: document.mark((LAYOUT, key)))
     return {
-        name: dict(value) if name == FUSION else _tiling(document, (name,), value)
+        name: dict(value) if name in WANTED else _tiling(document, (name,), value)
         for name, value in document.data.items()
     }
 
@@ -71,7 +87,7 @@ def pin_kernels(blocks: Sequence[KernelBlock], pins: Pins) -> tuple[KernelBlock,
         found.update(mine)
         return replace(kernel, pin=tuple(pins[mine[0]].items())) if mine else kernel
 
-    pins = {name: pin for name, pin in pins.items() if name != FUSION}
+    pins = {name: pin for name, pin in pins.items() if name not in WANTED}
     if not pins:
         return tuple(blocks)
     result = tuple(replace(block, kernels=tuple(pin(kernel) for kernel in block.kernels)) for block in blocks)

@@ -20,6 +20,7 @@ from archsim.hardware import ChipSpec, Crossbar, Dtype
 from archsim.hardware.core import MatrixUnit
 from archsim.mapping import noc
 from archsim.mapping.dram import chip_dram
+from archsim.mapping.storage import Storage
 from archsim.models import matrix
 from archsim.models.attention import feed_cycles, rows_of_a_warp
 from archsim.models.vector import COSTS, NarrowLoads, VectorCost, vector_cycles
@@ -96,6 +97,7 @@ class Target:
     cache_bytes_per_s: float
     block_bytes: int
     outstanding_bytes: float
+    storage: Storage
 
     def __repr__(self) -> str:
         return f"Target({self.name}, {self.cores} cores)"
@@ -118,7 +120,8 @@ class Target:
         for label in ("name", "title", "provenance", "energy"):
             chip["memory"]["standard"].pop(label)
         clocks = [self.sustained_clock(dtype, busy) for dtype in self.chip.dtypes for busy in (0.5, 1.0)]
-        content = json.dumps([chip, clocks, self.matrix_clock, self.cores], sort_keys=True) + repr(self.machine)
+        content = json.dumps([chip, clocks, self.matrix_clock, self.cores], sort_keys=True)
+        content += repr((self.machine, self.storage))
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
     def adds(self, split: Ints | int) -> NDArray[np.bool_]:
@@ -380,8 +383,11 @@ def _sum_path(along: tuple[tuple[int, ...], ...], last: int, count: int, in_id: 
 
 
 @lru_cache(maxsize=8)
-def make_target(chip: ChipSpec, power_cap_w: float | None = None) -> Target:
-    """Build the machine and the routes of ``chip``, whose power limit may be lowered to ``power_cap_w``."""
+def make_target(chip: ChipSpec, power_cap_w: float | None = None, storage: Storage | None = None) -> Target:
+    """Build the machine and the routes of ``chip``, whose power limit may be lowered to ``power_cap_w``.
+
+    storage: how tensors are stored; by default as is usual on such a chip.
+    """
     chip = capped(chip, power_cap_w)
     core, cores = chip.core, range(chip.cores)
     unit = core.matrix
@@ -452,4 +458,5 @@ def make_target(chip: ChipSpec, power_cap_w: float | None = None) -> Target:
         outstanding_bytes=min(
             core.port.outstanding or np.inf, chip.memory.outstanding / chip.cores if chip.memory.outstanding else np.inf
         ),
+        storage=storage or Storage.usual(chip),
     )

@@ -28,6 +28,8 @@ LOOK_AHEAD = 8
 SESSIONS = 4
 #: a sector of a cache block, and how many a block has at most
 SECTOR_BYTES, SECTORS = 64, 64
+#: blocks that may be in a cache, partly filled, for each that has all of its sectors
+SLOTS = 8
 #: bins of time of a data bus that are remembered, of at least eight bursts each
 BINS = 64
 
@@ -105,6 +107,7 @@ class Dram:
     | --- | --- |
     | `channels` | channels; chunk c of the address space is on c % channels |
     | `interleave_bytes` | bytes in a row before the next channel |
+    | `hashed` | each row of chunks is turned by a number of channels of its own: no stride falls on few |
     | `banks`, `bank_groups`, `row_bytes` | of a lane; without a map, row r of a channel is in bank r % banks |
     | `burst_bytes`, `burst_ps` | one burst on the data bus: its bytes and its time |
     | `ccd_ps` | column to column in one bank group, if it is more than a burst |
@@ -149,6 +152,7 @@ class Dram:
     drain_low: int = 0
     refi_bank_ps: int = 0
     rfc_bank_ps: int = 0
+    hashed: bool = False
     map: AddressMap | None = None
 
     def __post_init__(self) -> None:
@@ -199,8 +203,9 @@ class Cache:
     """A last-level block cache in front of a DRAM: fully associative, least recently used, write-back.
 
     A block has sectors of 64 bytes, or 64 larger ones. A read miss fetches the sectors that it touches and that are not
-    there; a write miss allocates its sectors without a fetch. `as_per_byte` is the rate of all slices together, each of
-    which has its share; chunks of `interleave_bytes` that follow each other lie on slices that do.
+    there; a write miss allocates its sectors without a fetch. Sectors fill the capacity, as lines do; blocks only say
+    which of them leave together. `as_per_byte` is the rate of all slices together, each of which has its share; chunks
+    of `interleave_bytes` that follow each other lie on slices that do.
     """
 
     capacity_bytes: int

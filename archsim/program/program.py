@@ -289,6 +289,7 @@ def extents(
     """Bytes from the offset of each step to the end of its last run; the columns are those of a `Program`."""
     last = (runs - np.int64(1)) * stride
     listed = np.flatnonzero(gather >= 0)
+    listed = listed[np.argsort(gather[listed], kind="stable")]  # what lies between two slices is short then
     if len(listed):  # the greatest entry of each slice: every other piece of this cut is a slice
         cut = np.stack([gather[listed], gather[listed] + runs[listed]], axis=1).ravel()
         last[listed] = np.maximum.reduceat(np.append(gather_offsets, 0), cut)[::2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ def simulate(
         redundant: copies of experts beyond the first, which relieve the busiest chips (DeepSeek-V3 serves with 32).
         node_limit: nodes that the experts of one token may lie on, 0 for any; by default as the model was trained.
         power_cap: watts of one chip that a dense product must stay within; by default its TDP.
-        mapping: pinned tilings of products: a YAML file of operator names with tm, tn, tk, ... below each, or a dict.
+        mapping: pinned tilings of products, and how tensors are stored: a YAML file of operator names with tm, tn, tk,
+            ... below each, and of `layout` with weights, kv_cache, ... below it (docs/memory.md), or a dict.
         progress: called with (layers done, layers in all, block name).
 
     Returns the Result of the step on one chip; chips do the same work. Raises InputError for anything that
@@ -176,5 +178,6 @@ def _meta(job: Job, command: str = "") -> dict[str, object]:
         "seed": options.seed,
         "power_cap_w": options.power_cap,
         "mapping": {name: dict(pin) for name, pin in options.pins.items()},
+        "layout": asdict(job.target.storage),
         "notes": job.notes(),
     }

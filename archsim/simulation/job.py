@@ -10,6 +10,7 @@ from archsim.errors import InputError
 from archsim.hardware import ChipSpec, LinkSpec, SystemSpec, list_systems, load_system
 from archsim.mapping import (
     FUSION,
+    LAYOUT,
     Bounds,
     Fabric,
     Footprint,
@@ -18,9 +19,11 @@ from archsim.mapping import (
     Layout,
     Pins,
     Plan,
+    Storage,
     Target,
     bound_kernels,
     candidate_plans,
+    checked,
     footprint,
     fuse,
     lay_out,
@@ -119,7 +122,7 @@ class Job:
 
     @cached_property
     def layout(self) -> Layout:
-        return lay_out(self.graph, self.tasks, self.blocks, self.target.block_bytes)
+        return lay_out(self.graph, self.tasks, self.blocks, self.target.block_bytes, self.target.storage)
 
     @cached_property
     def bounds(self) -> tuple[Bounds, ...]:
@@ -172,6 +175,8 @@ class Job:
             notes.append(f"quantised after the export: {PLANS[self.options.quant].title}")
         for wanted, used in self._widened().items():
             notes.append(f"the matrix unit of {self.chip.name} has no {wanted}: such products run in {used}")
+        if self.options.pins.get(LAYOUT):
+            notes.append(f"layout: {self.target.storage}")
         notes.append(f"{self._clock()}; activation memory is an estimate")
         if self.options.fidelity == "cycle":
             notes.append("every DRAM command, every chunk of a product; links and vector units as in the tile fidelity")
@@ -259,7 +264,8 @@ def candidates(
                 redundant=options.redundant, node_limit=node_limit,
             )
         ]
-    fabric, target = links_of(spec, where), make_target(spec, options.power_cap)
+    fabric = links_of(spec, where)
+    target = make_target(spec, options.power_cap, replace(Storage.usual(spec), **checked(options.pins.get(LAYOUT, {}))))
     network = Network.of(where, spec) if where is not None and where.chips > 1 else None
     if network is not None:
         target = attach(target, network)

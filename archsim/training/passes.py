@@ -90,7 +90,7 @@ def simulate_passes(
     if fidelity == "roofline":
         passes = {block.name: _bound(block, target) for block in blocks}
     else:
-        layout = lay_out(graph, tasks, blocks, target.block_bytes)
+        layout = lay_out(graph, tasks, blocks, target.block_bytes, target.storage)
         passes = {}
         for block in blocks:
             progress(block.name)

@@ -17,6 +17,7 @@ from archsim.program import Cache, Dram, Link, Machine, Memory, ProgramBuilder, 
 DRAM = Dram(channels=1, interleave_bytes=256, banks=4, row_bytes=1024, burst_bytes=32, burst_ps=2,
             cl_ps=10, rcd_ps=12, rp_ps=15, rc_ps=60, act_ps=5)  # fmt: skip
 CACHE = Cache(capacity_bytes=512, block_bytes=256, as_per_byte=250_000, hit_latency_ps=20)  # 4 bytes a ps
+LINES = replace(CACHE, capacity_bytes=128, block_bytes=64)  # two blocks of one sector
 PS_PER_BYTE = 10**6
 
 Make = Callable[[Machine], Interpreter]
@@ -294,13 +295,22 @@ def test_the_least_recent_block_leaves(make: Make) -> None:
     # The cache holds two blocks: 0 and 1 come in, 0 is used again, 2 takes the place of 1.
     touched = [0, 1, 0, 2, 0, 1]
     stories = [(1 + 1000 * i, 256 * block, 64, False) for i, block in enumerate(touched)]
-    counters = accesses(make, memory(CACHE), *stories).counters
+    counters = accesses(make, memory(LINES), *stories).counters
     assert (counters.block_hits, counters.block_misses) == (2, 4)
+
+
+def test_sectors_fill_the_cache_and_blocks_leave_with_all_of_theirs(make: Make) -> None:
+    # Eight sectors: four blocks with two each are all there, a ninth sector takes the place of both of block 3,
+    # which take that of block 0.
+    touched = [(0, 128), (1, 128), (2, 128), (3, 128), (0, 128), (1, 128), (2, 192), (3, 128), (0, 64)]
+    stories = [(1 + 1000 * i, 256 * block, nbytes, False) for i, (block, nbytes) in enumerate(touched)]
+    counters = accesses(make, memory(CACHE), *stories).counters
+    assert (counters.block_hits, counters.block_misses) == (2, 7)
 
 
 def test_a_dirty_victim_is_written_back_before_its_successor_is_fetched(make: Make) -> None:
     stories = [(0, 0, 64, True), (100, 256, 64, True), (1000, 1024, 64, False)]
-    done = accesses(make, memory(CACHE, to_write_ps=2, to_read_ps=4), *stories)
+    done = accesses(make, memory(LINES, to_write_ps=2, to_read_ps=4), *stories)
     # At t1 = 1020 what is dirty of block 0 goes out: slot 1032..1036 in bank 0. Then the bus turns, until 1040; row 1
     # (bank 1) is ready at 1025 + 12, so its data come at 1040 + 10 + 4.
     assert done.finish_ps.tolist() == [36, 136, 1054]
@@ -309,7 +319,7 @@ def test_a_dirty_victim_is_written_back_before_its_successor_is_fetched(make: Ma
 
 def test_a_write_that_evicts_is_done_when_the_bus_has_taken_the_victim(make: Make) -> None:
     stories = [(0, 0, 64, True), (100, 256, 64, True), (1000, 512, 16, True)]
-    done = accesses(make, memory(CACHE, to_write_ps=2, to_read_ps=4), *stories)
+    done = accesses(make, memory(LINES, to_write_ps=2, to_read_ps=4), *stories)
     assert done.finish_ps.tolist() == [36, 136, 1020 + 12 + 4]
 
 

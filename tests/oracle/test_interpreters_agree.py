@@ -25,6 +25,7 @@ def memories(draw: st.DrawFn, name: str = "memory") -> Memory:
     dram = Dram(
         channels=draw(st.integers(1, 4)),
         interleave_bytes=draw(st.sampled_from([32, 100, 256, 1024])),
+        hashed=draw(st.booleans()),
         banks=draw(st.integers(1, 3)),
         row_bytes=draw(st.sampled_from([64, 150, 512])),
         burst_bytes=draw(st.sampled_from([16, 32])),

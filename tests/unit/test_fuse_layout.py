@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from archsim.errors import InputError
-from archsim.mapping import Fusion, Kernel, KernelBlock, Layout, Plan, fuse, lay_out, savings, shard
+from archsim.mapping import Fusion, Kernel, KernelBlock, Layout, Plan, Storage, fuse, lay_out, savings, shard
 from archsim.mapping.shard import Fabric
 from archsim.mapping.task import Operand, Task, TaskBlock
 from archsim.models.collective import Level
@@ -203,7 +203,7 @@ def extents(graph: Graph, blocks: Sequence[KernelBlock], layout: Layout) -> dict
 @pytest.mark.parametrize(("name", "phase", "plan", "at"), POINTS)
 def test_no_two_resident_tensors_overlap_in_any_repeat(name: str, phase: str, plan: Plan, at: dict[str, int]) -> None:
     graph, tasks, kernels = mapped(name, phase, plan, **at)
-    spans = sorted(extents(graph, kernels, lay_out(graph, tasks, kernels, ALIGN)).values())
+    spans = sorted(extents(graph, kernels, lay_out(graph, tasks, kernels, ALIGN, Storage())).values())
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
 
 
@@ -212,7 +212,7 @@ def test_activations_lie_behind_all_weights_and_stay_where_they_are(
     name: str, phase: str, plan: Plan, at: dict[str, int]
 ) -> None:
     graph, tasks, kernels = mapped(name, phase, plan, **at)
-    layout = lay_out(graph, tasks, kernels, ALIGN)
+    layout = lay_out(graph, tasks, kernels, ALIGN, Storage())
     last = max(end for _, end in extents(graph, kernels, layout).values())
     for tensor, base in layout.base.items():
         if graph.tensors[tensor].role == "activation":
@@ -226,7 +226,7 @@ def test_operands_of_a_merged_product_are_adjacent_in_every_repeat(
 ) -> None:
     """The kernel walks over gate and up as over one matrix: what follows gate must be up of the same layer."""
     graph, tasks, kernels = mapped(name, phase, plan, **at)
-    layout = lay_out(graph, tasks, kernels, ALIGN)
+    layout = lay_out(graph, tasks, kernels, ALIGN, Storage())
     merged = [k for b in kernels for k in b.kernels if k.kind == "product" and len(k.tasks) > 1]
     assert merged
     for each in merged:
@@ -239,7 +239,7 @@ def test_operands_of_a_merged_product_are_adjacent_in_every_repeat(
 def test_the_weights_of_a_chip_fill_its_memory_without_holes() -> None:
     """Sixteen gigabytes of Llama and its cache, but for less than a cache block per tensor and repeat."""
     graph, tasks, kernels = mapped("llama-3.1-8b", "decode", LLAMA, batch=4, ctx=512)
-    layout = lay_out(graph, tasks, kernels, ALIGN)
+    layout = lay_out(graph, tasks, kernels, ALIGN, Storage(kv_cache="contiguous"))
     first_activation = min(b for t, b in layout.base.items() if graph.tensors[t].role == "activation")
     held = graph.weight_bytes + graph.kv_bytes
     assert held <= first_activation <= held + 32 * len(layout.base) * ALIGN

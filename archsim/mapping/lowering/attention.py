@@ -35,8 +35,10 @@ from archsim.mapping.lowering.attention_cut import (
     tile_height,
 )
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
+from archsim.mapping.storage import page_runs
 from archsim.mapping.target import Target
 from archsim.models.vector import COSTS, VectorCost
+from archsim.program import NO_GATHER
 
 __all__ = ["ANY_KERNEL", "AttentionKernel", "AttentionShape", "lower_attention"]
 
@@ -90,9 +92,9 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     alternate = order_of(target, shape) == "alternate"
     load_k, load_v, score, softmax, value = _places(first[item], j, chunks[item], alternate=alternate)
     keys = np.minimum(cut.keys, items.keys[item] - j * cut.keys)
-    position = items.head[item] * shape.kv_len + items.begin[item] + j * cut.keys
-    table.load(load_k, spread, K, position * shape.k_bytes, keys * shape.k_bytes)
-    table.load(load_v, spread, V, position * shape.v_bytes, keys * shape.v_bytes)
+    begin = items.begin[item] + j * cut.keys
+    for step, region, key_bytes in ((load_k, K, shape.k_bytes), (load_v, V, shape.v_bytes)):
+        _load_keys(table, step, spread, region, items.head[item], begin, keys, shape, key_bytes)
     # a block is worked on whole, however many of its keys are there, and so are tiles of one height
     if tile_height(target, shape) is not None:
         rows = np.full_like(rows, cut.rows)
@@ -154,6 +156,25 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     )
     regions = ["q", "k", "v", "out"] + (["partial results"] if merged else [])
     return table.build(name, regions, [*tensors, *([WORKSPACE] if merged else [])], text)
+
+
+def _load_keys(
+    table: StepTable, at: Ints, core: Ints, region: int, head: Ints, begin: Ints, keys: Ints, shape: AttentionShape,
+    key_bytes: float,
+) -> None:  # fmt: skip
+    """Ranges of keys, or of values: a head's lie side by side, or in pages where earlier steps left a cache."""
+    storage = table.target.storage
+    if storage.kv_cache == "contiguous" or shape.kv_len <= shape.q_len or not key_bytes:
+        table.load(at, core, region, (head * shape.kv_len + begin) * key_bytes, keys * key_bytes)
+        return
+    cache, own = np.divmod(head, shape.kv_heads)
+    runs, first, places = page_runs(
+        cache, own, begin, keys, heads=shape.kv_heads, length=shape.kv_len, key_bytes=key_bytes,
+        page=storage.page(latent=shape.kv_shared),
+    )  # fmt: skip
+    gather = table.gather_list(places)
+    run_bytes = np.ceil(keys * key_bytes / np.maximum(runs, 1)).astype(np.int64)
+    table.load(at, core, region, 0, runs * run_bytes, runs, 0, np.where(runs > 0, gather + first, NO_GATHER))
 
 
 def _merge(

@@ -16,9 +16,6 @@ split-K several cores sum parts of one tile: the parts go to a workspace in fp32
 them. Where the routers of the network add, neighbouring cores share a tile, and its parts meet on their way to the
 last of them, at once and without a workspace. With stream-K the tiles of the last waves are shared out over all cores
 (:mod:`archsim.mapping.lowering.stream_k`).
-
-Layout: operands are stored tile by tile (A in panels of ``tm`` rows, B in panels of ``tn`` columns, chunk after
-chunk), as packed weights are.
 """
 
 from __future__ import annotations
@@ -41,7 +38,7 @@ from archsim.mapping.lowering.sample import (
 from archsim.mapping.lowering.stream_k import StreamK
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.lowering.tiles import enumerate_tiles
-from archsim.mapping.lowering.walk import PARTIAL, C, Job, Walk
+from archsim.mapping.lowering.walk import PARTIAL, Job, Walk
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import MatmulShape, Tiling
 from archsim.models.vector import COSTS, VectorCost
@@ -161,8 +158,6 @@ def lower_product(
     result = walk.result
     table.after(np.broadcast_to(finish[:, None], result.shape).ravel(), result.ravel())
 
-    c_bytes = shape.c_bytes
-    c_origin = tiles.row[tile] * shape.n + tiles.col[tile] * m
     if in_network:  # the first part's finish is the sum on its way, which empties the accumulators of all but the last
         first, last = piece == 0, piece == split - 1
         total = np.repeat(finish[first], split)
@@ -172,12 +167,13 @@ def lower_product(
         area = (m * n)[last]
         cycles = target.vector_cycles(area, COSTS["add"]) + target.vector_cycles(area, epilogue)
         table.vector(finish[last], core[last], np.where(area > 0, cycles, 0))
-        table.store(store[last], core[last], C, c_origin[last] * c_bytes, area * c_bytes)
+        job.store(table, store[last], core[last], tile[last])
     elif split == 1:
         table.vector(finish, core, np.where(m > 0, target.vector_cycles(m * n, epilogue), 0))
-        table.store(store, core, C, c_origin * c_bytes, m * n * c_bytes)
+        job.store(table, store, core, tile)
     else:
-        table.store(store, core, PARTIAL, 4 * (c_origin * split + piece * m * n), 4 * m * n)
+        origin = tiles.row[tile] * shape.n + tiles.col[tile] * m
+        table.store(store, core, PARTIAL, 4 * (origin * split + piece * m * n), 4 * m * n)
     table.after(store, finish)
 
     edges = wave_edges(waves, turn, finish)
@@ -200,15 +196,15 @@ def lower_product(
 
 
 def _merge(table: StepTable, barrier: int, job: Job, slices: int, epilogue: VectorCost) -> None:
-    """The last pass of split-K, behind the ``barrier``: each core reads all parts of a slice of a tile, and adds them.
+    """The last pass of split-K, behind the ``barrier``: each core reads all parts of some rows of a tile and adds them.
 
     The parts of a slice lie side by side.
     """
     target, tiles, shape, split = job.target, job.tiles, job.shape, job.tiling.split_k
     tile, slot = np.divmod(np.arange(len(tiles) * slices), slices)
-    area = tiles.area[tile]
-    begin, end = area * slot // slices, area * (slot + 1) // slices
-    origin, size = (tiles.row * shape.n + tiles.col * tiles.m)[tile] + begin, end - begin
+    rows, n = tiles.m[tile], tiles.n[tile]
+    begin, end = rows * slot // slices, rows * (slot + 1) // slices
+    origin, size = (tiles.row * shape.n + tiles.col * tiles.m)[tile] + begin * n, (end - begin) * n
     fetch = barrier + 1 + 3 * np.arange(len(tile))
     adder = np.arange(len(tile)) % target.cores
     table.load(fetch, adder, PARTIAL, 4 * origin * split, 4 * size * split)
@@ -216,5 +212,5 @@ def _merge(table: StepTable, barrier: int, job: Job, slices: int, epilogue: Vect
     cycles = target.vector_cycles(size * split, COSTS["add"]) + target.vector_cycles(size, epilogue)
     table.vector(fetch + 1, adder, np.where(size > 0, cycles, 0))
     table.after(fetch + 1, fetch)
-    table.store(fetch + 2, adder, C, origin * shape.c_bytes, size * shape.c_bytes)
+    job.store(table, fetch + 2, adder, tile, part=(slot, slices))
     table.after(fetch + 2, fetch + 1)

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from archsim.mapping.lowering.sample import chunk_count
 from archsim.mapping.lowering.table import StepTable
-from archsim.mapping.lowering.walk import PARTIAL, C, Job, Walk
+from archsim.mapping.lowering.walk import PARTIAL, Job, Walk
 from archsim.models.vector import COSTS, VectorCost
 
 __all__ = ["StreamK"]
@@ -191,11 +191,10 @@ class StreamK:
         target, tiles = self.job.target, self.job.tiles
         alone = ends - starts == self.chunks
         tile, core = tile[alone], np.nonzero(alone)[0]
-        area, c_bytes = tiles.area[tile], self.job.shape.c_bytes
+        area = tiles.area[tile]
         finish, store = (steps[alone] for steps in self.ends)
         table.vector(finish, core, np.where(area > 0, target.vector_cycles(area, epilogue), 0))
-        origin = tiles.row[tile] * self.job.shape.n + tiles.col[tile] * tiles.m[tile]
-        table.store(store, core, C, origin * c_bytes, area * c_bytes)
+        self.job.store(table, store, core, tile)
 
     def _fix_up(self, table: StepTable, epilogue: VectorCost) -> None:
         """Parts of tiles, on their way to the owners through the workspace."""
@@ -223,6 +222,5 @@ class StreamK:
         cycles = target.vector_cycles(area * helpers, COSTS["add"]) + target.vector_cycles(area, epilogue)
         table.vector(fetch + 1, owner, np.where(area > 0, cycles, 0))
         table.after(fetch + 1, fetch)
-        origin = tiles.row[mine] * self.job.shape.n + tiles.col[mine] * tiles.m[mine]
-        table.store(fetch + 2, owner, C, origin * self.job.shape.c_bytes, area * self.job.shape.c_bytes)
+        self.job.store(table, fetch + 2, owner, mine)
         table.after(fetch + 2, fetch + 1)

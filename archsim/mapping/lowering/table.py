@@ -66,7 +66,7 @@ class StepTable:
         self._after: list[Ints] = []
 
     def load(
-        self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike, *, runs: ArrayLike = 1,
+        self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike, runs: ArrayLike = 1,
         stride: ArrayLike = 0, gather: ArrayLike = NO_GATHER,
     ) -> None:  # fmt: skip
         """Transfers memory -> core. A transfer of no bytes becomes a join. In the memory its bytes lie in `runs`
@@ -75,7 +75,7 @@ class StepTable:
         self._scatter(at, runs, stride, gather)
 
     def store(
-        self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike, *, runs: ArrayLike = 1,
+        self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike, runs: ArrayLike = 1,
         stride: ArrayLike = 0, gather: ArrayLike = NO_GATHER,
     ) -> None:  # fmt: skip
         """Transfers core -> memory."""
@@ -89,6 +89,12 @@ class StepTable:
         self.runs[at] = np.where(moved, runs, 1)
         self.stride[at] = np.where(moved, stride, 0)
         self.gather[at] = np.where(moved, gather, NO_GATHER)
+
+    def gather_list(self, places: Ints) -> int:
+        """Register places of runs; the steps name them by what this returns plus their index."""
+        first = len(self.gather_offsets)
+        self.gather_offsets = np.concatenate([self.gather_offsets, places])
+        return first
 
     def receive(self, at: Ints, core: Ints) -> None:
         """Turn loads into deliveries of what another core has fetched: only the core's own port is used."""

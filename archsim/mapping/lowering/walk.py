@@ -6,17 +6,23 @@ For every chunk::
 
 A chunk's loads wait for the multiply that frees their scratchpad slot. Cores that pair up for an instruction fetch a
 share of B each and wait for each other's.
+
+Layout (`archsim.mapping.storage`): a row-major operand, A with a row for each row of C and B with one for each column
+as frameworks keep weights, is read in runs, one a row of the tile. A tiled one is stored as it is read: A in panels of
+``tm`` rows, B in panels of ``tn`` columns, chunk after chunk.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from archsim.mapping.lowering.table import StepTable
 from archsim.mapping.lowering.tiles import Tiles
+from archsim.mapping.storage import shuffled, tile_runs
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import MatmulShape, Tiling
 from archsim.models.vector import COSTS
@@ -64,6 +70,28 @@ class Job:
         held = self.tiling.tm * self.tiling.tn * 4 * (2 if self.promotion else 1)
         most = 4 if self.target.chip.core.matrix.kind == "systolic" else 2
         return int(np.clip(self.target.accumulator_bytes // held, 1, most))
+
+    @cached_property
+    def origins(self) -> Ints:
+        """Address of each product's B behind that of the first: one for all, a stack, or anywhere."""
+        shape, storage, count = self.shape, self.target.storage, len(self.shape.m)
+        if not self.b_each:
+            return np.zeros(count, dtype=np.int64)
+        row = shape.k * shape.b_bytes
+        nbytes = int(shape.n * (row if storage.weights == "tiled" else round(row)))
+        if storage.experts == "stacked":
+            return np.arange(count) * nbytes
+        apart: Ints = shuffled(count) * (-(-nbytes // self.target.block_bytes) * self.target.block_bytes)
+        return apart
+
+    def store(self, table: StepTable, at: Ints, core: Ints, tile: Ints, part: tuple[ArrayLike, int] = (0, 1)) -> None:
+        """Write tiles of C, or one of so many parts of their rows."""
+        tiles, shape = self.tiles, self.shape
+        runs = tile_runs(
+            self.target.storage.activations, tiles.row[tile], tiles.col[tile], tiles.m[tile], tiles.n[tile],
+            width=shape.n, element_bytes=shape.c_bytes, part=part,
+        )  # fmt: skip
+        table.store(at, core, C, *runs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,16 +143,21 @@ class Walk:
         m, n = tiles.m[self.tile], tiles.n[self.tile]
         k_begin, k_len, product = self.k_begin, self.k_len, tiles.product[self.tile]
 
-        origin = tiles.row[self.tile] * shape.k + k_begin * m
-        rows = np.minimum(m + shape.halo, np.array(shape.m)[product])
         if shape.halo:  # the last tile's neighbours lie before it
-            origin = np.minimum(origin, sum(shape.m) * shape.k - rows * k_len)
-        table.load(self.load_a, core, A, origin * shape.a_bytes, rows * k_len * shape.a_bytes)
-        origin = tiles.col[self.tile] * shape.k + k_begin * n
-        if job.b_each:
-            origin = origin + product * shape.n * shape.k
-        share = n * k_len * shape.b_bytes / pair
-        table.load(self.load_b, core, B, origin * shape.b_bytes + (part % pair)[:, None] * share, share)
+            rows = np.minimum(m + shape.halo, np.array(shape.m)[product])
+            origin = np.minimum(tiles.row[self.tile] * shape.k + k_begin * m, sum(shape.m) * shape.k - rows * k_len)
+            table.load(self.load_a, core, A, origin * shape.a_bytes, rows * k_len * shape.a_bytes)
+        else:
+            runs = tile_runs(
+                target.storage.activations, tiles.row[self.tile], k_begin, m, k_len, width=shape.k,
+                element_bytes=shape.a_bytes,
+            )  # fmt: skip
+            table.load(self.load_a, core, A, *runs)
+        runs = tile_runs(
+            target.storage.weights, tiles.col[self.tile], k_begin, n, k_len, width=shape.k,
+            element_bytes=shape.b_bytes, part=((part % pair)[:, None], pair),
+        )  # fmt: skip
+        table.load(self.load_b, core, B, runs.offset + job.origins[product], *runs[1:])
 
         busy = (np.where(m > 0, tiling.tm, 0), np.full_like(n, tiling.tn)) if target.whole_tiles else (m, n)
         widths = (shape.a_bytes, shape.b_bytes, pair)
