@@ -16,10 +16,12 @@ with bytes of the access, s = service_ps(its bytes, rate / slices):
       done = max(done, the end of the fetch that brought the sectors touched)       (a hit under a pending miss waits)
     head = t1, or, if a read found none of its blocks complete, the earliest head of the fetches
 
-A block has up to 64 sectors; of its fetches the latest is remembered by itself, all others together.
+A block has up to 64 sectors; of its fetches the latest is remembered by itself, all others together. What fills the
+cache are sectors, each as often as the step that touched its block last stands for others; eight times as many blocks
+may be there, partly filled, as whole ones fit.
 
 DRAM: chunk c = address // interleave is on channel c % channels, at local address (c // channels) * interleave +
-address % interleave. The map of a channel says pseudo-channel (lane), bank and row (without a map: row = local //
+address % interleave; in a hashed memory on channel (c + h(c // channels)) % channels, h being Fibonacci hashing. The map of a channel says pseudo-channel (lane), bank and row (without a map: row = local //
 row_bytes, bank = row % banks). A range is cut into runs of consecutive bytes in one row of one bank. All times are
 live times, without those that all-bank refreshes take; these are put back at the end, and close all rows.
 

@@ -45,6 +45,17 @@ def test_a_pinned_tiling_is_the_one_that_is_timed(tmp_path: Path) -> None:
     assert found["chosen"]["simulated_us"] > 0
 
 
+def test_a_layout_is_shown_and_changes_the_time(tmp_path: Path) -> None:
+    times = {}
+    for layout in ("tiled", "row_major"):
+        mapping = tmp_path / f"{layout}.yaml"
+        mapping.write_text(f"tm: 64\ntn: 64\ntk: 32\nlayout: {{weights: {layout}, activations: {layout}}}\n")
+        found = json.loads(archsim("map", "rtx-4090", "--gemm", "64,1024,4096", "--mapping", mapping, "--json").stdout)
+        assert found["layout"]["weights"] == layout
+        times[layout] = found["chosen"]["simulated_us"]
+    assert times["row_major"] > 1.1 * times["tiled"]  # runs of 64 B
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -129,6 +140,11 @@ def test_a_pinned_operator_takes_its_tiling_and_the_others_stay(tmp_path: Path) 
         ("mlp.down_proj: {tm: 512, tn: 512, tk: 64}\n", "mlp.down_proj: the pinned tiling 512 x 512 x 64 needs 1,048"),
         ("mlp.down_proj: {tm: 64, tn: 64}\n", "pins.yaml:1:1: mlp.down_proj.tk is missing"),
         ("tm: 64\n", "tm: expected an operator with its tm, tn and tk below it"),
+        ("layout: {weight: tiled}\n", "pins.yaml:1:10: weight: unknown key (did you mean 'weights'?)"),
+        ("layout:\n  weights: column\n", "pins.yaml:2:3: weights is column, but must be row_major or tiled"),
+        ("layout: {page_size: 0}\n", "page_size is 0, but must be whole tokens, 1 to 1,048,576"),
+        ("layout: {kv_cache: contiguous, page_size: 16}\n", "but a contiguous kv_cache has no pages"),
+        ("layout: tiled\n", "layout: expected weights, activations, kv_cache, page_size or experts below it"),
     ],
 )
 def test_an_illegal_pin_of_a_step_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
