@@ -21,8 +21,8 @@ cache are sectors, each as often as the step that touched its block last stands 
 may be there, partly filled, as whole ones fit.
 
 DRAM: chunk c = address // interleave is on channel c % channels, at local address (c // channels) * interleave +
-address % interleave; in a hashed memory on channel (c + h(c // channels)) % channels, h being Fibonacci hashing. The map
-of a channel says pseudo-channel (lane), bank and row (without a map: row = local // row_bytes, bank = row % banks).
+address % interleave; in a hashed memory on channel (c + h(c // channels)) % channels, h being Fibonacci hashing. The
+map of a channel says pseudo-channel (lane), bank and row (without a map: row = local // row_bytes, bank = row % banks).
 A range is cut into runs of consecutive bytes in one row of one bank. All times are
 live times, without those that all-bank refreshes take; these are put back at the end, and close all rows.
 

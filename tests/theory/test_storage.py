@@ -123,13 +123,13 @@ def test_narrow_runs_of_a_row_major_matrix_open_more_rows_and_take_longer() -> N
         found.append(run((target, lower_product(target, "gemm", shape, tiling, ProductOperands(0, 1, 2, False)))))
     (tiled_ps, tiled), (narrow_ps, narrow) = found
     assert narrow.bytes_requested == tiled.bytes_requested
-    assert narrow.row_misses > 2 * tiled.row_misses
+    assert narrow.activates > 2 * tiled.activates
     assert narrow_ps > 1.2 * tiled_ps
 
 
 def test_small_pages_open_more_rows_than_large_ones() -> None:
     layouts = (Storage(page_size=1), Storage(page_size=256), TILED)
-    opened = [run(decode(storage, 4096))[1].row_misses for storage in layouts]
+    opened = [run(decode(storage, 4096))[1].activates for storage in layouts]
     assert opened == sorted(opened, reverse=True)
     assert opened[0] > 1.1 * opened[-1]
 
