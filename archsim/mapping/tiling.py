@@ -56,7 +56,7 @@ FINE_STEP, FINE_STEPS = 2, 8
 INDIFFERENT = 0.01
 #: stream-K is tried where it saves more than this share of the waves, and where its runs (which are walked chunk by
 #: chunk, up to two tiles long) are of so many chunks of one tile over all cores at most
-STREAM_SAVES, STREAM_CHUNKS = 0.05, 8_000
+STREAM_SAVES, STREAM_CHUNKS = 0.05, 24_000
 #: where nothing but the matrix unit, or memory, takes more than this share of its time, it is all that is waited for
 STEADY = 0.8
 
@@ -429,11 +429,12 @@ def _scored(
     unsteady = parts[1:].max(axis=0) > STEADY * parts[0]
     ranked: list[Tiling] = []
     for mine in (np.flatnonzero(stream == 0), np.flatnonzero(stream)):
-        # by time, but among nearly equal ones those that wait for the matrix unit alone, then the fewest steps
+        # by time, but among nearly equal ones whole tiles first (parts of split-K share less in the cache than the score
+        # says), then those that wait for the matrix unit alone, then the fewest steps
         # (np.lexsort is stable: then the candidate's index)
         least = time[mine].min(initial=np.inf)
         leveled = np.where(time[mine] <= least * (1 + INDIFFERENT), least, time[mine])
-        order = mine[np.lexsort(((tiles * chunks)[mine], unsteady[mine], leveled))][: 16 * keep]
+        order = mine[np.lexsort(((tiles * chunks)[mine], unsteady[mine], split[mine] > 1, leveled))][: 16 * keep]
         first = {(tm[i], tn[i], split[i], pair[i]): i for i in order[::-1].tolist()}
         ranked += [tiling(i) for i in sorted(first.values(), key=order.tolist().index)[:keep]]
     return ranked
