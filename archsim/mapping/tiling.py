@@ -429,8 +429,8 @@ def _scored(
     unsteady = parts[1:].max(axis=0) > STEADY * parts[0]
     ranked: list[Tiling] = []
     for mine in (np.flatnonzero(stream == 0), np.flatnonzero(stream)):
-        # by time, but among nearly equal ones whole tiles first (parts of split-K share less in the cache than the score
-        # says), then those that wait for the matrix unit alone, then the fewest steps
+        # by time, but among nearly equal ones whole tiles first (parts of split-K share less in the cache than they are
+        # scored for), then those that wait for the matrix unit alone, then the fewest steps
         # (np.lexsort is stable: then the candidate's index)
         least = time[mine].min(initial=np.inf)
         leveled = np.where(time[mine] <= least * (1 + INDIFFERENT), least, time[mine])
