@@ -21,7 +21,8 @@ The values are assumptions ("estimate" in every output): the defaults that the p
 `most`, `graphs`: perf-overview.md of TensorRT-LLM 1.0) and host times of the order that their profiles show. PyTorch
 outside of graphs gets 20 us a kernel; more than 38 is ruled out by rows of Qwen3-235B with long prompts, which take 61
 ms an iteration of 1,603 kernels (TR1-109 of the suite `model`). `sequence_s` of TensorRT-LLM was chosen with three rows
-of 384 to 2,048 short sequences in view (TR6-005, TR6-021, TR1-011), and the host times of DeepSeek's engine with its published decode rows in view.
+of 384 to 2,048 short sequences in view (TR6-005, TR6-021, TR1-011), and the host times of DeepSeek's engine with its
+published decode rows.
 """
 
 from __future__ import annotations
