@@ -11,7 +11,16 @@ from archsim.validation.op import build
 from archsim.validation.op.case import Case, target_of
 from archsim.validation.op.dtypes import Format, format_of, width
 from archsim.validation.op.routing import rank_rows
-from archsim.validation.op.sources import DEVICES, HOPPER, Source, mla_kernel, phase_kernel, product_source, source_of
+from archsim.validation.op.sources import (
+    BLACKWELL,
+    DEVICES,
+    HOPPER,
+    Source,
+    mla_kernel,
+    phase_kernel,
+    product_source,
+    source_of,
+)
 from archsim.validation.table import Record
 
 __all__ = ["chip_of", "formats_of", "read_attention", "read_matmul", "read_mla", "read_moe", "read_rows"]
@@ -108,7 +117,10 @@ def read_attention(row: Record) -> Case | str:
             batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype,
             kv_bytes=held if held and phase == "decode" else math_bytes,
             cache_bytes=held, append=phase == "prefill" or not appends(chip, dtype),
-            kernel=replace(kernel, split=kernel.split and not (graphs and unsplit(chip, held))),
+            kernel=replace(
+                kernel, split=kernel.split and not (graphs and unsplit(chip, held)),
+                persistent=kernel.persistent or (graphs and chip in BLACKWELL),
+            ),
         )  # fmt: skip
     dtype = _label(row.text("dtype")) + (f"/kv {_label(row.text('kv_dtype'))}" if graphs else "")
     name = f"{chip} attention {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads}"

@@ -14,7 +14,8 @@ from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel
 from archsim.models.vector import NarrowLoads
 
 __all__ = [
-    "DEVICES", "HOPPER", "INFORMED", "SOURCES", "Source", "mla_kernel", "phase_kernel", "product_source", "source_of",
+    "BLACKWELL", "DEVICES", "HOPPER", "INFORMED", "SOURCES", "Source", "mla_kernel", "phase_kernel", "product_source",
+    "source_of",
 ]  # fmt: skip
 
 #: chip presets by the name that a reference file gives its device, where that is not theirs
@@ -48,6 +49,8 @@ DEVICES = {
 #: chips whose rows set a number of their preset, or of the model
 INFORMED = frozenset({"a100", "a40", "a6000", "b200", "h100"})
 HOPPER = frozenset({"h100", "h200", "h800"})
+#: TensorRT-LLM's kernels for these are persistent (from memory; half of the B200's prefill rows agree)
+BLACKWELL = frozenset({"b200", "gb200", "b300", "gb300"})
 #: chips on which a product of cuBLAS begins while the one before ends (programmatic dependent launch), so that the
 #: period of a loop holds no gap: inferred, as the smallest take 2.6 us on the B200 and 3.4 us on the H100
 BLACKWELL = frozenset({"b200", "gb200", "b300", "gb300"})
