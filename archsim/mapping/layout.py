@@ -89,7 +89,7 @@ def lay_out(
 
 def _stored_bytes(tensor: Tensor, align: int, storage: Storage) -> int:
     """The bytes of a tensor with what its pages, or the ends of its experts, leave empty."""
-    if tensor.role == "kv_cache" and storage.kv_cache == "paged":
+    if tensor.role == "kv_cache" and storage.kv_cache == "paged" and len(tensor.shape) > 1:
         tokens, page = tensor.shape[-2], storage.page(latent=True)
         return tensor.nbytes // max(tokens, 1) * (-(-tokens // page) * page)
     if tensor.role == "weight" and storage.experts == "scattered" and len(tensor.shape) > 2:
