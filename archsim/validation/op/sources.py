@@ -85,7 +85,8 @@ class Source:
     unfused: bool = False
 
 
-#: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads
+#: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads;
+#: only those of decode split keys, as in FlashAttention (``num_splits`` is 1 unless a cache is given)
 TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, fixed=True, persistent=False, read_ahead=False)
 #: FlashAttention-2: one query is padded to a whole tile as well; the function for training, which LLMServingSim v0
 #: calls, neither splits keys nor packs heads; Vidur's walks over all keys whatever the mask hides
@@ -162,7 +163,7 @@ SOURCES = (
         "aiconfigurator", r"/(attention|mla|moe)/", True,
         "period of a loop of CUDA graph replays over the same operands: the device's gap between kernels is in it, and "
         "what fits the cache is warm",
-        attention=TENSORRT_LLM,
+        attention=replace(TENSORRT_LLM, split=False),
         decode=replace(TENSORRT_LLM, fixed=False),
     ),
     Source(
@@ -177,7 +178,7 @@ SOURCES = (
     Source(
         "FlashAttention", r"flash-attention", True,
         "period of a loop of calls over the same operands, queued ahead, so the device's gap is in it",
-        attention=FLASH_3,
+        attention=replace(FLASH_3, split=False),
         decode=replace(FLASH_3, fixed=False),
     ),
 )  # fmt: skip
