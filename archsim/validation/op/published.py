@@ -63,7 +63,7 @@ def read_published(row: Record) -> Case | str:
         causal = operator != "attention_fwd" or row.integer("causal", least=0) == 1
         kv_bytes = width(held) if held else float(build.WIDE)
         multiplies = multiplied(chip, form.dtype, kv_bytes if held else None)
-        kernel = mla_kernel(source, asynchronous=target_of(chip).asynchronous)
+        kernel = mla_kernel(source, chip, asynchronous=target_of(chip).asynchronous)
         flops = 2.0 * batch * heads * q_len * kv_len * (d_qk + d_v) / (2 if causal else 1)
         phase = "decode" if operator.endswith("decode") else "prefill"
         label = f"mla {phase}" if operator.startswith("mla") else f"attention {phase}"

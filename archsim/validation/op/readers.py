@@ -163,7 +163,7 @@ def read_mla(row: Record) -> Case | str:
     held = width(row.text("kv_dtype")) if target_of(chip).asynchronous else float(build.WIDE)
     math = multiplied(chip, "bf16", held)
     if phase == "decode":
-        kernel = mla_kernel(source, asynchronous=target_of(chip).asynchronous)
+        kernel = mla_kernel(source, chip, asynchronous=target_of(chip).asynchronous)
         kernels = build.mla_decode(batch, kv_len, heads, held, dtype=math, kernel=kernel)
     else:
         kernels = build.mla_prefill(batch, q_len, heads, dtype=math, kernel=source.attention)

@@ -49,9 +49,8 @@ DEVICES = {
 #: chips whose rows set a number of their preset, or of the model
 INFORMED = frozenset({"a100", "a40", "a6000", "b200", "h100"})
 HOPPER = frozenset({"h100", "h200", "h800"})
-#: TensorRT-LLM's kernels for these are persistent (from memory; half of the B200's prefill rows agree)
-BLACKWELL = frozenset({"b200", "gb200", "b300", "gb300"})
-#: chips on which a product of cuBLAS begins while the one before ends (programmatic dependent launch), so that the
+#: chips for which TensorRT-LLM's attention kernels are persistent (from memory; half of the B200's prefill rows agree),
+#: and on which a product of cuBLAS begins while the one before ends (programmatic dependent launch), so that the
 #: period of a loop holds no gap: inferred, as the smallest take 2.6 us on the B200 and 3.4 us on the H100
 BLACKWELL = frozenset({"b200", "gb200", "b300", "gb300"})
 
@@ -191,13 +190,16 @@ def phase_kernel(source: Source, phase: str, *, gpu: bool) -> AttentionKernel:
     return source.decode or source.attention if phase == "decode" else source.attention
 
 
-def mla_kernel(source: Source, *, asynchronous: bool) -> AttentionKernel:
-    """The kernel for absorbed MLA: FlashMLA and its kin always write partial results and merge them.
+def mla_kernel(source: Source, chip: str, *, asynchronous: bool) -> AttentionKernel:
+    """The kernel for absorbed MLA: FlashMLA and its kin always write partial results, which a second kernel merges;
+    those of TensorRT-LLM for Blackwell reduce within a cluster (its kernel sources are closed; from the names of its
+    modes, unverified).
 
     There is none for matrix units that are synchronous: there a kernel for prefill, which splits no keys, runs instead.
     """
+    within = chip in BLACKWELL and source.name == "aiconfigurator"
     return replace(
-        source.attention, pack=AttentionKernel.pack, partials=asynchronous, split=asynchronous,
+        source.attention, pack=AttentionKernel.pack, partials=asynchronous and not within, split=asynchronous,
         fixed=not asynchronous, persistent=False,
     )  # fmt: skip
 
