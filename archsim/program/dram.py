@@ -153,6 +153,16 @@ class DramChannels:
             refresh == "per_bank" and not (timing.refi_pb and timing.rfc_pb)
         ):
             raise InputError(f"{self.name}: {refresh} refresh needs its interval and duration, and one of them is 0")
+        organisation = self.map.organisation
+        banks = organisation.banks // organisation.pseudo_channels
+        every = timing.refi_pb * banks
+        if refresh == "per_bank" and banks == 1:
+            raise InputError(f"{self.name}: per_bank refresh of a single bank; say all_bank, which is the same")
+        if refresh == "per_bank" and every <= timing.rfc_pb + timing.rc:
+            raise InputError(
+                f"{self.name}: a bank is refreshed every {every} ticks, which leaves it no room for a row beside the "
+                f"{timing.rfc_pb} of its refresh and tRC of {timing.rc}"
+            )
         if self.controller.scheduler == "bank_queues" and (
             refresh == "per_bank" or self.map.organisation.pseudo_channels * self.map.organisation.stack_ids > 1
             or {timing.ticks_per_clock, timing.act_ticks, timing.pre_ticks, timing.col_ticks, timing.ref_ticks} != {1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from dram_checker import violations
@@ -64,7 +66,13 @@ def channels(draw: st.DrawFn) -> DramChannels:
         refresh=draw(st.sampled_from(["all_bank", "per_bank", "none"] if shared else ["all_bank", "none"])),
         bank_queue=draw(st.integers(1, 8)),
     )  # fmt: skip
-    return DramChannels("random", AddressMap(organisation, order, 1, 32, xor), draw(timings(not shared)), controller)
+    timing = draw(timings(not shared))
+    banks = organisation.banks // organisation.pseudo_channels
+    if banks == 1 and controller.refresh == "per_bank":
+        controller = replace(controller, refresh="all_bank")
+    if banks * timing.refi_pb <= timing.rfc_pb + timing.rc:  # no room for a row between two refreshes of a bank
+        timing = replace(timing, refi_pb=timing.rfc_pb + timing.rc + timing.ticks_per_clock)
+    return DramChannels("random", AddressMap(organisation, order, 1, 32, xor), timing, controller)
 
 
 @settings(max_examples=60, deadline=None)
