@@ -20,7 +20,7 @@ cdef struct Timing:  # adjusted to the starts of commands
     int64_t rcd_rd, rcd_wr, ras, rc, rp, rtp, wr_pre, rrd_s, rrd_l, faw, ppd
     int64_t ccd_s, ccd_l, ccd_r, rtw, wtr_s, wtr_l
     int64_t act_ticks, pre_ticks, col_ticks, ref_ticks
-    int64_t refi, rfc, refi_pb, rfc_pb, rrefd, act_ref, pre_ref, ref_ref, act_refpb, refpb_refpb, ref_pre
+    int64_t refi, rfc, refi_pb, rfc_pb, rrefd, act_ref, pre_ref, ref_ref, act_refpb, refpb_refpb, refpb_again, ref_pre
 
 
 cdef struct Bank:
@@ -197,6 +197,7 @@ cdef inline void do_refresh_bank(Channel *c, int number, int64_t t) noexcept nog
     c.totals.refreshes_pb += 1
     c.row_free = t + c.timing.ref_ticks
     bank.next_act = max(bank.next_act, t + c.timing.rfc_pb)
+    bank.next_ref = max(bank.next_ref, t + c.timing.refpb_again)
     pc.next_act = max(pc.next_act, t + c.timing.rrefd)
     pc.next_refpb = max(pc.next_refpb, t + c.timing.refpb_refpb)
     set_gates(c, bank.pc)

@@ -147,5 +147,5 @@ def _starts(t: DramTiming, *, posted_early: bool) -> dict[str, int]:
         "act_ticks": t.act_ticks, "pre_ticks": t.pre_ticks, "col_ticks": t.col_ticks, "ref_ticks": t.ref_ticks,
         "refi": t.refi, "rfc": t.rfc + ref - act, "refi_pb": t.refi_pb, "rfc_pb": t.rfc_pb + ref - act,
         "rrefd": t.rrefd + ref - act, "act_ref": t.rc + act - ref, "pre_ref": t.rp + pre - ref, "ref_ref": t.rfc,
-        "act_refpb": t.rrd_s + act - ref, "refpb_refpb": t.rrefd, "ref_pre": t.rfc + ref - pre,
+        "act_refpb": t.rrd_s + act - ref, "refpb_refpb": t.rrefd, "refpb_again": t.rfc_pb, "ref_pre": t.rfc + ref - pre,
     }  # fmt: skip

@@ -156,8 +156,6 @@ class DramChannels:
         organisation = self.map.organisation
         banks = organisation.banks // organisation.pseudo_channels
         every = timing.refi_pb * banks
-        if refresh == "per_bank" and banks == 1:
-            raise InputError(f"{self.name}: per_bank refresh of a single bank; say all_bank, which is the same")
         if refresh == "per_bank" and every <= timing.rfc_pb + timing.rc:
             raise InputError(
                 f"{self.name}: a bank is refreshed every {every} ticks, which leaves it no room for a row beside the "
