@@ -24,7 +24,8 @@ class Launch:
 
     `after` are positions of earlier launches of the same `Session.run`; `launch_ps` is the gap that the device sees
     between "everything it waits for is done" and its start, `startup_ps` what it spends from there to its first step
-    (with what its end costs). What a program leaves out because it equals what it contains (its `carry`) is added.
+    (with what its end costs). What a program leaves out because it equals what it contains (its `carry`) is added:
+    as it comes out of the run, but no more than `most_carried_ps`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Launch:
     program: Program | None = None
     bases: Bases = ()
     duration_ps: int | None = None
+    most_carried_ps: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +108,9 @@ class Session:
             yield env.timeout(launch.startup_ps)
             if launch.program is not None:
                 run = yield self.engine.launch(launch.program, launch.bases, order=index)
-                yield env.timeout(launch.program.carry.time_ps(run.finish_ps))
+                carried = launch.program.carry.time_ps(run.finish_ps)
+                most = launch.most_carried_ps
+                yield env.timeout(carried if most is None else min(carried, most))
             else:
                 yield env.timeout(launch.duration_ps or 0)
             done[index].succeed(LaunchRecord(launch.name, launch.stream, ready, start, self.now_ps, run))

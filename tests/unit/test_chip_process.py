@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from archsim.engine import Arbiter, CompiledInterpreter, Launch, LaunchRecord, Session, SimpyInterpreter
 from archsim.engine.reference import Request, Service
 from archsim.errors import InputError
 from archsim.kernels import MemoryModel
-from archsim.program import Dram, Link, Machine, Memory, Program, ProgramBuilder, Unit
+from archsim.program import Carry, Dram, Link, Machine, Memory, Program, ProgramBuilder, Unit
 
 MACHINE = Machine((Unit("mxu", "matrix"), Unit("vec", "vector"), Link("noc", "noc", 10**6)))
 
@@ -45,6 +48,19 @@ def test_the_start_up_belongs_to_the_kernel_and_precedes_its_first_step(session:
     assert times((record,)) == [(0, 50, 180)]
     assert record.run is not None
     assert record.run.begin_ps == 80
+
+
+def test_what_a_program_leaves_out_is_added_up_to_a_limit(session: Session) -> None:
+    """Three more steps like the second; a neighbour on the unit delays the second, and not what is left out."""
+    sampled = replace(work("mxu", 100, 100), carry=Carry(np.array([0, 1, 2]), np.array([0, 1]), np.array([-3.0, 3.0])))
+    (alone,) = session.run([Launch("a", "one", program=sampled)])
+    assert alone.end_ps == 200 + 300
+    start = alone.end_ps
+    neighbour = Launch("b", "two", launch_ps=50, program=work("mxu", 1000))
+    for most, left_out in ((None, 3 * 1100), (300, 300)):
+        crowded, _ = session.run([Launch("a", "one", program=sampled, most_carried_ps=most), neighbour])
+        assert crowded.end_ps - start == 1200 + left_out
+        start = session.now_ps
 
 
 def test_streams_overlap(session: Session) -> None:
