@@ -14,13 +14,27 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "emit_json", "json_option", "progress"]
+__all__ = ["console", "emit_json", "json_option", "progress", "step_options"]
 
 QUIET_S = 1.0  # work shorter than this shows no bar
 
 json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--json", "as_json", is_flag=True, help="Print machine-readable JSON on stdout."
 )
+
+
+def step_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say which step of a model is meant."""
+    for option in reversed((
+        click.option("--phase", type=click.Choice(("prefill", "decode", "train")), required=True,
+                     help="What kind of step."),
+        click.option("--batch", type=int, default=1, show_default=True, help="Sequences over the whole system."),
+        click.option("--seq", type=int, help="New tokens of a sequence.  [default: prefill 2048, decode 1]"),
+        click.option("--ctx", type=int,
+                     help="Tokens of a sequence in the KV cache already.  [default: decode 4096, else 0]"),
+    )):  # fmt: skip
+        command = option(command)
+    return command
 
 
 class Update(Protocol):

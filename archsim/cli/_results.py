@@ -1,4 +1,4 @@
-"""What `run` and `report` share: where views of a result go."""
+"""What commands share that write files and show results: outputs that are checked first, views, intervals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from archsim.results import Result
     from archsim.simulation.uncertainty import Interval, Uncertain
 
-__all__ = ["check_outputs", "figure_file", "output_file", "show", "top_option", "wrote"]
+__all__ = [
+    "check_outputs", "figure_file", "output_file", "ranges_json", "show", "show_ranges", "top_option", "wrote",
+]  # fmt: skip
 
 top_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--top", type=click.IntRange(1), default=10, show_default=True, help="Operators to list."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from archsim.cli._common import console, emit_json, json_option
+from archsim.cli._common import console, emit_json, json_option, step_options
 
 __all__ = ["fusion"]
 
@@ -14,10 +14,7 @@ __all__ = ["fusion"]
 @click.command()
 @click.argument("chip")
 @click.argument("workload")
-@click.option("--phase", type=click.Choice(("prefill", "decode", "train")), required=True, help="What kind of step.")
-@click.option("--batch", type=int, default=1, show_default=True, help="Sequences.")
-@click.option("--seq", type=int, help="New tokens of a sequence.  [default: prefill 2048, decode 1]")
-@click.option("--ctx", type=int, help="Tokens of a sequence in the KV cache already.  [default: decode 4096, else 0]")
+@step_options
 @click.option("--mapping", type=click.Path(path_type=Path), help="YAML with `fusion:` products, vectors, apart.")
 @json_option
 def fusion(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archsim.cli._common import json_option, progress
+from archsim.cli._common import json_option, progress, step_options
 from archsim.cli._results import check_outputs, output_file, show, top_option, wrote
 from archsim.cli.chip import set_option
 
@@ -24,10 +24,7 @@ __all__ = ["run"]
 @click.command()
 @click.argument("chip")
 @click.argument("workload")
-@click.option("--phase", type=click.Choice(("prefill", "decode", "train")), required=True, help="What kind of step.")
-@click.option("--batch", type=int, default=1, show_default=True, help="Sequences over the whole system.")
-@click.option("--seq", type=int, help="New tokens of a sequence.  [default: prefill 2048, decode 1]")
-@click.option("--ctx", type=int, help="Tokens of a sequence in the KV cache already.  [default: decode 4096, else 0]")
+@step_options
 @click.option("--system", metavar="NAME", help="Of such chips: a preset, a YAML file, or CHIP-xN.  [default: one chip]")
 @click.option("--tp", type=int, help="Tensor-parallel degree.  [default: chosen]")
 @click.option("--ep", type=int, help="Expert-parallel degree.  [default: chosen]")

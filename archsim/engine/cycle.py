@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from simpy import Environment, Event
 
-from archsim.engine.instant import EndOfInstant
 from archsim.engine.reference import Arbiter, Request, Service
 from archsim.kernels.dram_cycle import cycle_kernel
 from archsim.program import Memory
@@ -53,10 +52,7 @@ class CycleMemory(Arbiter):
 
     def _arbitrate(self) -> Generator[Event, None, None]:
         while True:
-            yield self._bell
-            yield EndOfInstant(self.env)
-            requests, self._waiting, self._bell = sorted(self._waiting), [], self.env.event()
-            for request in requests:
+            for request in (yield from self._arrivals()):
                 self._offer(request)
             if not self._awake.triggered:
                 self._awake.succeed()

@@ -89,12 +89,16 @@ class Arbiter:
         """Say when a request is served; requests come in order of arrival, ties settled."""
         raise NotImplementedError
 
+    def _arrivals(self) -> Generator[Event, None, list[Request]]:
+        """Wait for the bell, and to the end of its instant; the requests that have come, in order."""
+        yield self._bell
+        yield EndOfInstant(self.env)
+        arrived, self._waiting, self._bell = sorted(self._waiting), [], self.env.event()
+        return arrived
+
     def _arbitrate(self) -> Generator[Event, None, None]:
         while True:
-            yield self._bell
-            yield EndOfInstant(self.env)
-            requests, self._waiting, self._bell = sorted(self._waiting), [], self.env.event()
-            for request in requests:
+            for request in (yield from self._arrivals()):
                 request.granted.succeed(self.serve(request))
 
 
@@ -165,10 +169,7 @@ class WindowArbiter(Arbiter):
     def _arbitrate(self) -> Generator[Event, None, None]:
         line: list[Request] = []
         while True:
-            yield self._bell
-            yield EndOfInstant(self.env)
-            line += sorted(self._waiting)
-            self._waiting, self._bell = [], self.env.event()
+            line += yield from self._arrivals()
             while line and (not self.held or self.held + line[0].nbytes <= self.spec.nbytes):
                 request = line.pop(0)
                 request.granted.succeed(self.serve(request))
