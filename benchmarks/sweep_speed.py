@@ -74,11 +74,11 @@ def curve(points: int) -> dict[str, float]:
     """Processor time and memory of a point of a sweep whose simulations are a formula; in a fresh process."""
     from archsim.explore import Store, Sweep, evaluate, open_sweep, run_sweep
 
-    def formula(self: Any, point: dict[str, Any], **_: Any) -> dict[str, float]:
+    def formula(self: Any, point: dict[str, Any], **_: Any) -> Any:
         rows, lanes = float(point["core.matrix.rows"]), float(point["core.vector.lanes"])
-        return {"decode.tokens_per_s": rows * lanes % 997 + 1, "prefill.ttft": 1 / (rows + lanes)}
+        yield {"decode.tokens_per_s": rows * lanes % 997 + 1, "prefill.ttft": 1 / (rows + lanes)}, ()
 
-    evaluate.Evaluator.run = formula  # type: ignore[method-assign]
+    evaluate.Evaluator.stages = formula  # type: ignore[method-assign]
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with tempfile.TemporaryDirectory() as folder:
         begin = time.process_time()

@@ -9,13 +9,13 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
 from archsim.errors import InputError
 
-__all__ = ["QUEUES", "cores", "dask", "local", "queued"]
+__all__ = ["QUEUES", "cores", "dask", "local", "queued", "started"]
 
 #: batch systems and the classes of dask-jobqueue that speak to them
 QUEUES = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
@@ -46,6 +46,25 @@ def local(workers: int) -> Callable[[], Executor]:
     return lambda: ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
     )
+
+
+def started(pool: Executor) -> Executor:
+    """The executor, once a worker of it has answered.
+
+    Raises
+    ------
+    InputError
+        where its workers die as they start, which no point is to blame for.
+    """
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenExecutor:
+        pool.shutdown(wait=False)
+        raise InputError(
+            "the sweep's worker processes die as they start: a script must call run_sweep under "
+            '`if __name__ == "__main__":`, because every worker imports it'
+        ) from None
+    return pool
 
 
 def _in_notebook() -> bool:

@@ -19,6 +19,7 @@ from archsim.errors import InputError
 from archsim.explore.axis import Value
 from archsim.explore.bounds import Bounds, bound_points
 from archsim.explore.evaluate import Evaluator, Metrics
+from archsim.explore.executors import started
 from archsim.explore.pareto import dominated
 from archsim.explore.store import DONE, FAILED, INFEASIBLE, PRUNED, Journal, Record, Store
 from archsim.explore.sweep import Sweep
@@ -143,7 +144,7 @@ def run_sweep(
 
     try:
         while queue:
-            _drive(executor(), in_flight, next_chunk, submit, heard, died)
+            _drive(started(executor()), in_flight, next_chunk, submit, heard, died)
     finally:
         journal.close()
     outcome.wall_s = time.perf_counter() - begin

@@ -17,6 +17,7 @@ from typing import Any
 from archsim.errors import InputError
 from archsim.explore.axis import number_of
 from archsim.explore.evaluate import Evaluator
+from archsim.explore.executors import started
 from archsim.explore.runner import DEATHS, Outcome, evaluate_points, prepare_store, work_of
 from archsim.explore.store import DONE, FAILED, Journal, Record, Store
 from archsim.explore.sweep import Sweep
@@ -38,7 +39,7 @@ def search_sweep(
     work = work_of(sweep, store, cache)
     held: dict[Future[list[Record]], tuple[Any, int]] = {}
     taken: list[tuple[Any, int]] = []  # between the search and the pool
-    pool = executor()
+    pool = started(executor())
     try:
         while search or held:
             try:
@@ -54,7 +55,7 @@ def search_sweep(
                 search.died([*held.values(), *taken])
                 held.clear()
                 taken = []
-                pool = executor()
+                pool = started(executor())
             on_progress(search.outcome)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

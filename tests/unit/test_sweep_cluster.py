@@ -143,7 +143,7 @@ def test_a_search_survives_dying_workers(tmp_path: Path) -> None:
     class Dying(Executor):
         def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
             future: Future[Any] = Future()
-            if next(calls) == 1 or 3 in args[-1]:
+            if args and (next(calls) == 1 or 3 in args[-1]):
                 future.set_exception(BrokenExecutor("a worker died"))
             else:
                 future.set_result(fn(*args, **kwargs))

@@ -52,7 +52,7 @@ class Inline(Executor):
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = Future()
-        if self.dies_on(args[-1]):
+        if args and self.dies_on(args[-1]):
             future.set_exception(BrokenExecutor("a worker died"))
         else:
             future.set_result(fn(*args, **kwargs))
@@ -189,6 +189,20 @@ def test_a_point_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
     failed = [record for record in open_sweep(tmp_path).records if record.status == "failed"]
     assert [record.number for record in failed] == [7]
     assert outcome.done == 12
+
+
+def test_a_script_whose_workers_start_it_again_is_told_so(tmp_path: Path) -> None:
+    """Without the guard every spawned worker would run the sweep itself; none of that may end as failed points."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from archsim.explore import Store, Sweep, executors, run_sweep\n"
+        f"run_sweep(Sweep.of({DATA!r}), Store({str(tmp_path / 'sweep')!r}), executors.local(1), in_flight=1)\n"
+    )
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert ran.returncode != 0
+    last = ran.stderr.rstrip().splitlines()[-1]
+    assert last.startswith("archsim.errors.InputError: the sweep's worker processes die as they start")
+    assert not open_sweep(tmp_path / "sweep").records
 
 
 def test_a_torn_line_is_skipped_and_a_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
