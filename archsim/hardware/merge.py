@@ -2,7 +2,8 @@
 
 Maps merge deeply, everything else is replaced, and a map whose `kind` changes is replaced as a whole. A layer that
 changes what the quoted peaks rest on without quoting its own drops them, one that lowers the clock to where load no
-longer limits it drops that limit, and a changed value does not keep the source of the value it replaces.
+longer limits it drops that limit, one that states no clock under load drops those of single types too, and a changed
+value does not keep the source of the value it replaces.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def _lay_over(base: dict[str, Any], child: dict[str, Any], source: str) -> dict[
         result["peak"] = child.get("peak", {})
     if "clock" in child and "clock_under_load" not in child and not _limits(result):
         result.pop("clock_under_load", None)
+    if "clock_under_load" in child and child["clock_under_load"] is None and "load_clocks" not in child:
+        result.pop("load_clocks", None)
     inherited, own = base.get("provenance"), child.get("provenance", {})
     if not (isinstance(inherited, dict) and isinstance(own, dict)):
         return result

@@ -233,6 +233,13 @@ def test_a_clock_below_the_limit_under_load_lifts_the_limit() -> None:
     assert load_chip("h100", {"clock": "1.5 GHz"}).clock_under_load is None
 
 
+def test_a_chip_that_states_no_clock_under_load_inherits_none_for_single_types(write) -> None:
+    child = "base: h100\nclock_under_load: null\n"
+    assert load_chip("h100").load_clocks
+    assert not load_chip(write("none.yaml", child)).load_clocks
+    assert load_chip(write("own.yaml", child + "load_clocks: {fp8: 1.7 GHz}\n")).load_clocks == {"fp8": 1.7e9}
+
+
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
