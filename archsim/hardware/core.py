@@ -61,6 +61,8 @@ class TensorCore(Spec):
     synchronous: bool = False
     """The issuing threads load operands into registers and wait for the result (mma.sync, MFMA). Otherwise the unit
     reads the scratchpad itself and runs beside the vector unit (wgmma, tcgen05)."""
+    synchronous_share: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Share of the rate that older kernels reach on an asynchronous unit, whose instructions are synchronous ones."""
 
     @property
     def rates(self) -> dict[Dtype, float]:

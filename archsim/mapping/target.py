@@ -207,10 +207,21 @@ class Target:
         unit = self.chip.core.matrix
         return unit.kind == "systolic" or not unit.synchronous
 
+    @cached_property
+    def synchronous(self) -> Target:
+        """The chip as kernels of synchronous instructions see it (mma.sync, m16n8k16), as it is without any others."""
+        unit = self.chip.core.matrix
+        if unit.kind != "tensor_core" or unit.synchronous or unit.synchronous_share is None:
+            return self
+        rates = {dtype: rate * unit.synchronous_share for dtype, rate in unit.macs_per_cycle.items()}
+        older = unit.model_copy(update={"m": 16, "n": 8, "k": 16, "macs_per_cycle": rates, "synchronous": True})
+        core = self.chip.core.model_copy(update={"matrix": older})
+        return replace(self, chip=self.chip.model_copy(update={"core": core}))
+
     def fed_cycles(self, m: Ints, n: Ints, k: Ints, dtype: str, *, read_ahead: bool = False) -> Ints:
         """Cycles of tile products with ``m`` rows at hand and the other operand read from the scratchpad.
 
-        read_ahead: warps of a synchronous unit hold rows of two instructions, and the operands of two steps.
+        read_ahead: warps of a synchronous unit hold the operands of two steps.
         """
         unit, per_cycle = self.chip.core.matrix, self.chip.core.scratchpad.read_bytes_per_cycle
         busy = self.matrix_cycles(m, n, k, dtype)
@@ -218,7 +229,7 @@ class Target:
             return busy
         m, n, k = (np.asarray(x, dtype=np.int64) for x in (m, n, k))
         width = DTYPE_BITS[self.compute_dtype(dtype)] / 8
-        together = rows_of_a_warp(m, unit.m) if read_ahead and unit.synchronous else unit.m
+        together = rows_of_a_warp(m, unit.m) if unit.synchronous else unit.m
         feed = feed_cycles(m, n, k, step_m=together, element_bytes=width, bytes_per_cycle=per_cycle)
         return busy + feed if unit.synchronous and not read_ahead else np.maximum(busy, feed)
 

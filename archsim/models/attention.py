@@ -48,7 +48,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Order", "block_time", "feed_cycles", "rows_of_a_warp"]
+__all__ = ["WARPS", "Order", "block_time", "feed_cycles", "rows_of_a_warp"]
 
 Order = Literal["turns", "alternate", "apart"]
 

@@ -34,15 +34,39 @@ def seconds(target: Target, attention: AttentionShape) -> float:
 
 
 def test_a_synchronous_unit_is_fed_between_its_products() -> None:
-    """128 x 128 x 128 on an A100: 2048 cycles of products, and eight groups of 16 rows that read 32 KiB each."""
+    """128 x 128 x 128 on an A100: 2048 cycles of products, and four warps with 32 rows that read 32 KiB each."""
     m = np.array([128])
     assert A100.matrix_cycles(m, m, m, "bf16").tolist() == [2048]
-    assert A100.fed_cycles(m, m, m, "bf16").tolist() == [2048 + 8 * 128 * 128 * 2 // 128]
-    # warps that read ahead hold 32 rows each, and load for the next product while they multiply
+    assert A100.fed_cycles(m, m, m, "bf16").tolist() == [2048 + 4 * 128 * 128 * 2 // 128]
+    assert A100.fed_cycles(m // 2, m, m, "bf16").tolist() == [1024 + 4 * 128 * 128 * 2 // 128]  # with 16 rows
+    # warps that read ahead load for the next product while they multiply
     assert A100.fed_cycles(m, m, m, "bf16", read_ahead=True).tolist() == [2048]
     assert A100.fed_cycles(m // 8, m, m, "bf16", read_ahead=True).tolist() == [256]
     # wgmma takes 64 rows a time and reads ahead: two times 32 KiB take less than the product
     assert H100.fed_cycles(m, m, m, "bf16").tolist() == H100.matrix_cycles(m, m, m, "bf16").tolist() == [1024]
+
+
+def test_older_kernels_on_hopper_multiply_by_synchronous_instructions() -> None:
+    unit, share = H100.chip.core.matrix, 0.62
+    older = H100.synchronous
+    m = np.array([128])
+    assert unit.kind == "tensor_core"
+    assert unit.synchronous_share == share
+    assert older.matrix_cycles(m, m, m, "bf16").tolist() == [int(np.ceil(1024 / share))]
+    assert not older.asynchronous
+    assert A100.synchronous is A100
+    kernel = AttentionKernel(overlap=False, split=False, fixed=True, rows=128, synchronous=True)
+    one = shape(128, 4096, kernel=kernel)
+    assert seconds(H100, one) > 1.3 * seconds(H100, replace(one, kernel=replace(kernel, synchronous=False)))
+    # 128 x 64 leaves room for two blocks of threads on an H100; an A6000 of 100 KiB gets 32 keys
+    cuts = [choose_cut(target, one) for target in (older, make_target(load_chip("a6000")))]
+    assert [(cut.rows, cut.keys, cut.resident) for cut in cuts] == [(128, 64, 2), (128, 32, 2)]
+
+
+def test_what_lies_outside_the_loop_counts_once_a_block_of_threads() -> None:
+    kernel = replace(TURNS, persistent=False)
+    tiles = [seconds(H100, shape(1024, 128, heads=132, kernel=replace(kernel, outside=n))) for n in (0, 2000)]
+    assert tiles[1] - tiles[0] == pytest.approx(8 * 2000 / H100.clock, rel=0.15)
 
 
 def test_the_steady_state_is_the_closed_form() -> None:

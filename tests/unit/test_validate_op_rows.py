@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from archsim.validation.op import build
@@ -87,6 +89,19 @@ def test_attention_follows_what_rotates_and_appends() -> None:
     (only,) = vidur.kernels
     assert isinstance(only, Attention)
     assert only.shape.kv_len == 164  # 100 cached and 64 new
+    v0 = read_attention(replace(row, cells={**row.cells, "device": "H100", "source_file": "LLMServingSim v0/x"}))
+    assert isinstance(v0, Case)
+    assert isinstance(v0.kernels[0], Attention)
+    assert (v0.kernels[0].shape.kv_len, v0.kernels[0].shape.causal) == (100, False)  # all keys, unmasked
+
+
+def test_a_group_without_a_kernel_of_its_own_is_multiplied_in_16_bits() -> None:
+    for kv_heads, dtype in ((2, "fp8"), (8, "bf16")):
+        case = attention("decode", device="H100", kv_heads=kv_heads)
+        assert isinstance(case, Case)
+        core = case.kernels[-1]
+        assert isinstance(core, Attention)
+        assert (core.shape.dtype, core.shape.kv_bytes) == (dtype, 1)
 
 
 def test_attention_of_a_compiler_goes_through_memory() -> None:

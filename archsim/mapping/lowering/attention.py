@@ -63,6 +63,8 @@ class _Items:
 
 def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: tuple[int, int, int, int]) -> Lowered:
     """The Program of ``shape``; ``tensors`` are the graph tensors of q, k, v and the output."""
+    if shape.kernel.synchronous:
+        target = target.synchronous
     cut = choose_cut(target, shape)
     items = _enumerate(shape, cut)
     chunks = -(-items.keys // cut.keys)
@@ -138,7 +140,8 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
         table.after(load_v[early], before)
 
     table.after(normalise[item], value)
-    table.vector(normalise, core, target.vector_cycles(items.rows * shape.d_v, VectorCost(1.0, 0.0)))
+    ending = target.vector_cycles(items.rows * shape.d_v, VectorCost(1.0, 0.0))
+    table.vector(normalise, core, ending + shape.kernel.outside)
     out_width = 4.0 if partial else shape.out_bytes
     table.store(
         store,

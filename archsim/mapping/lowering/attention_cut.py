@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from archsim.errors import InputError
 from archsim.mapping.target import Target
-from archsim.models.attention import Order, block_time
+from archsim.models.attention import WARPS, Order, block_time
 from archsim.models.vector import COSTS, VectorCost
 from archsim.trace.graph import DTYPE_BITS
 
@@ -56,13 +56,17 @@ class AttentionKernel:
     split: keys may be split over cores. partials: results are partial, and merged, even where nothing was split.
     whole: blocks that the mask hides are worked on as well.
     fixed: its tiles have one size, which is worked on whole: the queries of two instructions of an asynchronous matrix
-    unit and 128 keys, or those of four warps of a synchronous one and ``keys`` (half where the scratchpad is short). In
-    the latter a block of threads holds one block of keys and one of values, each fetched once the one before has been
-    used, and two blocks of threads share a core where they fit.
+    unit and 128 keys, or ``rows`` (half where the scratchpad is short) of a synchronous one and ``keys`` (fewer where a
+    second block of threads, whose warps hold two instructions' rows, would find no room). In the latter a block of
+    threads holds one block of keys and one of values, each fetched once the one before has been used, and two blocks of
+    threads share a core where they fit.
     persistent: loads for the next block of queries are under way while this one ends; otherwise blocks of threads
     follow each other, each from its loads to its store.
     read_ahead: operands of a synchronous matrix unit are loaded while it multiplies others: of the same warps or, with
     tiles of one size, which leave them one warp a scheduler, of the other block of threads on the core.
+    outside: cycles of a block of threads before its first and after its last block of keys: indices, descriptors,
+    barriers, sums over warps, the output on its way through the scratchpad.
+    synchronous: it multiplies by synchronous instructions whatever the unit has (`Target.synchronous`).
     """
 
     overlap: bool = True
@@ -71,9 +75,12 @@ class AttentionKernel:
     partials: bool = False
     whole: bool = False
     fixed: bool = False
+    rows: int = 64
     keys: int = 64
     persistent: bool = True
     read_ahead: bool = True
+    outside: int = 0
+    synchronous: bool = False
 
 
 #: a kernel of which nothing is known: the mapper chooses, for the best
@@ -144,7 +151,17 @@ def tile_height(target: Target, shape: AttentionShape) -> int | None:
     unit = target.chip.core.matrix
     if unit.kind == "systolic" or not shape.kernel.fixed:
         return None
-    return unit.m * (4 if unit.synchronous else 2)
+    return shape.kernel.rows if unit.synchronous else 2 * unit.m
+
+
+def block_keys(target: Target, shape: AttentionShape, height: int) -> int:
+    """Keys of a block of tiles that are ``height`` rows high, in a kernel whose tiles have one size."""
+    unit, keys = target.chip.core.matrix, 128 if target.asynchronous else shape.kernel.keys
+    if unit.kind == "tensor_core" and unit.synchronous and height > WARPS * unit.m:
+        room = target.scratchpad_bytes / 2 - height * shape.d_qk * shape.q_bytes
+        while keys > SMALL_BLOCKS[0] and keys * (shape.k_bytes + shape.v_bytes) > room:
+            keys //= 2
+    return keys
 
 
 def single_buffered(target: Target, shape: AttentionShape) -> bool:
@@ -214,9 +231,11 @@ def _choices(target: Target, shape: AttentionShape) -> Iterator[tuple[Sequence[i
         yield from ((SIZES, BLOCKS), (SIZES, SMALL_BLOCKS))
     else:
         while height >= SIZES[0]:
-            if (keys := 128 if target.asynchronous else shape.kernel.keys) > BLOCKS[0]:
-                yield (height,), (keys,)
-            yield from (((height,), (BLOCKS[0],)), ((height,), SMALL_BLOCKS))
+            keys = block_keys(target, shape, height)
+            yield (height,), (keys,)
+            if keys > BLOCKS[0]:
+                yield (height,), (BLOCKS[0],)
+            yield (height,), SMALL_BLOCKS
             height //= 2
 
 
@@ -287,6 +306,7 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     # causal items differ: the longest go first and the short ones fill the gaps
     turns = max(load * chunks, part_max / cut.keys) if causal else np.ceil(load) * chunks
     alone = 0.0 if shape.kernel.persistent else np.ceil(load) * (target.memory_latency_s + port)
+    alone += np.ceil(load) * shape.kernel.outside / target.clock
     tail = block + port + target.memory_latency_s * (2 if cut.splits > 1 else 1)
     merge = 0.0
     shared = min(target.noc_bytes_per_s, target.cache_bytes_per_s or np.inf)  # by all cores, on the way to memory

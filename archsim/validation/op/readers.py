@@ -15,11 +15,13 @@ from archsim.validation.op.sources import (
     BLACKWELL,
     DEVICES,
     HOPPER,
+    TENSORRT_LLM,
     Source,
     mla_kernel,
     phase_kernel,
     product_source,
     source_of,
+    written,
 )
 from archsim.validation.table import Record
 
@@ -98,17 +100,20 @@ def read_attention(row: Record) -> Case | str:
         row.integer(name) for name in ("batch", "q_len", "q_heads", "kv_heads", "head_dim")
     )
     cached = row.integer("kv_len", least=0)
-    if phase == "decode" and source.shared_context and is_gpu(chip):
+    all_keys = source.shared_context and is_gpu(chip)
+    if phase == "decode" and all_keys:
         if cached < batch:
             return SHORT
         cached //= batch
-    kv_len = cached + (0 if graphs else q_len)
+    kv_len = cached + (0 if graphs or all_keys else q_len)
     form = format_of(row.text("dtype"), formats_of(chip))
     if isinstance(form, str):
         return form
     held = width(row.text("kv_dtype")) if graphs else None
-    dtype = multiplied(chip, form.dtype, held)
-    kernel = phase_kernel(source, phase, gpu=is_gpu(chip))
+    special = phase == "prefill" or not graphs or packs(heads // kv_heads)
+    dtype = multiplied(chip, form.dtype, held if special or chip not in HOPPER else None)
+    asynchronous = target_of(chip).asynchronous
+    kernel = written(phase_kernel(source, phase, gpu=is_gpu(chip)), phase, chip, asynchronous=asynchronous)
     math_bytes = DTYPE_BITS[dtype] / 8  # in prefill keys and values are those just computed, whatever the cache holds
     if source.unfused and not is_gpu(chip):
         kernels = build.attention_unfused(batch, q_len, cached, heads, kv_heads, d, dtype=dtype)
@@ -116,7 +121,7 @@ def read_attention(row: Record) -> Case | str:
         kernels = build.attention(
             batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype,
             kv_bytes=held if held and phase == "decode" else math_bytes,
-            cache_bytes=held, append=phase == "prefill" or not appends(chip, dtype),
+            cache_bytes=held, causal=not all_keys, append=phase == "prefill" or not appends(chip, dtype),
             kernel=replace(
                 kernel, split=kernel.split and not (graphs and unsplit(chip, held)),
                 persistent=kernel.persistent or (graphs and chip in BLACKWELL),
@@ -134,6 +139,14 @@ def multiplied(chip: str, dtype: str, held: float | None) -> str:
     Its kernels for synchronous matrix units widen them instead, unless the operator as a whole is asked for in fp8.
     """
     return "fp8" if held == 1 and "fp8" in formats_of(chip) and target_of(chip).asynchronous else dtype
+
+
+def packs(group: int) -> bool:
+    """Whether TensorRT-LLM has a decode kernel (XQA) for query heads that share keys in groups so large.
+
+    Others are left to its older kernel, whose times do not fall with the width of the cache.
+    """
+    return 1 < group <= TENSORRT_LLM.pack
 
 
 def unsplit(chip: str, held: float | None) -> bool:
@@ -160,13 +173,15 @@ def read_mla(row: Record) -> Case | str:
     batch, q_len, kv_len, heads = (row.integer(name) for name in ("batch", "q_len", "kv_len", "heads_per_gpu"))
     phase, dtype = row.text("phase"), f"{_label(row.text('dtype'))}/kv {_label(row.text('kv_dtype'))}"
     # on synchronous units its MLA keeps a cache of 16 bits: asking for fp8 changes no time by 1 %
-    held = width(row.text("kv_dtype")) if target_of(chip).asynchronous else float(build.WIDE)
+    asynchronous = target_of(chip).asynchronous
+    held = width(row.text("kv_dtype")) if asynchronous else float(build.WIDE)
     math = multiplied(chip, "bf16", held)
+    kernel = source.attention if phase == "prefill" else mla_kernel(source, chip, asynchronous=asynchronous)
+    kernel = written(kernel, phase, chip, asynchronous=asynchronous)
     if phase == "decode":
-        kernel = mla_kernel(source, chip, asynchronous=target_of(chip).asynchronous)
         kernels = build.mla_decode(batch, kv_len, heads, held, dtype=math, kernel=kernel)
     else:
-        kernels = build.mla_prefill(batch, q_len, heads, dtype=math, kernel=source.attention)
+        kernels = build.mla_prefill(batch, q_len, heads, dtype=math, kernel=kernel)
     name = f"{chip} mla {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}"
     return Case(name, chip, f"mla {phase}", dtype, kernels, row.number("latency_us"), source)
 

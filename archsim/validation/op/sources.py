@@ -14,8 +14,8 @@ from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel
 from archsim.models.vector import NarrowLoads
 
 __all__ = [
-    "BLACKWELL", "DEVICES", "HOPPER", "INFORMED", "SOURCES", "Source", "mla_kernel", "phase_kernel", "product_source",
-    "source_of",
+    "BLACKWELL", "DEVICES", "HOPPER", "INFORMED", "SOURCES", "TENSORRT_LLM", "Source", "mla_kernel", "phase_kernel",
+    "product_source", "source_of", "written",
 ]  # fmt: skip
 
 #: chip presets by the name that a reference file gives its device, where that is not theirs
@@ -60,7 +60,8 @@ class Source:
     """How one source measured.
 
     attention, decode: how its attention kernels are written; decode as prefill where nothing is said.
-    shared_context: the tokens that its decode rows name are those of the whole batch. cold_cache: keys and values were
+    shared_context: the tokens that its decode rows name are those of the whole batch, and on GPUs its rows name all the
+    keys, of which none is masked (the times depend on nothing else). cold_cache: keys and values were
     last read long ago. unfused: on chips without tensor cores its attention is what a compiler makes of a framework's.
     first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
     count. weight_copies: how many copies of the weights its loop goes round; they are read from memory when all of them
@@ -84,13 +85,17 @@ class Source:
     unfused: bool = False
 
 
+#: cycles of a block of threads outside its loop over keys: one constant for all chips and kernels, from prefills of one
+#: block of keys on H100, B200 and A6000 (1,500 to 2,700; half of the rows)
+OUTSIDE = 2000
 #: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads;
 #: only those of decode split keys, as in FlashAttention (``num_splits`` is 1 unless a cache is given)
-TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, fixed=True, persistent=False, read_ahead=False)
+TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, fixed=True, persistent=False, read_ahead=False, outside=OUTSIDE)
 #: FlashAttention-2: one query is padded to a whole tile as well; the function for training, which LLMServingSim v0
-#: calls, neither splits keys nor packs heads; Vidur's walks over all keys whatever the mask hides
-FLASH_2 = AttentionKernel(overlap=False, fixed=True, persistent=False)
-UNSPLIT = replace(FLASH_2, split=False, pack=1)
+#: calls, neither splits keys nor packs heads, and has tiles of 128 x 64 (x 32 where shared memory is short); Vidur's
+#: walks over all keys whatever the mask hides
+FLASH_2 = AttentionKernel(overlap=False, fixed=True, persistent=False, synchronous=True, outside=OUTSIDE)
+UNSPLIT = replace(FLASH_2, split=False, pack=1, rows=128)
 PAGED = replace(FLASH_2, keys=128, read_ahead=False)
 WHOLE = replace(PAGED, whole=True)
 FLASH_3 = AttentionKernel(fixed=True)
@@ -181,6 +186,14 @@ SOURCES = (
         decode=replace(FLASH_3, fixed=False),
     ),
 )  # fmt: skip
+
+
+def written(kernel: AttentionKernel, phase: str, chip: str, *, asynchronous: bool) -> AttentionKernel:
+    """The kernel as its source writes it for a chip: TensorRT-LLM's for synchronous units, and those of decode on
+    Blackwell, overlap what lies outside the loop (half of the A100's and B200's rows leave no room for it)."""
+    if kernel.synchronous or (asynchronous and (phase == "prefill" or chip not in BLACKWELL)):
+        return kernel
+    return replace(kernel, outside=0)
 
 
 def phase_kernel(source: Source, phase: str, *, gpu: bool) -> AttentionKernel:
