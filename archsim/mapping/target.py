@@ -172,8 +172,11 @@ class Target:
             candidate = WIDER.get(candidate)
         raise InputError(f"{self.name} cannot multiply {dtype}: its matrix unit has {', '.join(rates)}")
 
-    def matrix_cycles(self, m: Ints, n: Ints, k: Ints, dtype: str) -> Ints:
-        """Occupancy in cycles of one core's matrix unit by tiles of ``m x n x k``."""
+    def matrix_cycles(self, m: Ints, n: Ints, k: Ints, dtype: str, share: int = 1) -> Ints:
+        """Occupancy in cycles of one core's matrix unit by tiles of ``m x n x k``.
+
+        share: neighbouring cores that share the rows of an instruction, each with a tile of its own.
+        """
         unit = self.chip.core.matrix
         offered = self.compute_dtype(dtype)
         m, n, k = (np.asarray(x, dtype=np.int64) for x in (m, n, k))
@@ -193,7 +196,7 @@ class Target:
         # the instruction's k grows with the rate: 16 for bf16 is 32 for fp8
         wide = max(1, round(rate / unit.rates.get("bf16", rate)))
         return matrix.tensor_core_occupancy(
-            m, n, k, step_m=unit.m, step_n=unit.n, step_k=unit.k * wide, macs_per_cycle=rate
+            m, n, k, step_m=unit.m // share, step_n=unit.n, step_k=unit.k * wide, macs_per_cycle=rate
         )
 
     @cached_property
@@ -218,13 +221,15 @@ class Target:
         core = self.chip.core.model_copy(update={"matrix": older})
         return replace(self, chip=self.chip.model_copy(update={"core": core}))
 
-    def fed_cycles(self, m: Ints, n: Ints, k: Ints, dtype: str, *, read_ahead: bool = False) -> Ints:
+    def fed_cycles(
+        self, m: Ints, n: Ints, k: Ints, dtype: str, *, read_ahead: bool = False, share: int = 1
+    ) -> Ints:
         """Cycles of tile products with ``m`` rows at hand and the other operand read from the scratchpad.
 
-        read_ahead: warps of a synchronous unit hold the operands of two steps.
+        read_ahead: warps of a synchronous unit hold the operands of two steps. share: as in `matrix_cycles`.
         """
         unit, per_cycle = self.chip.core.matrix, self.chip.core.scratchpad.read_bytes_per_cycle
-        busy = self.matrix_cycles(m, n, k, dtype)
+        busy = self.matrix_cycles(m, n, k, dtype, share)
         if unit.kind == "systolic" or per_cycle is None:
             return busy
         m, n, k = (np.asarray(x, dtype=np.int64) for x in (m, n, k))

@@ -63,6 +63,15 @@ def test_older_kernels_on_hopper_multiply_by_synchronous_instructions() -> None:
     assert [(cut.rows, cut.keys, cut.resident) for cut in cuts] == [(128, 64, 2), (128, 32, 2)]
 
 
+def test_a_pair_of_cores_shares_the_rows_of_an_instruction() -> None:
+    """128 heads of MLA on a B200: a core holds 64 of them, and half of a 128-row instruction is all that it issues."""
+    b200 = make_target(load_chip("b200"))
+    latent = AttentionShape(1, 1, 4096, 128, 1, 576, 512, False, None, True, "bf16", 2.0, 2.0)
+    rows = np.array([64])
+    paired, alone = (stage_cycles(b200, replace(latent, heads=heads), rows, 64) for heads in (128, 64))
+    assert (int(paired[0][0]), int(alone[0][0])) == (576, 1152)
+
+
 def test_what_lies_outside_the_loop_counts_once_a_block_of_threads() -> None:
     kernel = replace(TURNS, persistent=False)
     tiles = [seconds(H100, shape(1024, 128, heads=132, kernel=replace(kernel, outside=n))) for n in (0, 2000)]

@@ -70,7 +70,8 @@ def attention(phase: str, **more: object) -> Case | str:
 def test_attention_follows_what_rotates_and_appends() -> None:
     prefill, decode, fused = attention("prefill"), attention("decode"), attention("decode", device="H100")
     assert isinstance(prefill, Case)
-    for case, kernels in ((prefill, 3), (decode, 3), (fused, 2)):  # XQA for Hopper rotates and appends itself
+    # a prefill in fp8 of activations in bf16 has one more small kernel; XQA for Hopper rotates and appends itself
+    for case, kernels in ((prefill, 4), (decode, 3), (fused, 2)):
         assert isinstance(case, Case)
         *before, core = case.kernels
         assert len(case.kernels) == kernels

@@ -183,12 +183,21 @@ def stage_cycles(target: Target, shape: AttentionShape, rows: Ints, keys: int) -
     """
     ahead, apart = shape.kernel.read_ahead, single_buffered(target, shape)
     sizes = [(rows, np.full_like(rows, n), np.full_like(rows, k)) for n, k in ((keys, shape.d_qk), (shape.d_v, keys))]
-    scores, value = (target.fed_cycles(*size, shape.dtype, read_ahead=ahead and not apart) for size in sizes)
+    share = _cores_of_an_instruction(target, shape)
+    scores, value = (
+        target.fed_cycles(*size, shape.dtype, read_ahead=ahead and not apart, share=share) for size in sizes
+    )
     softmax = softmax_cycles(target, shape, rows, keys)
     if ahead and apart:
         first, second = (target.matrix_cycles(*size, shape.dtype) for size in sizes)
         return first, softmax + (scores - first) + (value - second), second
     return scores, softmax, value
+
+
+def _cores_of_an_instruction(target: Target, shape: AttentionShape) -> int:
+    """Cores that may share the rows of an instruction: a pair, where enough rows see the same keys."""
+    unit = target.chip.core.matrix
+    return target.pair if unit.kind == "tensor_core" and packed_rows(shape) >= unit.m else 1
 
 
 def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys: int) -> Ints:

@@ -68,12 +68,12 @@ def product(rows: Sequence[int], n: int, k: int, form: Format) -> tuple[tuple[Ke
 
 def attention(
     batch: int, q_len: int, kv_len: int, heads: int, kv_heads: int, d_qk: int, d_v: int, *, dtype: str = "bf16",
-    causal: bool = True, kv_bytes: float = WIDE, cache_bytes: float | None = None, append: bool = True,
+    causal: bool = True, kv_bytes: float = WIDE, cache_bytes: float | None = None, append: bool = True, small: int = 1,
     kernel: AttentionKernel = ANY_KERNEL,
 ) -> tuple[Kernel, ...]:  # fmt: skip
     """Fused attention. cache_bytes: as in TensorRT-LLM, after a kernel that finds where each sequence begins and one
     that rotates q and k and appends k and v, so wide, to the cache (unless ``append`` is False: the attention kernel
-    does it)."""
+    does it). small: kernels like the first that go before."""
     q_bytes = DTYPE_BITS[dtype] // 8
     shape = AttentionShape(
         batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, causal, None, False, dtype, q_bytes, kv_bytes, WIDE,
@@ -89,7 +89,7 @@ def attention(
         max(tokens, q // ANY_ROW), ((QUANTISED, (q + kv) * WIDE),), ((X, q * q_bytes), (CACHE, kv * cache_bytes)),
         ((q, COSTS["rotate_append"]),), in_turn=True,
     )  # fmt: skip
-    return _offsets(batch), *((rotate,) if append else ()), core
+    return *(_offsets(batch),) * small, *((rotate,) if append else ()), core
 
 
 def attention_unfused(
@@ -124,9 +124,12 @@ def _offsets(batch: int) -> Vector:
 
 
 def mla_prefill(
-    batch: int, q_len: int, heads: int, *, dtype: str = "bf16", kernel: AttentionKernel = ANY_KERNEL
+    batch: int, q_len: int, heads: int, *, dtype: str = "bf16", small: int = 1, kernel: AttentionKernel = ANY_KERNEL
 ) -> tuple[Kernel, ...]:
-    """DeepSeek's attention with keys and values expanded, after the rotation of 64 of 192 dims and the append."""
+    """DeepSeek's attention with keys and values expanded, after the rotation of 64 of 192 dims and the append.
+
+    small: as in `attention`.
+    """
     tokens = batch * q_len
     rotated, latent = tokens * 64 * (heads + 1), tokens * 576
     append = Vector(
@@ -136,14 +139,15 @@ def mla_prefill(
     )  # fmt: skip
     kv_bytes = DTYPE_BITS[dtype] // 8
     core = attention(batch, q_len, q_len, heads, heads, 192, 128, dtype=dtype, kv_bytes=kv_bytes, kernel=kernel)
+    before = (*(_offsets(batch),) * small, append)
     if dtype == "bf16":
-        return _offsets(batch), append, *core
+        return *before, *core
     size = tokens * heads * (192 + 192 + 128)  # q, k and v are computed in bf16, and narrowed by a kernel of its own
     narrow = Vector(
         max(tokens, size // ANY_ROW), ((QUANTISED, size * WIDE),), ((GATHERED, size * kv_bytes),),
         ((size, COSTS["quantise"]),),
     )  # fmt: skip
-    return _offsets(batch), append, narrow, *core
+    return *before, narrow, *core
 
 
 def mla_decode(

@@ -114,6 +114,7 @@ def read_attention(row: Record) -> Case | str:
     dtype = multiplied(chip, form.dtype, held if special or chip not in HOPPER else None)
     asynchronous = target_of(chip).asynchronous
     kernel = written(phase_kernel(source, phase, gpu=is_gpu(chip)), phase, chip, asynchronous=asynchronous)
+    narrows = phase == "prefill" and asynchronous and dtype != form.dtype
     math_bytes = DTYPE_BITS[dtype] / 8  # in prefill keys and values are those just computed, whatever the cache holds
     if source.unfused and not is_gpu(chip):
         kernels = build.attention_unfused(batch, q_len, cached, heads, kv_heads, d, dtype=dtype)
@@ -121,7 +122,8 @@ def read_attention(row: Record) -> Case | str:
         kernels = build.attention(
             batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype,
             kv_bytes=held if held and phase == "decode" else math_bytes,
-            cache_bytes=held, causal=not all_keys, append=phase == "prefill" or not appends(chip, dtype),
+            cache_bytes=held, causal=not all_keys, small=1 + narrows,
+            append=phase == "prefill" or not appends(chip, dtype),
             kernel=replace(
                 kernel, split=kernel.split and not (graphs and unsplit(chip, held)),
                 persistent=kernel.persistent or (graphs and chip in BLACKWELL),
@@ -181,7 +183,7 @@ def read_mla(row: Record) -> Case | str:
     if phase == "decode":
         kernels = build.mla_decode(batch, kv_len, heads, held, dtype=math, kernel=kernel)
     else:
-        kernels = build.mla_prefill(batch, q_len, heads, dtype=math, kernel=kernel)
+        kernels = build.mla_prefill(batch, q_len, heads, dtype=math, small=1 + asynchronous, kernel=kernel)
     name = f"{chip} mla {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}"
     return Case(name, chip, f"mla {phase}", dtype, kernels, row.number("latency_us"), source)
 
