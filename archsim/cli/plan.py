@@ -16,6 +16,8 @@ __all__ = ["plan"]
 @click.option("--batch", type=click.IntRange(1), required=True, help="Sequences over the whole system.")
 @click.option("--seq", type=click.IntRange(1), help="New tokens of a sequence.  [default: train 4096, as `run`]")
 @click.option("--ctx", type=click.IntRange(0), help="Tokens in the KV cache already.  [default: as `run`]")
+@click.option("--pp", type=click.IntRange(1), default=1, show_default=True,
+              help="Stages of an inference step (training tries all that divide).")  # fmt: skip
 @click.option("--quant", default="none", show_default=True, help="Of an inference step, as `run`.")
 @click.option("--precision", type=click.Choice(("bf16", "fp8", "fp8-tensor", "mxfp8")), default="bf16",
               show_default=True, help="Of a training step, as `train`.")  # fmt: skip
@@ -24,19 +26,20 @@ __all__ = ["plan"]
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Plans to list.")
 @json_option
 def plan(
-    system: str, workload: str, phase: str, batch: int, seq: int | None, ctx: int | None, quant: str, precision: str,
-    simulated: int, top: int, as_json: bool,
+    system: str, workload: str, phase: str, batch: int, seq: int | None, ctx: int | None, pp: int, quant: str,
+    precision: str, simulated: int, top: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Rank the plans for one step of WORKLOAD on SYSTEM: which fit into memory, how fast each is, why others do not.
 
     All plans that divide what they must are scored in closed form, and the best few are simulated. Inference: tensor,
-    data and expert parallelism. Training: also context and pipeline parallelism, chunks of layers, micro-batch, ZeRO,
-    recomputation.
+    data and expert parallelism, on as many pipeline stages as --pp says. Training: also context and pipeline
+    parallelism, chunks of layers, micro-batch, ZeRO, recomputation.
 
     \b
     Examples:
       archsim plan hgx-h800 llama-3.1-70b --phase decode --batch 64
       archsim plan h800-x144 deepseek-v3 --phase decode --batch 18432 --quant fp8 --simulate 1
+      archsim plan h100-x16 llama-3.1-405b --phase decode --batch 64 --quant fp8 --pp 2
       archsim plan h800-x16 llama-3.1-8b --phase train --batch 128 --json
     """
     from archsim.planning import rank_inference, rank_training
@@ -49,7 +52,7 @@ def plan(
                 progress=lambda done, total: update(done, total),
             )  # fmt: skip
         else:
-            options = Options(phase=phase, batch=batch, seq=seq, ctx=ctx, quant=quant)
+            options = Options(phase=phase, batch=batch, seq=seq, ctx=ctx, quant=quant, pp=pp)
             ranking = rank_inference(
                 system, workload, options, simulated=simulated, progress=lambda done, total: update(done, total)
             )

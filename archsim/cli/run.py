@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 from archsim.cli._common import json_option, progress, step_options
 from archsim.cli._results import check_outputs, output_file, show, top_option, wrote
 from archsim.cli.chip import set_option
+from archsim.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
+def _counts(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    if not re.fullmatch(r"\d+(,\d+)*", value):
+        raise InputError(f"--stage-layers {value}: must be whole numbers with commas between them, such as 20,20")
+    return tuple(map(int, value.split(",")))
+
+
 @click.command()
 @click.argument("chip")
 @click.argument("workload")
@@ -28,6 +38,9 @@ __all__ = ["run"]
 @click.option("--system", metavar="NAME", help="Of such chips: a preset, a YAML file, or CHIP-xN.  [default: one chip]")
 @click.option("--tp", type=int, help="Tensor-parallel degree.  [default: chosen]")
 @click.option("--ep", type=int, help="Expert-parallel degree.  [default: chosen]")
+@click.option("--pp", type=int, default=1, show_default=True, help="Stages of a pipeline, of equally many chips.")
+@click.option("--stage-layers", metavar="N,N,...", callback=_counts, help="Of each stage.  [default: balanced by time]")
+@click.option("--micro-batches", type=int, help="That fill the pipeline.  [default: one a stage]")
 @click.option("--redundant", type=int, default=0, show_default=True, help="Copies of experts that relieve busy chips.")
 @click.option("--node-limit", type=int, help="Nodes of a token's experts, 0: any.  [default: as the model is trained]")
 @click.option(
@@ -85,6 +98,9 @@ def run(
     system: str | None,
     tp: int | None,
     ep: int | None,
+    pp: int,
+    stage_layers: tuple[int, ...] | None,
+    micro_batches: int | None,
     redundant: int,
     node_limit: int | None,
     overlap: str,
@@ -116,6 +132,7 @@ def run(
     Examples:
       archsim run h800 llama-3.1-8b --phase decode --batch 32 --ctx 4096
       archsim run h800 deepseek-v3 --phase decode --batch 11808 --quant fp8 --system h800-x144 --tp 1 --redundant 32
+      archsim run h100 llama-3.1-405b --phase decode --batch 64 --quant fp8 --system h100-x16 --tp 8 --pp 2
       archsim run custom-npu llama-3.1-8b --phase prefill --seq 4096 --set core.matrix.rows=256 --html npu.html
       archsim run tpu-v5e deepseek-r1-distill-qwen-1.5b --phase decode --fidelity cycle
       archsim run h800 llama-3.1-8b --phase decode --mapping mapping.yaml    # layout: {kv_cache: paged, page_size: 64}
@@ -136,6 +153,9 @@ def run(
                 system=system,
                 tp=tp,
                 ep=ep,
+                pp=pp,
+                stage_layers=stage_layers,
+                micro_batches=micro_batches,
                 redundant=redundant,
                 node_limit=node_limit,
                 overlap=overlap,

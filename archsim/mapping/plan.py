@@ -16,7 +16,8 @@ class Plan:
     tp: chips that share each layer's heads and columns. dp: groups of tp chips, each with its share of the
     batch. ep: chips that the experts are spread over: in inference all of them (``tp * dp``), in training any multiple
     of tp that divides them, or 1, where each expert is cut tp ways instead. redundant: copies of experts beyond the
-    first, which relieve the busiest chips. node_limit: nodes that the experts of one token may lie on (0: any).
+    first, which relieve the busiest chips. node_limit: nodes that the experts of one token may lie on (0: any). pp:
+    stages of a pipeline, each of which has so many chips (of an inference step; training keeps its own count).
 
     In training also: cp: chips that share each sequence. sp: what tensor parallelism leaves whole (norms, residuals) is
     split by tokens.
@@ -29,13 +30,15 @@ class Plan:
     sp: bool = False
     redundant: int = 0
     node_limit: int = 0
+    pp: int = 1
 
     @property
     def chips(self) -> int:
-        return self.tp * self.cp * self.dp
+        return self.tp * self.cp * self.dp * self.pp
 
     def __str__(self) -> str:
-        return f"TP{self.tp} x DP{self.dp}" + self._experts()
+        stages = f" x PP{self.pp}" if self.pp > 1 else ""
+        return f"TP{self.tp} x DP{self.dp}{stages}" + self._experts()
 
     def _experts(self) -> str:
         if self.ep == 1:

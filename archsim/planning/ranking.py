@@ -9,8 +9,8 @@ from typing import Any
 from archsim.errors import InputError
 from archsim.hardware import SystemSpec, load_chip, load_system
 from archsim.mapping.plan import tensor_degrees
-from archsim.simulation import simulate
-from archsim.simulation.job import Options, candidates
+from archsim.simulation import StagedJob, run_job, run_staged, staged_candidates
+from archsim.simulation.job import Job, Options, candidates
 from archsim.trace import Trace, load_workload
 from archsim.training.plan import TrainPlan
 from archsim.training.search import search_training
@@ -76,14 +76,15 @@ def rank_inference(
     chip = load_chip(where.chip)
     trace = load_workload(workload, options.phase) if isinstance(workload, str) else workload
     refused: list[tuple[str, str]] = []
-    jobs = []
+    jobs: list[Job | StagedJob] = []
     for tp in _degrees(where, trace, options):
         for ep in _expert_degrees(where, trace, options):
             wanted = replace(options, tp=tp, ep=ep)
             try:
-                jobs += candidates(chip, trace, wanted, where)
+                jobs += (candidates if options.pp == 1 else staged_candidates)(chip, trace, wanted, where)
             except InputError as error:
-                name = f"TP{tp} x DP{where.chips // tp}" + (f", EP{ep}" if ep and ep > 1 else "")
+                dp, stages = where.chips // (tp * options.pp), f" x PP{options.pp}" if options.pp > 1 else ""
+                name = f"TP{tp} x DP{dp}{stages}" + (f", EP{ep}" if ep and ep > 1 else "")
                 refused.append((name, str(error)))
     if not jobs:
         raise InputError(refused[-1][1])
@@ -92,13 +93,9 @@ def rank_inference(
     for number, job in enumerate(jobs):
         time = None
         if number < simulated:
-            plan = job.plan
-            run = simulate(
-                chip, trace, system=where, **asdict(replace(options, tp=plan.tp, ep=plan.ep))
-            )  # fmt: skip
-            time = run.time_s
+            time = (run_job(job) if isinstance(job, Job) else run_staged(job)).time_s
             progress(number + 1, min(simulated, len(jobs)))
-        degrees = {"tp": job.plan.tp, "dp": job.plan.dp, "ep": job.plan.ep}
+        degrees = {"tp": job.plan.tp, "dp": job.plan.dp, "ep": job.plan.ep, "pp": job.plan.pp}
         found.append(Ranked(str(job.plan), degrees, job.bound_s(), job.need.total, job.tokens, where.chips, time))
     return Ranking(
         where.name, chip.name, trace.name, options.phase, int(chip.memory.usable_capacity), _sorted(found),
@@ -155,11 +152,11 @@ def _degrees(system: SystemSpec, trace: Trace, options: Options) -> list[int]:
     if options.tp is not None:
         return [options.tp]
     heads = next((int(str(op.dims["heads"])) for b in trace.blocks for op in b.ops if op.kind == "attention"), 1)
-    return [tp for tp in tensor_degrees(system.chips, heads) if tp <= system.chips_per_node]
+    return [tp for tp in tensor_degrees(system.chips // options.pp, heads) if tp <= system.chips_per_node]
 
 
 def _expert_degrees(system: SystemSpec, trace: Trace, options: Options) -> list[int | None]:
     experts = any(op.kind == "grouped_matmul" for block in trace.blocks for op in block.ops)
     if options.ep is not None or not experts or system.chips == 1:
         return [options.ep]
-    return [1, system.chips]
+    return [1, system.chips // options.pp]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import floor, log2
 from typing import Any
 
 from archsim.errors import InputError
 from archsim.hardware import SystemSpec, load_chip, load_system
+from archsim.mapping import Footprint
 from archsim.serving.stacks import STACKS, Stack
-from archsim.simulation import Options, candidates, simulate
+from archsim.simulation import Options, StagedJob, candidates, simulate, staged_candidates
 from archsim.trace import Trace, load_workload
 
 __all__ = ["Deployment", "Step"]
@@ -21,10 +23,12 @@ MOST = 2**20
 
 @dataclass(frozen=True)
 class Step:
-    """One simulated iteration on the device. kernels: launches in it."""
+    """One simulated iteration on the device. kernels: launches in it. period_s: what it adds to a long row of such
+    iterations: less than its time where they follow each other through the stages of a pipeline."""
 
     time_s: float
     kernels: int
+    period_s: float
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,16 @@ class Deployment:
         where = load_system(self.system) if isinstance(self.system, str) else self.system
         return where.chips if where is not None else 1
 
+    @cached_property
+    def stage_layers(self) -> tuple[int, ...] | None:
+        """Layers on each stage of a pipeline, for prompts as for answers.
+
+        If they are not given, stages take equally long to decode a single sequence, which balances their weights.
+        """
+        if self.options.get("pp", 1) == 1 or self.options.get("stage_layers"):
+            return self.options.get("stage_layers")
+        return self._staged(self._options("decode", 1, 63)).layers
+
     @property
     def tokens_per_step(self) -> float:
         """Tokens of one sequence that a decode step yields: ``1 + p + p^2 + ... + p^draft``.
@@ -63,10 +77,14 @@ class Deployment:
         """
         return sum(self.acceptance**n for n in range(self.draft + 1))
 
-    def prefill_s(self, batch: int, seq: int, ctx: int = 0) -> float:
-        """Seconds of an iteration that computes ``seq`` new prompt tokens of each sequence after ``ctx`` known ones."""
+    def prefill_s(self, batch: int, seq: int, ctx: int = 0, *, first: bool = True) -> float:
+        """Seconds of an iteration that computes ``seq`` new prompt tokens of each sequence after ``ctx`` known ones.
+
+        first: nothing is in the pipeline before it; otherwise what it takes longer with it than without it.
+        """
         step = self.step("prefill", batch, seq, ctx)
-        return max(step.time_s, step.kernels * self.stack.launch_s) + self.host_s(batch)
+        seconds = step.time_s if first else step.period_s
+        return max(seconds, step.kernels * self.stack.launch_s) + self.host_s(batch)
 
     def host_s(self, batch: int) -> float:
         """Host time between iterations; data-parallel groups have hosts of their own."""
@@ -122,9 +140,11 @@ class Deployment:
             mtp = self.draft > 0 and phase == "decode"
             result = simulate(
                 self.chip, self._trace(phase), phase=phase, batch=batch, seq=seq, ctx=ctx, system=self.system, mtp=mtp,
-                **self.options,
+                **{**self.options, "stage_layers": self.stage_layers},
             )  # fmt: skip
-            self._steps[key] = Step(result.time_s, int(result.op_table.repeat.sum()))
+            stages = result.meta.get("pipeline")
+            period = stages["period_s"] * stages["micro_batches"] if stages else result.time_s
+            self._steps[key] = Step(result.time_s, int(result.op_table.repeat.sum()), period)
         return self._steps[key]
 
     def _trace(self, phase: str) -> str | Trace:
@@ -146,10 +166,12 @@ class Deployment:
         gets the stack's share of what they leave.
         """
         group = self.groups()
-        fixed, each_token = self._need()
         chip = load_chip(self.chip, dict(self.options.get("set") or {}))
-        free = (chip.memory.usable_capacity - fixed) * self.stack.kv_share
-        each = each_token * tokens
+        room = {
+            (fixed, each_token * tokens): (chip.memory.usable_capacity - fixed) * self.stack.kv_share
+            for fixed, each_token in self._needs()
+        }  # fmt: skip
+        (fixed, each), free = min(room.items(), key=lambda item: item[1] / item[0][1])
         fit = int(free // each)
         if fit < 1:
             raise InputError(
@@ -166,17 +188,29 @@ class Deployment:
     def groups(self) -> int:
         """Data-parallel groups of the plan: batches are multiples of it."""
         tp = self.options.get("tp")
-        return self.chips // tp if tp else 1
+        return self.chips // (tp * self.options.get("pp", 1)) if tp else 1
 
-    def _need(self) -> tuple[int, float]:
-        """Bytes of weights and activations on one chip, and of the cache of one token (both exact but activations)."""
-        known = {"quant", "tp", "ep", "redundant", "routing", "node_limit"}
+    def _needs(self) -> list[tuple[int, float]]:
+        """Bytes of weights and activations on a chip of each stage, and of the cache of one token (exact but
+        activations)."""
+        tokens = 64
+        decode, prefill = self._options("decode", 1, tokens - 1), self._options("prefill", self.stack.chunk, 0)
+        return [
+            (first.weights + max(first.activations, prompts.activations), first.kv_cache / tokens)
+            for first, prompts in zip(self._stages(decode), self._stages(prefill), strict=True)
+        ]
+
+    def _options(self, phase: str, seq: int, ctx: int) -> Options:
+        """Of a step of one sequence for each data-parallel group."""
+        known = {"quant", "tp", "ep", "redundant", "routing", "node_limit", "pp", "stage_layers"}
         options = {name: value for name, value in self.options.items() if name in known} | {"overlap": "none"}
-        groups, tokens = self.groups(), 64
-        decode = Options("decode", groups, 1, tokens - 1, mtp=self.draft > 0, **options)
-        prefill = Options("prefill", groups, self.stack.chunk, 0, **options)
-        first, prompts = (
-            candidates(self.chip, self.workload, each, self.system, self.options.get("set"))[0].need
-            for each in (decode, prefill)
-        )
-        return first.weights + max(first.activations, prompts.activations), first.kv_cache / tokens
+        return Options(phase, self.groups(), seq, ctx, mtp=self.draft > 0 and phase == "decode", **options)
+
+    def _stages(self, options: Options) -> list[Footprint]:
+        """What a chip of each stage holds."""
+        if options.pp > 1:
+            return [stage.need for stage in self._staged(replace(options, stage_layers=self.stage_layers)).stages]
+        return [candidates(self.chip, self.workload, options, self.system, self.options.get("set"))[0].need]
+
+    def _staged(self, options: Options) -> StagedJob:
+        return staged_candidates(self.chip, self.workload, options, self.system, self.options.get("set"))[0]

@@ -102,7 +102,7 @@ def at_batch(server: Deployment, request: Request, batch: int, *, first_token: b
 def prompt_s(server: Deployment, request: Request) -> float:
     """A prompt's share of an iteration that is full of them."""
     at_once = max(server.stack.chunk // request.computed, 1) * server.groups()
-    return _whole(server, request, at_once) / at_once
+    return _whole(server, request, at_once, first=False) / at_once
 
 
 def most_load(server: Deployment, request: Request, *, first_token: bool = True) -> Operating:
@@ -151,7 +151,7 @@ def decode_pool(server: Deployment, request: Request, batch: int) -> Operating:
 
 def prefill_rate(server: Deployment, request: Request, batch: int) -> float:
     """Prompt tokens a second, cached ones included, of a system that computes ``batch`` prompts at a time."""
-    return batch * request.input_tokens / _prefill(server, request, batch)
+    return batch * request.input_tokens / _prefill(server, request, batch, first=False)
 
 
 def curve(
@@ -168,20 +168,25 @@ def curve(
     return found
 
 
-def _prefill(server: Deployment, request: Request, batch: int) -> float:
-    """Seconds to compute ``batch`` prompts in one iteration, or in chunks where they are more than one holds."""
+def _prefill(server: Deployment, request: Request, batch: int, *, first: bool = True) -> float:
+    """Seconds to compute ``batch`` prompts in one iteration, or in chunks where they are more than one holds.
+
+    first: before them the stages of a pipeline are empty; otherwise what they add to those before them.
+    """
     tokens = request.computed * batch
     chunks = max(1, -(-tokens // (server.stack.chunk * server.groups())))
     if chunks == 1:
-        return server.prefill_s(batch, request.computed, request.known)
+        return server.prefill_s(batch, request.computed, request.known, first=first)
     at_once = max(server.groups(), batch // chunks // server.groups() * server.groups())
-    return batch / at_once * _whole(server, request, at_once)
+    each = _whole(server, request, at_once, first=False)
+    return batch / at_once * each + (_whole(server, request, at_once) - each if first else 0.0)
 
 
-def _whole(server: Deployment, request: Request, batch: int) -> float:
+def _whole(server: Deployment, request: Request, batch: int, *, first: bool = True) -> float:
     """Seconds of ``batch`` prompts; a prompt longer than a chunk is cut, and its middle chunk stands for all."""
     chunk = server.stack.chunk
     if request.computed <= chunk:
-        return server.prefill_s(batch, request.computed, request.known)
-    count = request.computed / chunk
-    return count * server.prefill_s(batch, chunk, request.known + (request.computed - chunk) // 2)
+        return server.prefill_s(batch, request.computed, request.known, first=first)
+    size = batch, chunk, request.known + (request.computed - chunk) // 2
+    each = server.prefill_s(*size, first=False)
+    return request.computed / chunk * each + (server.prefill_s(*size) - each if first else 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
@@ -19,11 +19,13 @@ from archsim.simulation.blocks import BlockRun, run_block
 from archsim.simulation.collectives import spread
 from archsim.simulation.job import Job, Options, candidates, prepare
 from archsim.simulation.least import least_bounds
+from archsim.simulation.staged import StagedJob, prepare_staged, run_stages, staged_candidates
 from archsim.simulation.step_reuse import step_runs
 from archsim.trace import Trace
 
 __all__ = [
-    "Job", "Options", "candidates", "least_of_job", "options_of", "prepare", "roofline_of_job", "run_job", "simulate",
+    "Job", "Options", "StagedJob", "candidates", "least_of_job", "options_of", "prepare", "roofline_of_job", "run_job",
+    "run_staged", "simulate", "staged_candidates",
 ]  # fmt: skip
 
 
@@ -38,6 +40,9 @@ def simulate(
     system: str | SystemSpec | None = None,
     tp: int | None = None,
     ep: int | None = None,
+    pp: int = 1,
+    stage_layers: Sequence[int] | None = None,
+    micro_batches: int | None = None,
     set: Mapping[str, str] | None = None,
     fidelity: str = "tile",
     engine: str = "compiled",
@@ -67,6 +72,10 @@ def simulate(
             prompt, or a prefix that was found in the cache).
         system: preset or path of a system; one chip when omitted.
         tp, ep: tensor- and expert-parallel degree; by default what the roofline likes best among all that fit.
+        pp: stages of a pipeline, each of ``chips / pp`` chips.
+        stage_layers: layers of each stage; by default so that the slowest has least to do by the roofline.
+        micro_batches: of each data-parallel group, that fill the pipeline; by default ``pp``, or as many as there are
+            sequences.
         set: overrides of the chip, dotted path to value: ``{"memory.bandwidth": "6 TB/s"}``.
         fidelity: "roofline" (a closed-form lower bound on the time), "tile", or "cycle" (every DRAM command and
             every chunk, on chips without a shared cache, in seconds to minutes).
@@ -98,9 +107,13 @@ def simulate(
     options = options_of(
         phase, seq=seq, ctx=ctx, batch=batch, tp=tp, ep=ep, fidelity=fidelity, engine=engine, exact=exact, quant=quant,
         routing=routing, mtp=mtp, seed=seed, power_cap=power_cap, overlap=overlap, redundant=redundant,
-        node_limit=node_limit,
+        node_limit=node_limit, pp=pp, stage_layers=None if stage_layers is None else tuple(stage_layers),
+        micro_batches=micro_batches,
         pins=read_pins(Path(mapping)) if isinstance(mapping, str | Path) else mapping or {},
     )  # fmt: skip
+    if pp != 1:
+        staged = prepare_staged(chip, workload, options, system, set)
+        return run_staged(staged, timeline=timeline, command=command, progress=progress)
     return run_job(
         prepare(chip, workload, options, system, set), timeline=timeline, command=command, progress=progress
     )
@@ -115,6 +128,18 @@ def run_job(
     hear = progress or (lambda done, total, name: None)
     runs = _run(job, hear) if timeline else step_runs(job, lambda: _run(job, hear))
     return outcome.from_runs(job, runs, _meta(job, command), timeline=timeline)
+
+
+def run_staged(
+    job: StagedJob, *, timeline: bool = False, command: str = "",
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Result:  # fmt: skip
+    """The Result of a step on a pipeline of stages; see :func:`simulate`."""
+    results = run_stages(
+        job, lambda stage, hear: run_job(stage, command=command, progress=hear),
+        progress or (lambda done, total, name: None),
+    )  # fmt: skip
+    return outcome.from_stages(job, results, timeline=timeline)
 
 
 def roofline_of_job(job: Job, command: str = "") -> Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from archsim.errors import InputError
 from archsim.hardware import ChipSpec, LinkSpec, SystemSpec, list_systems, load_system
@@ -45,7 +46,10 @@ from archsim.trace.quantise import PLANS
 from archsim.trace.routing import describe_routing
 from archsim.trace.trace import PHASES
 
-__all__ = ["Job", "Options", "candidates", "links_of", "prepare"]
+__all__ = [
+    "Job", "Options", "Setting", "Share", "candidates", "links_of", "prepare", "refuse", "resolve",
+    "variants",
+]  # fmt: skip
 
 #: default prompt of a prefill and default cached tokens of a decode step
 SEQ, CTX = 2048, 4096
@@ -76,6 +80,9 @@ class Options:
     overlap: str = "auto"
     redundant: int = 0
     node_limit: int | None = None
+    pp: int = 1
+    stage_layers: tuple[int, ...] | None = None
+    micro_batches: int | None = None
     pins: Pins = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -85,13 +92,21 @@ class Options:
         ):  # fmt: skip
             if value not in legal:
                 raise InputError(f"--{name} {value}: must be one of {', '.join(legal)}")
-        least = {"batch": 1, "seq": 1, "ctx": 0, "tp": 1, "ep": 1, "seed": 0, "redundant": 0, "node_limit": 0}
+        least = {"batch": 1, "seq": 1, "ctx": 0, "tp": 1, "ep": 1, "seed": 0, "redundant": 0, "node_limit": 0,
+                 "pp": 1, "micro_batches": 1}  # fmt: skip
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be a whole number, at least {low}")
         if self.power_cap is not None and not 0 < self.power_cap < 1e6:
             raise InputError(f"--power-cap {self.power_cap:g}: must be watts of one chip, more than 0")
+        for flag, given in (("stage-layers", self.stage_layers), ("micro-batches", self.micro_batches)):
+            if given is not None and self.pp == 1:
+                raise InputError(f"--{flag}: there is one stage; --pp N makes more of them")
+
+
+#: by name of a block, how often a stage of a pipeline performs it; it performs no others
+Share = Mapping[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +114,8 @@ class Job:
     """Everything that the two fidelities need; ``graph`` is evaluated at the batch of one micro-batch.
 
     That is the batch of one data-parallel group, or its half where two micro-batches take turns; ``need`` is for all of
-    it. network: the fabric of the system; None where there is one chip.
+    it. network: the fabric of the system; None where there is one chip. share: repeats of the blocks that stand on the
+    stage of a pipeline (`staged.py`); None where there is one stage.
     """
 
     options: Options
@@ -113,6 +129,7 @@ class Job:
     target: Target
     network: Network | None = None
     micro_batches: int = 1
+    share: Share | None = None
 
     @cached_property
     def blocks(self) -> tuple[KernelBlock, ...]:
@@ -139,6 +156,11 @@ class Job:
             for kernel, seconds in zip(block.kernels, bound.seconds.tolist(), strict=True):
                 streams[kernel.kind == "collective"] += seconds * block.repeat
         return max(streams.values()) if self.micro_batches > 1 else sum(streams.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether a chip can hold its part."""
+        return self.need.total <= self.chip.memory.usable_capacity
 
     @property
     def tokens(self) -> int:
@@ -222,6 +244,84 @@ def candidates(
     overrides: Mapping[str, str] | None = None,
 ) -> list[Job]:  # fmt: skip
     """A job for every plan that fits into memory, with and without overlap; InputError if there is none."""
+    setting = resolve(chip, workload, options, system, overrides)
+    jobs = [setting.job(plan) for plan in setting.plans()]
+    fitting = [job for job in jobs if job.fits]
+    if not fitting:
+        refuse(min(jobs, key=lambda job: job.need.total))
+    return [variant for job in fitting for variant in variants(job)]
+
+
+def refuse(job: Job, where: str = "") -> None:
+    """InputError with what a chip of a job that does not fit would hold; where: which chip, if they differ."""
+    system, chips = job.system, job.plan.chips
+    place = f"{system.name} ({job.plan}{where})" if system else job.chip.name
+    remedy = _remedy(job.chip, job.need, chips, job.options.quant)
+    require_fit(job.need, job.chip.memory, workload=job.trace.name, where=place, remedy=remedy)
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What a step runs on and what it does, resolved and checked, before it is spread over chips."""
+
+    options: Options
+    chip: ChipSpec
+    system: SystemSpec | None
+    trace: Trace
+
+    @cached_property
+    def fabric(self) -> Fabric | None:
+        return links_of(self.chip, self.system)
+
+    @cached_property
+    def network(self) -> Network | None:
+        return Network.of(self.system, self.chip) if self.system is not None and self.system.chips > 1 else None
+
+    @cached_property
+    def target(self) -> Target:
+        """The chip with its ports on the fabric."""
+        storage = replace(Storage.usual(self.chip), **checked(self.options.pins.get(LAYOUT, {})))
+        target = make_target(self.chip, self.options.power_cap, storage)
+        return attach(target, self.network) if self.network is not None else target
+
+    def plans(self) -> list[Plan]:
+        """The plans of a stage that divide what they must and lie on the fabric."""
+        options, trace, network = self.options, self.trace, self.network
+        chips, per_node = (self.system.chips, self.system.chips_per_node) if self.system else (1, 1)
+        chips //= options.pp
+        probe = _at(trace, options, options.batch)
+        batch = 1 if "batch" in trace.fixed else options.batch  # a batch that is fixed cannot be split
+        degrees: dict[str, Any] = {
+            "chips": chips, "heads": _heads(probe), "experts": _experts(probe), "batch": batch, "ep": options.ep,
+            "redundant": options.redundant,
+            "node_limit": _node_limit(trace) if options.node_limit is None else options.node_limit,
+        }  # fmt: skip
+        if options.tp is None:
+            plans = candidate_plans(chips_per_node=per_node, **degrees)
+        else:
+            plans = [make_plan(tp=options.tp, **degrees)]
+        if network is not None:
+            plans = [plan for plan in plans if options.tp is not None or network.fits(Group(plan.tp))]
+            network.parts(Group(plans[0].tp))  # refuses a degree that was asked for and does not lie on the fabric
+        return [replace(plan, pp=options.pp) for plan in plans]
+
+    def job(self, plan: Plan, batch: int | None = None, share: Share | None = None) -> Job:
+        """The job of one chip, by default at the batch of the options and with all blocks."""
+        options = self.options if batch is None else replace(self.options, batch=batch)
+        graph = _at(self.trace, options, options.batch // plan.dp, share)
+        tasks = shard(graph, plan, self.fabric, options.seed)
+        need = footprint(graph, tasks)
+        return Job(
+            options, self.chip, self.system, self.trace, plan, graph, tasks, need, self.target, self.network,
+            share=share,
+        )  # fmt: skip
+
+
+def resolve(
+    chip: str | ChipSpec, workload: str | Trace, options: Options, system: str | SystemSpec | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Setting:  # fmt: skip
+    """Names become what they stand for; the trace is quantised and routed. InputError where they do not go together."""
     spec = load_variant(chip, overrides) if isinstance(chip, str) else chip
     if overrides and not isinstance(chip, str):
         raise InputError("overrides need the chip's name or path; a ChipSpec is final")
@@ -246,42 +346,10 @@ def candidates(
         trace = quantised(trace, options.quant)
     if options.routing is not None:
         trace = routed(trace, options.routing)
-
-    chips, per_node = (where.chips, where.chips_per_node) if where else (1, 1)
-    probe = _at(trace, options, options.batch)
-    batch = 1 if "batch" in trace.fixed else options.batch  # a batch that is fixed cannot be split
-    heads, experts = _heads(probe), _experts(probe)
-    node_limit = _node_limit(trace) if options.node_limit is None else options.node_limit
-    if options.tp is None:
-        plans = candidate_plans(
-            chips=chips, chips_per_node=per_node, heads=heads, experts=experts, batch=batch, ep=options.ep,
-            redundant=options.redundant, node_limit=node_limit,
-        )
-    else:
-        plans = [
-            make_plan(
-                chips=chips, heads=heads, experts=experts, batch=batch, tp=options.tp, ep=options.ep,
-                redundant=options.redundant, node_limit=node_limit,
-            )
-        ]
-    fabric = links_of(spec, where)
-    target = make_target(spec, options.power_cap, replace(Storage.usual(spec), **checked(options.pins.get(LAYOUT, {}))))
-    network = Network.of(where, spec) if where is not None and where.chips > 1 else None
-    if network is not None:
-        target = attach(target, network)
-        plans = [plan for plan in plans if options.tp is not None or network.fits(Group(plan.tp))]
-        network.parts(Group(plans[0].tp))  # refuses a degree that was asked for and does not lie on the fabric
-    jobs = [_job(options, spec, where, trace, plan, fabric, target, network) for plan in plans]
-    fitting = [job for job in jobs if job.need.total <= spec.memory.usable_capacity]
-    if not fitting:
-        least = min(jobs, key=lambda job: job.need.total)
-        place = f"{where.name} ({least.plan})" if where else spec.name
-        remedy = _remedy(spec, least.need, chips, options.quant)
-        require_fit(least.need, spec.memory, workload=trace.name, where=place, remedy=remedy)
-    return [variant for job in fitting for variant in _variants(job, fabric)]
+    return Setting(options, spec, where, trace)
 
 
-def _variants(job: Job, fabric: Fabric | None) -> list[Job]:
+def variants(job: Job) -> list[Job]:
     """The job without overlap of micro-batches, with it, or both where the closed form has the choice."""
     options, plan, share = job.options, job.plan, job.options.batch // job.plan.dp
     whole = share % 2 == 1 or "batch" in job.trace.fixed
@@ -291,8 +359,9 @@ def _variants(job: Job, fabric: Fabric | None) -> list[Job]:
         raise InputError(
             f"--overlap two-batch: the {share} sequences of each data-parallel group ({plan}) have no two equal halves"
         )
-    graph = _at(job.trace, options, share // 2)
-    halves = replace(job, graph=graph, tasks=shard(graph, plan, fabric, options.seed), micro_batches=2)
+    graph = _at(job.trace, options, share // 2, job.share)
+    tasks = shard(graph, plan, links_of(job.chip, job.system), options.seed)
+    halves = replace(job, graph=graph, tasks=tasks, micro_batches=2)
     return [halves] if options.overlap == "two-batch" else [job, halves]
 
 
@@ -302,17 +371,11 @@ def _node_limit(trace: Trace) -> int:
     return chosen if isinstance(groups, int) and isinstance(chosen, int) and groups > chosen else 0
 
 
-def _job(
-    options: Options, chip: ChipSpec, system: SystemSpec | None, trace: Trace, plan: Plan, fabric: Fabric | None,
-    target: Target, network: Network | None,
-) -> Job:  # fmt: skip
-    graph = _at(trace, options, options.batch // plan.dp)
-    tasks = shard(graph, plan, fabric, options.seed)
-    return Job(options, chip, system, trace, plan, graph, tasks, footprint(graph, tasks), target, network)
-
-
-def _at(trace: Trace, options: Options, batch: int) -> Graph:
-    return trace.at(batch=batch, seq=options.seq, ctx=options.ctx)
+def _at(trace: Trace, options: Options, batch: int, share: Share | None = None) -> Graph:
+    graph = trace.at(batch=batch, seq=options.seq, ctx=options.ctx)
+    if share is None:
+        return graph
+    return replace(graph, blocks=tuple(replace(b, repeat=share[b.name]) for b in graph.blocks if b.name in share))
 
 
 def _sized(options: Options, trace: Trace) -> Options:

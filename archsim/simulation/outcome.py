@@ -12,8 +12,9 @@ from archsim.results.op_table import ENERGIES
 from archsim.simulation.blocks import BlockRun, KernelRun
 from archsim.simulation.cost import Counted, Meter, meter
 from archsim.simulation.job import Job
+from archsim.simulation.staged import StagedJob
 
-__all__ = ["from_bounds", "from_runs"]
+__all__ = ["from_bounds", "from_runs", "from_stages"]
 
 #: tile steps of one core that a timeline shows at most for each kernel
 TIMELINE_STEPS = 2000
@@ -108,6 +109,55 @@ def from_bounds(job: Job, bounds: Sequence[Bounds], meta: dict[str, object]) -> 
             slices.append(Slice(lane, kernel.name, round(start * 1e12), round(float(seconds) * block.repeat * 1e12)))
     total = max(round(max(stream.values()) * 1e12), 1)
     return _result(job, meta, total, rows, {g: s * 1e12 / total for g, s in busy.items()}, tuple(slices), measure)
+
+
+def from_stages(job: StagedJob, results: Sequence[Result], *, timeline: bool) -> Result:
+    """The Result of a step on a pipeline, from those of a micro-batch on its stages: a chip of the slowest stands."""
+    times = [result.time_ps for result in results]
+    total, run = job.flow(times, timeline=timeline)
+    slowest = max(range(len(times)), key=times.__getitem__)
+    stage, result = job.stages[slowest], results[slowest]
+    again = job.micro_batches
+    table = result.op_table.columns()
+    rows = [dict(zip(table, row, strict=True)) for row in zip(*(c.tolist() for c in table.values()), strict=True)]
+    rows = [row | {"repeat": row["repeat"] * again} for row in rows]
+    busy = again * times[slowest] / total
+    pipeline = _pipeline(job, results, total)
+    notes = [
+        f"{len(times)} stages of {', '.join(map(str, job.layers))} layers, {again} micro-batches: the mean stage waits "
+        f"for {pipeline['bubble']:.0%} of the step",
+        f"operators and utilisation are those of stage {slowest}, the slowest; memory is that of the fullest stage",
+        *result.meta["notes"],
+    ]
+    meta = result.meta | {
+        "batch": job.options.batch, "notes": notes, "pipeline": pipeline,
+        "plan": result.meta["plan"] | {"pp": job.plan.pp},
+    }  # fmt: skip
+    whole = replace(stage, options=job.options, need=job.fullest.need)
+    units = {group: share * busy for group, share in result.units.items()}
+    slices = tuple(Slice(f"stage {span.rank}", span.name, span.start_ps, span.ps) for span in run.spans)
+    measure = meter(stage.chip, stage.target)
+    found = _result(whole, meta, total, rows, units, slices or result.timeline, measure)
+    return replace(found, links={name: share * busy for name, share in result.links.items()})
+
+
+def _pipeline(job: StagedJob, results: Sequence[Result], total: int) -> dict[str, Any]:
+    """What is to say of the stages.
+
+    period_s: between two micro-batches once the pipeline is full. bubble: share of the step in which the mean stage
+    waits.
+    """
+    busy = job.micro_batches * sum(result.time_ps for result in results) / len(results)
+    return {
+        "micro_batches": job.micro_batches,
+        "send_s": job.send_ps * 1e-12,
+        "period_s": max(result.time_ps for result in results) * 1e-12,
+        "bubble": 1 - busy / total,
+        "stages": [
+            {"layers": layers, "time_s": result.time_s, "memory_bytes": dict(stage.need.rows())}
+            for layers, result, stage in zip(job.layers, results, job.stages, strict=True)
+        ],
+    }
 
 
 def _bounded(kernel: Kernel, parts: Mapping[str, float], whole: float, target: Target) -> Counted:

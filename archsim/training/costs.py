@@ -9,12 +9,12 @@ from functools import cached_property
 from archsim.errors import InputError
 from archsim.mapping import Kernel, Target, bound_kernels, usable
 from archsim.mapping.task import Operand, Task, TaskBlock
+from archsim.pipeline.partition import cut, is_layer, partition
+from archsim.pipeline.run import LayerTimes
 from archsim.simulation.job import links_of
-from archsim.training.job import TrainJob, is_layer
+from archsim.training.job import TrainJob
 from archsim.training.memory import OPTIMIZER_BYTES, StageMemory, saved_bytes, stage_memory
-from archsim.training.partition import cut, partition
 from archsim.training.passes import BlockPasses, simulate_passes
-from archsim.training.pipeline import LayerTimes
 from archsim.training.plan import RECOMPUTE, TrainPlan
 from archsim.training.replicas import Exchanges, Parameters, parameters
 

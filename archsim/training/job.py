@@ -10,13 +10,14 @@ from archsim.hardware import ChipSpec, SystemSpec, load_system
 from archsim.mapping import Target, make_target
 from archsim.network import Fabric
 from archsim.physical import load_variant
+from archsim.pipeline.partition import is_layer
 from archsim.simulation.collectives import attach
 from archsim.trace import Graph, Trace, load_workload, routed
 from archsim.trace.mixed_precision import PRECISIONS, mixed_precision
 from archsim.trace.unfused import ATTENTIONS, unfused_attention
 from archsim.training.plan import ModelFacts, TrainPlan, check
 
-__all__ = ["TrainJob", "facts_of", "is_layer", "prepare_training", "with_plan"]
+__all__ = ["TrainJob", "facts_of", "prepare_training", "with_plan"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +95,3 @@ def facts_of(trace: Trace, seq: int) -> ModelFacts:
     experts = next((op.dims["experts"] for op in ops if op.kind == "grouped_matmul"), 0)
     layers = sum(block.repeat for block in graph.blocks if is_layer(block.name))
     return ModelFacts(heads, experts, layers, seq)
-
-
-def is_layer(name: str) -> bool:
-    """Whether a block is one of the layers, which stages share."""
-    return not name.startswith(("prologue", "epilogue")) and "." not in name

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from archsim.hardware import ChipSpec, SystemSpec
+from archsim.pipeline.run import Span
 from archsim.training.memory import StageMemory
 from archsim.training.passes import BlockPasses
-from archsim.training.pipeline import Span
 from archsim.training.plan import TrainPlan
 
 __all__ = ["TrainStep"]

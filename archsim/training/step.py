@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 from archsim.errors import InputError
 from archsim.hardware import ChipSpec, SystemSpec
+from archsim.pipeline.run import PipelineRun, run_pipeline
+from archsim.pipeline.schedule import make_schedule
 from archsim.trace import Trace
 from archsim.training.costs import (
     Costs,
@@ -20,11 +22,9 @@ from archsim.training.costs import (
 )  # fmt: skip
 from archsim.training.job import TrainJob, prepare_training
 from archsim.training.memory import StageMemory
-from archsim.training.pipeline import PipelineRun, run_pipeline
 from archsim.training.plan import TrainPlan
 from archsim.training.replicas import Exchanges
 from archsim.training.result import TrainStep
-from archsim.training.schedule import make_schedule
 
 __all__ = ["run_training", "simulate_training"]
 

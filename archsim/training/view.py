@@ -12,10 +12,10 @@ from rich.text import Text
 
 from archsim._figure import check_figure, new_figure, save_figure
 from archsim.errors import write_atomically
+from archsim.pipeline.run import Span
 from archsim.report.numbers import count, percent, si
 from archsim.report.table import table
 from archsim.training.memory import StageMemory
-from archsim.training.pipeline import Span
 from archsim.training.result import TrainStep
 
 __all__ = ["draw_schedule", "step_view", "write_timeline"]

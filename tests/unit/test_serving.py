@@ -36,9 +36,9 @@ class Formula(Deployment):
     """Prefill: 1 us a token. Decode: 5 ms, 10 us a sequence, 1 ns for each cached token. Room for 4,000,000 tokens."""
 
     def step(self, phase: str, batch: int, seq: int, ctx: int) -> Step:
-        if phase == "prefill":
-            return Step(1e-6 * batch * seq, 300)
-        return Step(5e-3 + 1e-5 * batch * seq + 1e-9 * batch * ctx, 300)
+        prefill = phase == "prefill"
+        seconds = 1e-6 * batch * seq if prefill else 5e-3 + 1e-5 * batch * seq + 1e-9 * batch * ctx
+        return Step(seconds, 300, seconds)
 
     def capacity(self, tokens: int) -> int:
         return 4_000_000 // tokens

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from archsim.training.pipeline import LayerTimes, PipelineRun, run_pipeline
-from archsim.training.schedule import Chunk, Schedule, make_schedule
+from archsim.pipeline.run import LayerTimes, PipelineRun, run_pipeline
+from archsim.pipeline.schedule import Chunk, Schedule, make_schedule
 
 pytestmark = pytest.mark.unit
 

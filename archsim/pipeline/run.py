@@ -1,10 +1,10 @@
-"""A training step in SimPy: ranks of a pipeline at work on micro-batches, and their gradients on the network.
+"""A pipeline in SimPy: ranks at work on micro-batches; in training, their gradients on the network as well.
 
 Every rank is a process that takes the actions of its schedule in order. A forward pass waits for the activations of the
 stage before, a backward pass for the gradients of the stage after; what is sent arrives after the time of the transfer
-while the sender goes on. Layers run one after the other, so that with `overlap` the gradients of a layer start on their
-way as soon as the last micro-batch has added to them, and a layer's first forward pass waits for its weights. These
-transfers are served one at a time by the links of a rank.
+while the sender goes on; from one rank to another there is one transfer at a time. Layers run one after the other, so
+that with `overlap` the gradients of a layer start on their way as soon as the last micro-batch has added to them, and a
+layer's first forward pass waits for its weights. These transfers are served one at a time by the links of a rank.
 
 Bubbles, exposed communication and the number of activations that wait for their backward pass come out; nothing is
 put in.
@@ -18,7 +18,7 @@ from typing import Any
 
 import simpy
 
-from archsim.training.schedule import Action, Chunk, Schedule
+from archsim.pipeline.schedule import Action, Chunk, Schedule
 
 __all__ = ["LayerTimes", "PipelineRun", "Span", "run_pipeline"]
 
@@ -56,27 +56,29 @@ class Span:
 @dataclass
 class PipelineRun:
     """busy_ps: per rank, the time in passes. alive: per rank, most chunks x micro-batches whose activations are
-    kept."""
+    kept. ends_ps: when each micro-batch leaves the last stage."""
 
     time_ps: int = 0
     passes_ps: int = 0
     busy_ps: list[int] = field(default_factory=list)
     alive: list[int] = field(default_factory=list)
+    ends_ps: list[int] = field(default_factory=list)
     spans: list[Span] = field(default_factory=list)
 
 
 def run_pipeline(
     schedule: Schedule, layers: Mapping[Chunk, Sequence[LayerTimes]], *, send_ps: int, update_ps: Sequence[int],
-    overlap: bool, sharded: bool = False, timeline: bool = False,
+    overlap: bool = False, sharded: bool = False, timeline: bool = False, return_ps: int = 0,
 ) -> PipelineRun:  # fmt: skip
     """Run one step.
 
     layers: of each chunk, in forward order. send_ps: of activations, or gradients, from a stage to the next. update_ps:
     of the weights of each rank, once their gradients are there. sharded: weights are gathered for every pass and
-    gradients reduced after every backward pass (ZeRO-3) and not once a step.
+    gradients reduced after every backward pass (ZeRO-3) and not once a step. return_ps: from the last stage to the
+    first, where micro-batches begin again.
     """
     ranks = len(schedule.orders)
-    step = _Step(schedule, layers, send_ps, update_ps, overlap, sharded, timeline)
+    step = _Step(schedule, layers, send_ps, update_ps, overlap, sharded, timeline, return_ps)
     step.run.busy_ps, step.run.alive = [0] * ranks, [0] * ranks
     done = [step.env.process(step.rank(rank)) for rank in range(ranks)]
     step.env.run(until=step.env.all_of(done))
@@ -87,14 +89,15 @@ def run_pipeline(
 class _Step:
     def __init__(
         self, schedule: Schedule, layers: Mapping[Chunk, Sequence[LayerTimes]], send_ps: int,
-        update_ps: Sequence[int], overlap: bool, sharded: bool, timeline: bool,
+        update_ps: Sequence[int], overlap: bool, sharded: bool, timeline: bool, return_ps: int,
     ) -> None:  # fmt: skip
         self.schedule, self.layers, self.send_ps, self.update_ps = schedule, layers, send_ps, update_ps
-        self.overlap, self.sharded, self.timeline = overlap, sharded, timeline
+        self.overlap, self.sharded, self.timeline, self.return_ps = overlap, sharded, timeline, return_ps
         self.env = simpy.Environment()
         self.run = PipelineRun()
         self.arrived: dict[tuple[str, Chunk, int], simpy.Event] = {}
         self.links = [simpy.Resource(self.env, 1) for _ in schedule.orders]
+        self.ports: dict[tuple[int, int], simpy.Resource] = {}  # from a rank to another
         self.kept = [0] * len(schedule.orders)
         self.reduced: list[list[simpy.Event]] = [[] for _ in schedule.orders]
         self.last = [_last_backwards(order) for order in schedule.orders]
@@ -132,6 +135,8 @@ class _Step:
             self.kept[rank] += 1
             self.run.alive[rank] = max(self.run.alive[rank], self.kept[rank])
             self._send("F", *action.forward, +1)
+            if action.forward[0].stage == self.schedule.stages - 1:
+                self.run.ends_ps.append(int(self.env.now))
         if action.backward is not None and action.kind != "W":
             self.kept[rank] -= action.kind != "I"
             self._send("B", *action.backward, -1)
@@ -176,7 +181,7 @@ class _Step:
 
     def _needs(self, action: Action) -> list[simpy.Event]:
         waits = []
-        if action.forward is not None and action.forward[0].stage:
+        if action.forward is not None and (action.forward[0].stage or self._begins_again(action.forward[1])):
             waits.append(self._event("F", *action.forward))
         if action.kind != "W" and action.backward is not None and action.backward[0].stage < self.schedule.stages - 1:
             waits.append(self._event("B", *action.backward))
@@ -188,18 +193,27 @@ class _Step:
             self.arrived[key] = self.env.event()
         return self.arrived[key]
 
-    def _send(self, kind: str, chunk: Chunk, micro_batch: int, way: int) -> None:
+    def _begins_again(self, micro_batch: int) -> bool:
+        return 0 < self.schedule.again <= micro_batch
+
+    def _send(self, kind: str, chunk: Chunk, micro_batch: int, step: int) -> None:
         """What the next stage waits for arrives there after the transfer (none between chunks of one rank)."""
-        stage = chunk.stage + way
+        stage, ps = chunk.stage + step, self.send_ps
+        if stage == self.schedule.stages and self.schedule.again:
+            stage, ps, micro_batch = 0, self.return_ps, micro_batch + self.schedule.again
         if not 0 <= stage < self.schedule.stages:
             return
         there = Chunk(chunk.copy, stage)
-        far = self.schedule.rank_of(there) != self.schedule.rank_of(chunk)
+        way = self.schedule.rank_of(chunk), self.schedule.rank_of(there)
         event = self._event(kind, there, micro_batch)
-        self.env.process(self._deliver(event, self.send_ps if far else 0))
+        self.env.process(self._deliver(event, way, ps if way[0] != way[1] else 0))
 
-    def _deliver(self, event: simpy.Event, ps: int) -> Process:
-        yield self.env.timeout(ps)
+    def _deliver(self, event: simpy.Event, way: tuple[int, int], ps: int) -> Process:
+        if ps:
+            port = self.ports.setdefault(way, simpy.Resource(self.env, 1))
+            with port.request() as free:
+                yield free
+                yield self.env.timeout(ps)
         event.succeed()
 
     # replicas -------------------------------------------------------------------------------------------------

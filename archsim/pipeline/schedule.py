@@ -3,7 +3,7 @@
 An order is a list of actions for every rank. ``F`` is the forward pass of a chunk of layers, ``B`` its whole backward
 pass, ``I`` the part that gives the gradient of its input, ``W`` the part that gives those of its weights (of the oldest
 ``I`` that has none yet), and two chunks at once are a forward and a backward pass that overlap. When an action starts
-is not said here: it waits for what it needs (`archsim.training.pipeline`), so that bubbles emerge.
+is not said here: it waits for what it needs (`archsim.pipeline.run`), so that bubbles emerge.
 
 ====================  ===============================================================================================
 schedule              reference
@@ -15,6 +15,7 @@ zero-bubble           Qi et al., "Zero bubble pipeline parallelism", 2023, ZB-H1
                       are kept back, by rank r those of r micro-batches, until it has nothing else to do
 dualpipe              DeepSeek-V3 technical report, section 3.2.1, and the code published with it: two copies of the
                       pipeline in opposite directions, a forward pass of one beside a backward pass of the other
+forward_only          inference; in decode a micro-batch begins again with the token that it brought
 ====================  ===============================================================================================
 """
 
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Action", "Chunk", "Schedule", "make_schedule"]
+__all__ = ["Action", "Chunk", "Schedule", "forward_only", "make_schedule"]
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,14 @@ class Action:
 
 @dataclass(frozen=True)
 class Schedule:
-    """orders: the actions of each rank. stages: chunks along a copy of the pipeline."""
+    """orders: the actions of each rank. stages: chunks along a copy of the pipeline.
+
+    again: after so many micro-batches the first stage waits for what the last one made of the one so many before.
+    """
 
     orders: tuple[tuple[Action, ...], ...]
     stages: int
+    again: int = 0
 
     def rank_of(self, chunk: Chunk) -> int:
         """The rank that holds a chunk."""
@@ -75,6 +80,17 @@ def make_schedule(name: str, ranks: int, micro_batches: int, virtual: int = 1) -
         if name == "zero-bubble":
             orders = [_split(order, rank) for rank, order in enumerate(orders)]
     return Schedule(tuple(tuple(order) for order in orders), ranks * virtual)
+
+
+def forward_only(ranks: int, micro_batches: int, rounds: int = 1) -> Schedule:
+    """Forward passes of so many micro-batches, and of each again in every further round.
+
+    >>> [a.forward[1] for a in forward_only(2, 3, rounds=2).orders[1]]
+    [0, 1, 2, 3, 4, 5]
+    """
+    count = micro_batches * rounds
+    orders = (tuple(Action("F", (Chunk(0, rank), m)) for m in range(count)) for rank in range(ranks))
+    return Schedule(tuple(orders), ranks, micro_batches)
 
 
 def _gpipe(rank: int, count: int) -> list[Action]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from itertools import accumulate
 
-__all__ = ["partition"]
+__all__ = ["balanced", "cut", "is_layer", "partition"]
 
 
 def partition(layers: int, stages: int, first: float, last: float) -> list[int]:
@@ -31,6 +32,33 @@ def partition(layers: int, stages: int, first: float, last: float) -> list[int]:
         counts[stage] += 1
         heapq.heappush(loads, (load + 1.0, stage))
     return counts
+
+
+def balanced(costs: Sequence[float], stages: int) -> list[int]:
+    """Layers of each stage, in order, with the least cost of the most loaded one, then the least sum of squares.
+
+    costs: of each layer. Dynamic programming over where the last stage begins.
+
+    >>> balanced([1.0] * 80, 8), balanced([1.0] * 7 + [3.5], 4), balanced([0.2, 0.2, 1, 1, 1.4], 2)
+    ([10, 10, 10, 10, 10, 10, 10, 10], [2, 2, 3, 1], [4, 1])
+    """
+    sums = [0.0, *accumulate(costs)]
+    best: dict[int, tuple[float, float, list[int]]] = {0: (0.0, 0.0, [])}  # by layers placed so far
+    for stage in range(1, stages + 1):
+        later = stages - stage
+        best = {
+            end: min(
+                (max(most, sums[end] - sums[start]), squares + (sums[end] - sums[start]) ** 2, [*counts, end - start])
+                for start, (most, squares, counts) in best.items() if start < end
+            )
+            for end in range(stage, len(costs) - later + 1)
+        }  # fmt: skip
+    return best[len(costs)][2]
+
+
+def is_layer(name: str) -> bool:
+    """Whether a block is one of the layers, which stages share."""
+    return not name.startswith(("prologue", "epilogue")) and "." not in name
 
 
 def cut(kinds: Sequence[str], counts: Sequence[int]) -> list[tuple[str, ...]]:
