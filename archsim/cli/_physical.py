@@ -76,6 +76,8 @@ def print_cost(title: str, sheet: Mapping[str, Any]) -> None:
     ]
     heads = ("die", ">mm2", ">on a wafer", f">yield ({sheet['yield_model']})", ">USD each")
     out.print(table(heads, dies, out.width))
+    for warning in sheet["warnings"]:
+        out.print(Text(f"warning: {warning}", style="yellow"))
     out.print()
     parts = sheet["parts_usd"]
     rows: list[list[Cell]] = []

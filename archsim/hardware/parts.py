@@ -48,7 +48,9 @@ class PackageKind(Spec):
     margin: Annotated[float, Field(strict=True, ge=1, le=10)]
     """Area of the interposer over that of the silicon and memory on it."""
     attach_yield: Share
-    """Of one die or stack; a failure loses everything in the package."""
+    """Of one die or stack; a failure loses everything that it is attached to."""
+    test_usd: Rate
+    """Test, assembly and burn-in of one package."""
 
 
 class Cooling(Spec):
@@ -92,8 +94,6 @@ class PartsSpec(Spec):
     packages: dict[str, PackageKind] = Field(min_length=1)
     cooling: dict[str, Cooling] = Field(min_length=1)
     ownership: Ownership
-    test_usd: Rate
-    """Test, assembly and burn-in of one package."""
     reticle: Area
     """The largest die that one exposure can print."""
     volume: Count

@@ -24,7 +24,7 @@ from archsim.physical.energy import (
 )
 from archsim.physical.export_control import DISCLAIMER, ExportFigures, export_figures
 from archsim.physical.floorplan import Rectangle, floorplan
-from archsim.physical.money import Bill, bill, over_reticle
+from archsim.physical.money import Bill, bill, hot_mm2, over_reticle
 from archsim.physical.ownership import HourCost, hour_cost, usd_per_million_tokens
 from archsim.physical.power import busy_clocks, capped, gemm_events, gemm_power, loaded_clock, sustained_clock
 from archsim.physical.silicon import Silicon, silicon
@@ -59,6 +59,7 @@ __all__ = [
     "gemm_events",
     "gemm_power",
     "heat_warning",
+    "hot_mm2",
     "hour_cost",
     "junction_celsius",
     "load_variant",

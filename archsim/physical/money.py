@@ -7,12 +7,15 @@ silicon                 wafer price / (dies per wafer x yield), over all dies; a
                         it holds beyond the described blocks counts as logic without spares
 memory                  capacity x price per GB
 package                 interposer of (dies + stacks) x margin, per mm2
-yield loss              (1 / y^n - 1) of the three above, for n dies and stacks attached with yield y each
-test                    one price
+yield loss              (1 / y^k - 1) silicon, for the k compute dies that are bonded on each I/O die; then
+                        (1 / y^n - 1) of all the above, for n dies and stacks attached with yield y each
+test                    one price for each kind of package
 masks and engineering   (mask set + design) of each kind of die, over the volume; not in the total of parts
 ======================= ==================================================================================
 
-Assumptions: dies are tested before they are packaged; dies bonded on others need no interposer of their own.
+Assumptions: dies are tested before they are packaged, and dies that are bonded on others once more before the memory
+joins them, so that a failed bond costs silicon alone; they need no interposer of their own. Every level of an assembly
+is tested in the same way in CATCH (Graening et al., arXiv:2503.15753).
 Not modelled: margins of the foundry's customers, binning by clock, prices that move with demand.
 """
 
@@ -27,7 +30,10 @@ from archsim.physical.area import CORE_BLOCKS, ChipArea, DieArea, chip_area
 from archsim.physical.silicon import Silicon
 from archsim.physical.yields import YIELD_MODELS, dies_per_wafer, redundant_yield
 
-__all__ = ["Bill", "DieCost", "bill", "die_mm2", "over_reticle"]
+__all__ = ["Bill", "DieCost", "bill", "die_mm2", "hot_mm2", "over_reticle", "without_spares"]
+
+POOR_YIELD = 0.3
+"""Below it nobody makes a die of many equal cores without spares."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +96,13 @@ def bill(
     base = dies[-1]  # with I/O dies, these carry the others
     package_usd = kind.usd_per_mm2 * kind.margin * (base.mm2 * base.count + stacks * memory.footprint)
     silicon_usd = sum(die.usd * die.count for die in dies)
-    attached = stacks + sum(die.count for die in dies)
-    lost = (kind.attach_yield**-attached - 1) * (silicon_usd + package_usd + (memory_usd if stacks else 0.0))
+    bonded = dies[0].count // base.count if made.io_dies else 0
+    attached = stacks + base.count
+    bonds_lost = (kind.attach_yield**-bonded - 1) * silicon_usd
+    joined = silicon_usd + bonds_lost + package_usd + (memory_usd if stacks else 0.0)
+    lost = bonds_lost + (kind.attach_yield**-attached - 1) * joined
     engineering = sum(node.mask_set_usd + node.design_usd for node, _ in zip(tables, dies, strict=False))
-    return Bill(dies, memory_usd, package_usd, lost, parts.test_usd, engineering / (volume or parts.volume))
+    return Bill(dies, memory_usd, package_usd, lost, kind.test_usd, engineering / (volume or parts.volume))
 
 
 def package_kind(made: Silicon) -> PackageKind:
@@ -113,6 +122,11 @@ def die_mm2(made: Silicon, area: ChipArea) -> list[tuple[float, bool]]:
     return [(given, True) if given is not None else (die.mm2, False) for die, given in pairs]
 
 
+def hot_mm2(made: Silicon, area: ChipArea) -> float:
+    """Area through which a chip gives off its heat: all compute dies, stated or modelled."""
+    return die_mm2(made, area)[0][0] * area.compute.count
+
+
 def over_reticle(made: Silicon, area: ChipArea | None = None) -> list[str]:
     """A sentence for each kind of die that is larger than one exposure."""
     area = area or chip_area(made)
@@ -124,6 +138,17 @@ def over_reticle(made: Silicon, area: ChipArea | None = None) -> list[str]:
             size = f"its {die.name} of {mm2:.0f} mm2 ({how})"
             found.append(f"{made.chip.name}: {size} exceeds the reticle of {limit:g} mm2")
     return found
+
+
+def without_spares(made: Silicon, found: Bill) -> list[str]:
+    """A sentence where most dies are lost because the description knows no spare cores."""
+    die, cores = found.dies[0], made.cores // made.dies
+    if cores == 1 or made.cores > made.chip.cores or die.good > POOR_YIELD:
+        return []
+    return [
+        f"{made.chip.name}: states no spare cores (physical.layout.cores), so that all {cores} of a die must work: "
+        f"{die.good:.0%} of the dies are good"
+    ]
 
 
 def _die(made: Silicon, die: DieArea, node: TechnologySpec, model: str) -> DieCost:

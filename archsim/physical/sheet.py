@@ -10,7 +10,7 @@ from archsim.hardware import ChipSpec, PartsSpec, load_rules
 from archsim.physical.area import chip_area
 from archsim.physical.energy import Events, memory_energy, unit_energy
 from archsim.physical.export_control import DISCLAIMER, export_figures
-from archsim.physical.money import bill, die_mm2, over_reticle
+from archsim.physical.money import bill, die_mm2, hot_mm2, over_reticle, without_spares
 from archsim.physical.ownership import hour_cost, usd_per_million_tokens
 from archsim.physical.power import gemm_power, loaded_clock, sustained_clock
 from archsim.physical.silicon import Silicon, silicon
@@ -26,8 +26,10 @@ def physical_sheet(chip: ChipSpec, *, cap_w: float | None = None, parts: PartsSp
     area = chip_area(made)
     stated = die_mm2(made, area)
     products = {dtype: _product(made, dtype, cap_w) for dtype in chip.dtypes}
-    dies_mm2 = area.compute.mm2 * area.compute.count
-    hottest = max(product["sustained_w"] for product in products.values())
+    dies_mm2 = hot_mm2(made, area)
+    hottest = max(
+        p["sustained_w"] - p["sustained_w_by_unit"]["memory"] for p in products.values()
+    )  # stacks and devices lie beside the dies
     warnings = over_reticle(made, area)
     heat = heat_warning(hottest, dies_mm2, made.parts.cooling)
     return {
@@ -89,6 +91,7 @@ def cost_sheet(
         "dies": [asdict(die) for die in found.dies],
         "items_usd": found.items(),
         "parts_usd": found.parts,
+        "warnings": without_spares(made, found),
         "chip_usd": hour.chip_usd,
         "chip_usd_given": price_usd is not None,
         "power_w": watts,

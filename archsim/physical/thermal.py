@@ -7,13 +7,14 @@ Equation::
 ======== =================================================== ==============
 symbol   meaning                                             unit
 ======== =================================================== ==============
-P        power                                               W
+P        power, that of the memory apart                     W
 R        thermal resistance of one mm2                       K mm2 / W
 A        area that gives off heat: the compute dies          mm2
 tau      time constant of die, lid and cooler                s
 ======== =================================================== ==============
 
-Assumptions: heat spreads evenly over the dies. Not modelled: hot spots (two to three times the mean), the limit of the
+Assumptions: heat spreads evenly over the dies, that of I/O dies leaves through the compute dies on them; memory lies
+beside them and has a way of its own. Not modelled: hot spots (two to three times the mean), the limit of the
 memory stacks, fans that change speed.
 """
 

@@ -22,6 +22,7 @@ from archsim.physical import (
     energy_of,
     export_figures,
     heat_warning,
+    hot_mm2,
     hour_cost,
     junction_celsius,
     memory_energy,
@@ -49,7 +50,7 @@ PHYSICAL = {
     "die_mm2": "modelled area of one compute die",
     "silicon_mm2": "modelled area of all dies of a package",
     "refresh_share": "share of the time in which a bank of the memory is refreshed",
-    "power_density_w_per_mm2": "mean power over the compute dies",
+    "power_density_w_per_mm2": "mean power, that of the memory apart, over the compute dies",
     "junction_celsius": "settled temperature in air",
     "parts_usd": "cost of the parts of one packaged chip; None where it cannot be made",
     "chip_usd": "price of the chip",
@@ -170,7 +171,8 @@ class Meter:
         energy = idle_j + sum(pj * row["repeat"] for pj, row in zip(spent, rows, strict=True)) * 1e-12
         powers = [pj / row["time_ps"] for pj, row in zip(spent, rows, strict=True) if row["time_ps"]]
         watts = energy / total_s
-        dies_mm2 = self.area.compute.mm2 * self.area.compute.count
+        dies_mm2 = hot_mm2(self.made, self.area)
+        memory = sum(row["memory_pj"] * row["repeat"] for row in rows) * 1e-12 / total_s
         export = export_figures(chip, _rules(), self.made)
         cost = self._hour(watts)
         return {
@@ -183,8 +185,8 @@ class Meter:
             "die_mm2": self.area.compute.mm2,
             "silicon_mm2": self.area.mm2,
             "refresh_share": refresh_share(chip.memory),
-            "power_density_w_per_mm2": watts / dies_mm2,
-            "junction_celsius": junction_celsius(watts, dies_mm2, self.made.parts.cooling["air"]),
+            "power_density_w_per_mm2": (watts - memory) / dies_mm2,
+            "junction_celsius": junction_celsius(watts - memory, dies_mm2, self.made.parts.cooling["air"]),
             "parts_usd": cost[0] if cost else None,
             "chip_usd": cost[1].chip_usd if cost else None,
             "usd_per_hour": cost[1].total if cost else None,
@@ -196,7 +198,7 @@ class Meter:
 
     def warnings(self, figures: Mapping[str, Any]) -> list[str]:
         """What a reader must know: dies that cannot be printed, heat that cannot be removed, power beyond the limit."""
-        dies_mm2 = self.area.compute.mm2 * self.area.compute.count
+        dies_mm2 = hot_mm2(self.made, self.area)
         found = over_reticle(self.made, self.area)
         heat = heat_warning(figures["power_density_w_per_mm2"] * dies_mm2, dies_mm2, self.made.parts.cooling)
         if heat:

@@ -15,12 +15,14 @@ from archsim.physical import (
     export_figures,
     floorplan,
     heat_warning,
+    hot_mm2,
     hour_cost,
     junction_celsius,
     over_reticle,
     silicon,
 )
 from archsim.physical.drawing import write_floorplan
+from archsim.physical.money import without_spares
 
 pytestmark = pytest.mark.unit
 
@@ -61,6 +63,18 @@ def test_compute_dies_on_others_take_no_interposer() -> None:
     found = bill(silicon(load_chip("mi300x")))
     assert [die.count for die in found.dies] == [8, 4]
     assert found.package == pytest.approx(0.4 * 1.15 * (4 * 370 + 8 * 121))
+    bonds = (0.998**-2 - 1) * found.silicon  # two on each I/O die; then those and eight stacks on the interposer
+    attached = (0.998**-12 - 1) * (found.silicon + bonds + found.package + found.memory)
+    assert found.yield_loss == pytest.approx(bonds + attached)
+
+
+def test_a_large_die_without_spares_on_a_poor_node_is_named() -> None:
+    poor = {"physical.technology": "n7-duv", "physical.layout.cores": "108"}
+    made = silicon(load_chip("a100", poor))
+    assert without_spares(made, bill(made))[0].startswith("a100: states no spare cores (physical.layout.cores)")
+    for changes in ({}, {"physical.layout.cores": "108"}, {"physical.technology": "n7-duv"}):
+        made = silicon(load_chip("a100", changes))
+        assert without_spares(made, bill(made)) == []
 
 
 @pytest.mark.parametrize(
@@ -110,6 +124,10 @@ def test_heat_settles_and_is_refused_beyond_the_cooler() -> None:
     assert temperatures == sorted(temperatures)
     assert temperatures[-1] == pytest.approx(junction_celsius(600, 800, air))
     assert heat_warning(700, 814, coolers) is None
+    chip = load_chip("mi355x")
+    assert hot_mm2(silicon(chip), chip_area(silicon(chip))) == 8 * 110  # as stated
+    for cooler in coolers.values():  # a limit is what takes the junctions to theirs
+        assert junction_celsius(cooler.limit_w_per_mm2, 1, cooler) == pytest.approx(cooler.junction_celsius, abs=0.5)
     assert "liquid cooling is needed" in str(heat_warning(1400, 1000, coolers))
     assert "more than liquid cooling removes" in str(heat_warning(3000, 1000, coolers))
 
