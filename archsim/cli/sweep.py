@@ -153,8 +153,15 @@ def run(
         raise InputError("--queue starts Dask workers: give --executor dask with it")
     chosen = load_sweep(file)
     store = Store(out or Path(Path(file).stem))
+    if chosen.searches and (executor == "slurm" or shard != (1, 1) or limit or no_prune or margin or retry_failed):
+        raise InputError(
+            f"{file}: the sampler {chosen.spec.sampler.kind} proposes its points one after the other: it takes no "
+            "--shard, --executor slurm, --limit, --no-prune, --margin or --retry-failed"
+        )
     if executor == "slurm":
-        outcome = _run_on_slurm(file, chosen, store, shards, sbatch, workers or 1, limit, no_prune, margin, no_reuse)
+        flags = ["--no-prune"] * no_prune + ["--no-reuse"] * no_reuse + ["--retry-failed"] * retry_failed
+        flags += ["--workers", str(workers or 1), "--margin", str(margin)] + (["--limit", str(limit)] if limit else [])
+        outcome = _run_on_slurm(file, chosen, store, shards, sbatch, limit, flags)
         _report(outcome, store, as_json)
         return
     if queue is not None:
@@ -162,7 +169,8 @@ def run(
     else:
         pool, count = _pool(executor, address, workers)
     cache = None if no_reuse else user_folder()
-    with _resumable(store), _bar() as on_progress:
+    kept = f"what is recorded stays in {store.folder}; the same command goes on"
+    with _resumable(kept), _bar() as on_progress:
         if chosen.searches:
             outcome = search_sweep(chosen, store, pool, in_flight=count, cache=cache, on_progress=on_progress)
         else:
@@ -191,12 +199,12 @@ def _bar() -> Iterator[Callable[[Outcome], None]]:
 
 
 @contextlib.contextmanager
-def _resumable(store: Store) -> Iterator[None]:
+def _resumable(then: str) -> Iterator[None]:
     """Ctrl-C says what comes next."""
     try:
         yield
     except KeyboardInterrupt:
-        click.echo(f"stopped: what is recorded stays in {store.folder}; the same command goes on", err=True)
+        click.echo(f"stopped: {then}", err=True)
         sys.exit(128 + signal.SIGINT)
 
 
@@ -219,21 +227,25 @@ def _report(outcome: Outcome, store: Store, as_json: bool) -> None:
 
 
 def _run_on_slurm(
-    file: str, chosen: Sweep, store: Store, shards: int, options: tuple[str, ...], workers: int, limit: int | None,
-    no_prune: bool, margin: float, no_reuse: bool,
+    file: str, chosen: Sweep, store: Store, shards: int, options: tuple[str, ...], limit: int | None, flags: list[str]
 ) -> Outcome:  # fmt: skip
+    from collections import Counter
+    from dataclasses import replace
+
     from archsim.explore import slurm
     from archsim.explore.runner import count_records, prepare_store
 
     numbers = prepare_store(chosen, store, limit)
+    known = count_records(chosen, store, numbers)
+    if known.done == known.total and not (known.counts["failed"] and "--retry-failed" in flags):
+        return replace(known, reused=known.total, counts=Counter(), lookups=0, hits=0)
     own = str(Path(file).resolve()) if Path(file).is_file() else file
-    command = [sys.executable, "-m", "archsim", "sweep", "run", own, "--out", str(store.folder.resolve())]
-    command += ["--workers", str(workers), "--margin", str(margin)]
-    command += ["--no-prune"] * no_prune + ["--no-reuse"] * no_reuse + (["--limit", str(limit)] if limit else [])
+    command = [sys.executable, "-m", "archsim", "sweep", "run", own, "--out", str(store.folder.resolve()), *flags]
     job = slurm.submit(slurm.write_script(store.folder, command, shards, options))
     click.echo(f"submitted job {job}: {shards} tasks, logs in {store.folder}", err=True)
     begin = time.perf_counter()
-    with _bar() as on_progress:
+    then = f"job {job} goes on (scancel {job} ends it), and the same command evaluates what it leaves"
+    with _resumable(then), _bar() as on_progress:
         while slurm.running(job):
             on_progress(count_records(chosen, store, numbers))
             time.sleep(2.0)

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor
 from typing import Any
@@ -31,6 +32,19 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _follow_driver() -> None:
+    """End with the driver, however that ends: a worker that waits for work would not notice that it was killed."""
+    _ignore_interrupts()
+    driver = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if driver is not None:
+            driver.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def local(workers: int) -> Callable[[], Executor]:
     """A pool of processes. They are spawned, not forked: a fork copies threads' locks in whatever state they are.
 
@@ -44,7 +58,7 @@ def local(workers: int) -> Callable[[], Executor]:
         else:
             return lambda: loky.ProcessPoolExecutor(workers, initializer=_ignore_interrupts)
     return lambda: ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_driver
     )
 
 

@@ -26,7 +26,7 @@ __all__ = ["FIGURES", "heat_map", "parallel", "pareto", "roofline", "sensitivity
 _POINT = "#9aa5b1"
 #: roofs that are drawn one by one; of more only the lowest and the highest
 MOST_ROOFS = 12
-_SCALED = ("s", "B", "W", "FLOP/s")
+_SCALED = ("s", "B", "W", "J", "FLOP/s")
 
 
 def pareto(view: SweepView) -> Figure:
@@ -59,11 +59,11 @@ def parallel(view: SweepView) -> Figure:
     """A line a point through its parameters and objectives; the front in colour, by the first objective."""
     done = _done(view)
     paths = view.sweep.free
-    keys = [(path, [record.params.get(path) for record in done]) for path in paths]
-    keys += [(o.key, [record.metrics[o.key] for record in done]) for o in view.sweep.objectives]
+    keys = [(path, "", [record.params.get(path) for record in done]) for path in paths]
+    keys += [(o.key, _unit(o), [record.metrics[o.key] for record in done]) for o in view.sweep.objectives]
     figure, (ax,) = _subplots(1, width=max(1.6 * len(keys), 5.0), height=4.2)
     best = {record.key for record in view.front}
-    columns = [_heights(values) for _, values in keys]
+    columns = [_heights(values, unit) for _, unit, values in keys]
     heights = np.array([column[0] for column in columns]).T
     for record, line in sorted(zip(done, heights, strict=True), key=lambda pair: pair[0].key in best):
         on = record.key in best
@@ -72,7 +72,7 @@ def parallel(view: SweepView) -> Figure:
         ax.axvline(x, color="black", lw=0.5)
         ax.text(x, -0.03, low, ha="center", va="top", fontsize="small")
         ax.text(x, 1.03, high, ha="center", va="bottom", fontsize="small")
-    ax.set_xticks(range(len(keys)), [key for key, _ in keys], rotation=20, ha="right")
+    ax.set_xticks(range(len(keys)), [key for key, *_ in keys], rotation=20, ha="right")
     ax.tick_params(axis="x", pad=18, length=0)
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
@@ -151,7 +151,7 @@ def heat_map(view: SweepView, axes: Sequence[str] = ()) -> Figure:
     for (row, column), value in np.ndenumerate(grid):
         if not np.isnan(value):
             dark = (value < middle) == (objective.sign > 0)
-            ax.text(column, row, si(value, "").strip(), ha="center", va="center", fontsize="small",
+            ax.text(column, row, si(value, _unit(objective)), ha="center", va="center", fontsize="small",
                     color="white" if dark else "black")  # fmt: skip
     ax.set_xticks(range(len(x_values)), [str(value) for value in x_values], rotation=30, ha="right")
     ax.set_yticks(range(len(y_values)), [str(value) for value in y_values])
@@ -173,8 +173,11 @@ def roofline(view: SweepView) -> Figure:
         ax.scatter(x, y, color=_POINT, s=14, alpha=0.6, linewidths=0, label=f"{len(done)} points")
         ax.scatter(front_x, front_y, color=SERIES[1], s=34, linewidths=0, label=f"{len(best)} on the front", zorder=3)
         low, high = min(x) / 3, max(max(x) * 3, 2 * max(peak / rate for rate, peak in roofs))
-        for rate, peak in roofs if len(roofs) <= MOST_ROOFS else (roofs[0], roofs[-1]):
+        drawn = roofs if len(roofs) <= MOST_ROOFS else [roofs[0], roofs[-1]]
+        for rate, peak in drawn:
             ax.plot([low, peak / rate, high], [low * rate, peak, peak], color=SERIES[0], lw=0.8, alpha=0.6, zorder=1)
+        which = f"{len(drawn)} of {len(roofs)} roofs" if len(drawn) < len(roofs) else "roofs"
+        ax.plot([], [], color=SERIES[0], lw=0.8, label=f"{which}: memory, then matrix units")
         ax.set(xscale="log", yscale="log", title=label)
         _axis(ax.xaxis, Objective("", label, METRICS["intensity"], 1))
         _axis(ax.yaxis, Objective("", label, METRICS["flop_per_s"], 1))
@@ -200,13 +203,17 @@ def _sorted(values: set[Any]) -> list[Any]:
     return sorted(values, key=lambda value: (number_of(value) is None, number_of(value) or 0.0, str(value)))
 
 
-def _heights(values: list[Any]) -> tuple[list[float], str, str]:
+def _unit(objective: Objective) -> str:
+    return METRICS[objective.metric.name].unit
+
+
+def _heights(values: list[Any], unit: str) -> tuple[list[float], str, str]:
     """Positions from 0 to 1 on an axis of parallel coordinates, and what stands at its ends."""
     distinct = _sorted(set(values))
     numbers = [number_of(value) for value in distinct]
     if len(distinct) > 12 and all(number is not None for number in numbers):
         low, high = min(values), max(values)
-        return [(value - low) / (high - low) for value in values], si(low, "").strip(), si(high, "").strip()
+        return [(value - low) / (high - low) for value in values], si(low, unit).strip(), si(high, unit).strip()
     place = {value: index / max(len(distinct) - 1, 1) for index, value in enumerate(distinct)}
     return [place[value] for value in values], _short(distinct[0]), _short(distinct[-1])
 
@@ -222,9 +229,10 @@ def _scatter(ax: Axes, records: Sequence[Record], x: Objective, y: Objective, **
 def _axis(axis: Any, objective: Objective) -> None:
     from matplotlib.ticker import EngFormatter
 
-    unit = METRICS[objective.metric.name].unit
+    unit = _unit(objective)
     scaled = unit in _SCALED  # "40 ms" stands at the mark, "tokens/s" beside the axis
-    axis.set_major_formatter(EngFormatter(unit=unit if scaled else ""))
+    if unit != "USD":
+        axis.set_major_formatter(EngFormatter(unit=unit if scaled else ""))
     axis.set_label_text(f"{objective.key} ({unit})" if unit and not scaled else objective.key)
 
 

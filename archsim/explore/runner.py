@@ -169,7 +169,7 @@ def count_records(sweep: Sweep, store: Store, numbers: Sequence[int]) -> Outcome
     for number in numbers:
         record = known.get(evaluator.key(sweep.space.point(number)))
         if record is not None:
-            outcome.counts[record.status] += 1
+            outcome.add(record)
     return outcome
 
 

@@ -87,7 +87,10 @@ class _Search:
             self.left -= 1
             trial = self.study.ask()
             number = self.sweep.space.number(_choices(self.sweep, trial))
-            record = self.known.get(self.evaluator.key(self.sweep.space.point(number)))
+            point = self.sweep.space.point(number)
+            for path in self.sweep.free:  # its parameters are ranks; what stands there is for readers
+                trial.set_user_attr(path, point[path])
+            record = self.known.get(self.evaluator.key(point))
             if record is None:
                 return trial, number
             self.outcome.counts[record.status] += 1
@@ -134,6 +137,7 @@ def _study(sweep: Sweep, store: Store) -> Any:
         directions=["maximize" if objective.sign > 0 else "minimize" for objective in sweep.objectives],
         load_if_exists=True,
     )
+    study.set_metric_names([objective.key for objective in sweep.objectives])
     for trial in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):  # of a killed run
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study

@@ -8,15 +8,15 @@ _PREFIXES = {-12: "p", -9: "n", -6: "u", -3: "m", 0: "", 3: "k", 6: "M", 9: "G",
 
 
 def si(value: float, unit: str, digits: int = 3) -> str:
-    """`value` in `unit` with a decimal prefix and `digits` significant digits.
+    """`value` in `unit` with a decimal prefix and `digits` significant digits; money takes no prefix.
 
-    >>> si(0.011555, "s"), si(2.8137e12, "B/s"), si(999.9, "B"), si(0, "B")
-    ('11.6 ms', '2.81 TB/s', '1.00 kB', '0 B')
+    >>> si(0.011555, "s"), si(2.8137e12, "B/s"), si(999.9, "B"), si(0, "B"), si(0.08426, "USD")
+    ('11.6 ms', '2.81 TB/s', '1.00 kB', '0 B', '0.0843 USD')
     """
     if value == 0:
         return f"0 {unit}"
     exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of the rounded number
-    power = min(max(exponent // 3 * 3, -12), 18)
+    power = 0 if unit == "USD" else min(max(exponent // 3 * 3, -12), 18)
     decimals = max(digits - 1 - (exponent - power), 0)
     return f"{value / 10.0**power:.{decimals}f} {_PREFIXES[power]}{unit}"
 

@@ -80,6 +80,7 @@ def test_slurm_gives_the_same_numbers(tmp_path: Path, sweep_file: Path, expected
     with slurm(daemons):
         array = ["--out", str(tmp_path / "array"), "--json", "--executor", "slurm", "--shards", "3"]
         result = CliRunner().invoke(cli, [*command, *array])
+        again = CliRunner().invoke(cli, [*command, *array])  # submits nothing
         jobs = ["--out", str(tmp_path / "jobs"), "--executor", "dask", "--queue", "slurm", "--shards", "1"]
         queued = [sys.executable, "-m", "archsim", *command, *jobs, f"--sbatch=--output={tmp_path}/job.log"]
         done = subprocess.run(queued, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
@@ -87,6 +88,7 @@ def test_slurm_gives_the_same_numbers(tmp_path: Path, sweep_file: Path, expected
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["done"] == 6, logs
     assert len(logs) == 3
+    assert json.loads(again.stdout)["reused"] == 6
     assert done.returncode == 0, done.stderr
     assert metrics(tmp_path / "array") == metrics(tmp_path / "jobs") == expected
 
@@ -119,6 +121,15 @@ def test_the_script_refuses_what_is_no_option(tmp_path: Path) -> None:
     for option in ("rm -rf", "--time=1\nrm -rf"):
         with pytest.raises(InputError, match="must be an option of sbatch"):
             write_script(tmp_path, ["archsim"], 1, [option])
+
+
+@pytest.mark.parametrize("flag", [["--shard", "1/2"], ["--limit", "3"], ["--executor", "slurm"], ["--no-prune"]])
+def test_a_search_refuses_what_it_would_not_do(tmp_path: Path, flag: list[str]) -> None:
+    path = tmp_path / "search.yaml"
+    path.write_text(json.dumps(DATA | {"sampler": {"kind": "tpe", "points": 4}}))
+    result = CliRunner().invoke(cli, ["sweep", "run", str(path), "--out", str(tmp_path / "out"), *flag])
+    assert result.exit_code == 2
+    assert "the sampler tpe proposes its points one after the other: it takes no --shard" in result.output
 
 
 @pytest.mark.parametrize("kind", ["nsga2", "tpe"])

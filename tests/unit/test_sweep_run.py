@@ -288,13 +288,11 @@ def test_what_was_recorded_survives_a_kill(tmp_path: Path, victim: str) -> None:
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     try:
         _wait(lambda: len(Store(folder).records()) >= 1 if folder.exists() else False, process)
-        if victim == "driver":
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            for child in children:
-                os.kill(int(child), signal.SIGKILL)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for pid in [process.pid] if victim == "driver" else map(int, children):
+            os.kill(pid, signal.SIGKILL)
         process.wait(120)
+        _wait(lambda: not any(map(_lives, children)))  # no worker survives its driver
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -306,9 +304,16 @@ def test_what_was_recorded_survives_a_kill(tmp_path: Path, victim: str) -> None:
     assert sorted(metrics(folder)) == list(range(6))
 
 
-def _wait(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+def _lives(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _wait(condition: Callable[[], bool], process: subprocess.Popen[bytes] | None = None) -> None:
     for _ in range(2400):
-        if condition() or process.poll() is not None:
+        if condition() or (process is not None and process.poll() is not None):
             return
         time.sleep(0.05)
-    raise AssertionError("the run recorded nothing")
+    raise AssertionError("it did not come to that")
