@@ -107,13 +107,11 @@ def pinned(target: Target, shape: MatmulShape, pin: Mapping[str, int], operator:
     where = f"operator {operator}: the pinned tiling {tm} x {tn} x {tk}"
     if pair not in (1, target.pair):
         raise InputError(f"{where} pairs {pair} cores, but an instruction of {target.name} spans at most {target.pair}")
-    if split > 1 and pair > 1:
-        raise InputError(f"{where} splits k and pairs cores, which exclude each other")
     cluster = (pin.get("cluster_m", pair), pin.get("cluster_n", 1)) if {"cluster_m", "cluster_n"} & pin.keys() else None
     if cluster and cluster not in (legal := [(pair, 1)] if pair > 1 else clusters(target)):
         shapes = ", ".join(f"{m} x {n}" for m, n in legal)
         raise InputError(f"{where} is shared by {cluster[0]} x {cluster[1]} cores, but {target.name} has {shapes}")
-    if cluster and cluster != (1, 1) and (split > 1 or stream):
+    if cluster and cluster != (pair, 1) and (split > 1 or stream):
         raise InputError(f"{where} is shared by a cluster, which split-K and stream-K exclude")
     if split > 1 and stream:
         raise InputError(f"{where} splits k and asks for stream-K, which exclude each other")

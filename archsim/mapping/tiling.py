@@ -236,7 +236,7 @@ def _candidates(target: Target, shape: MatmulShape) -> _Cuts:
         legal &= ((tm & (tm - 1)) == 0) & ((tn & (tn - 1)) == 0)
     legal &= (np.maximum(tm, tn) >= long) & (np.minimum(tm, tn) >= short)
     legal &= (tm >= shape.least[0]) & (tn >= shape.least[1]) & (shape.splits | (split == 1))
-    legal &= (split == 1) | ((_ceil_div(shape.k, tk) >= split) & (pair == 1) & (split <= target.cores))
+    legal &= (split == 1) | ((_ceil_div(shape.k, tk) >= split) & (split * pair <= target.cores))
     if not legal.any():
         need = 2 * (m_low * k_low * shape.a_bytes + k_low * n_low * shape.b_bytes)
         raise InputError(

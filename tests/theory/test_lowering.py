@@ -114,6 +114,18 @@ def test_sums_that_meet_in_the_network_are_stored_once_and_need_no_workspace(
     assert not before.any()  # nothing else passes between cores
 
 
+@pytest.mark.parametrize("split", [3, 8])
+def test_pairs_of_cores_share_a_reduction_out(split: int) -> None:
+    """Mates work on the same terms: each fetches half of B for them, and all tiles are added up and stored once."""
+    target, (m, n, k) = TARGETS["b200"], (300, 500, 1100)
+    shape = MatmulShape((m,), n, k, "bf16", 2.0, 2.0, 2.0)
+    tiling = pinned(target, shape, {"tm": 128, "tn": 128, "tk": 64, "split_k": split, "pair": 2}, "gemm")
+    lowered = lower_product(target, "gemm", shape, tiling, ProductOperands(A, B, C, b_each=False), exact=True)
+    assert_written_once(stores(lowered, C), m * n * 2)
+    assert loaded(lowered, A) == m * k * -(-n // 128) * 2
+    assert loaded(lowered, B) == n * k * -(-m // 256) * 2
+
+
 def test_chunks_that_are_asked_for_at_once_arrive_in_the_order_of_use() -> None:
     """More chunks in flight do not keep the first one of another core waiting: eight slots are no slower than four."""
     target = TARGETS["a100"]

@@ -124,7 +124,8 @@ def lower_product(
     table = StepTable(target, body + added + (runs.count if runs else 0))
 
     part = np.arange(parts)
-    tile, piece = np.divmod(part, split)
+    squad, member = np.divmod(part, split * pair)  # the pieces of a pair of tiles, whose cores are neighbours
+    piece, tile = member // pair, squad * pair + member % pair
     core, turn = part % cores, part // cores  # turn: how many parts this core has done before
     m, n = tiles.m[tile], tiles.n[tile]
     j = np.arange(chunks)
