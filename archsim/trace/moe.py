@@ -34,7 +34,7 @@ def expert_counts(tokens: int, experts: int, top_k: int, routing: str = "uniform
     ``zipf:s``: the i-th most popular expert has the weight ``i^-s`` in each of a token's choices.
     ``measured:c1 c2 ...``: the experts are as popular as these counts say (`archsim.trace.routed` makes them from a
     file). For as many tokens as were measured they are the answer, for others tokens are drawn.
-    ``balanced``: as even as integers allow.
+    ``balanced``: as even as integers allow, over ranks of experts too.
 
     A token's choice is a race: expert i finishes after a time that is exponential with rate ``w_i``, and the first
     `top_k` are taken (the same as Gumbel top-k with logits ``log w_i``). One block of a trace stands for many layers,
@@ -58,7 +58,7 @@ def expert_counts(tokens: int, experts: int, top_k: int, routing: str = "uniform
     total = tokens * top_k
     generator = np.random.Generator(np.random.PCG64(seed))
     if kind == "balanced":
-        counts = whole_rows(np.full(experts, total / experts), total)
+        counts = np.diff(np.arange(experts + 1) * total // experts)
     elif kind == "measured":
         known = _measured(detail, experts, top_k)
         if int(known.sum()) == total:

@@ -38,7 +38,8 @@ def test_a_product_is_one_kernel_and_a_quantised_one_more() -> None:
     assert product.flops == 2 * 128 * 4096 * 2048
     assert product.nbytes == 2 * (128 * 2048 + 4096 * 2048 + 128 * 4096)
     assert [type(kernel) for kernel in block.kernels] == [Vector, Product]
-    assert [type(kernel) for kernel in fp8.kernels] == [Vector, Vector, Vector, Product]  # maximum, quantise, cast
+    kinds = [type(kernel) for kernel in fp8.kernels]  # zero, maximum, quantise, cast
+    assert kinds == [*[Vector] * 4, Product]
     assert (plain.group, block.group) == ("h100 gemm bf16", "h100 gemm fp8_block")
 
 
@@ -155,13 +156,16 @@ def test_experts_of_one_rank() -> None:
 
 
 def test_routing_conserves_rows_and_stays_within_tokens() -> None:
-    for tokens, experts, top_k, alpha in ((1, 256, 8, 1.01), (64, 128, 8, 1.2), (4096, 16, 1, 1.2), (3, 8, 2, 1.01)):
-        counts = power_law(tokens, experts, top_k, alpha)
+    for tokens, experts, top_k, alpha in ((1, 256, 8, 1.01), (64, 128, 8, 1.2), (4096, 16, 1, 1.2), (128, 8, 2, 1.01)):
+        counts = power_law(tokens, experts, top_k, experts // 4, alpha)
         assert counts.sum() == tokens * top_k
         assert 0 <= counts.min() <= counts.max() <= tokens
         rows = rank_rows(tokens, experts, top_k, experts // 4, f"power_law_{alpha}")
         assert rows is not None
         assert sum(rows) == counts.reshape(-1, 4).sum(axis=1).max()
+        even = [sum(rank_rows(tokens, experts, top_k, ranks, "balanced") or ()) for ranks in (1, experts // 4)]
+        assert even[0] == tokens * top_k
+        assert even[1] <= max(-(-tokens * top_k // (experts // 4)), 4)
     assert rank_rows(4, 8, 2, 1, "activated=8") is None
 
 

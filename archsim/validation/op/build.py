@@ -29,6 +29,8 @@ FP8_LOADS, FP8_BLOCKS, FP8_COLS = NarrowLoads(threads=256, width=4), 1024, 16384
 X, W, Y, QUANTISED, K, V, CACHE, GATHERED, HIDDEN, ACTIVE, W2, PARTS, CHOSEN, MAPS, SIZES, NARROW = range(16)
 
 
+#: experts, and experts of a token, that TensorRT-LLM's routing kernel serves (routing.py of its fused_moe)
+FUSED_ROUTING = (128, 8)
 #: warps of CUTLASS's grouped products for Ampere, which TensorRT-LLM also builds for Ada, from memory
 GROUPED_WARP = (64, 32)
 
@@ -56,6 +58,7 @@ def product(rows: Sequence[int], n: int, k: int, form: Format) -> tuple[tuple[Ke
         blocks = -(-size // cols)
         reading = ((X, size * WIDE),)
         kernels = (
+            Vector(1, (), ((CHOSEN, 4),), started=False),
             Vector(blocks, reading, ((CHOSEN, 4),), ((size, COSTS["argmax"]),), loads=FP8_LOADS, cols=cols),
             Vector(
                 blocks, reading, ((QUANTISED, size * form.a_bytes),), ((size, COSTS["quantise"]),), loads=FP8_LOADS,
@@ -185,13 +188,15 @@ def mla_sparse(
 
 
 def moe(
-    rows: Sequence[int], *, tokens: int, hidden: int, inner: int, experts: int, top_k: int, form: Format
-) -> tuple[tuple[Kernel, ...], frozenset[int]]:
+    rows: Sequence[int], *, tokens: int, hidden: int, inner: int, experts: int, top_k: int, form: Format,
+    tuned: tuple[int, ...] | None = None,
+) -> tuple[tuple[Kernel, ...], frozenset[int]]:  # fmt: skip
     """The experts of one rank, as TensorRT-LLM runs them on CUTLASS.
 
     Routing; sorting tokens by expert (one kernel, or three for more than 256 tokens) and the problem sizes of the
     grouped products; gathering rows; gate and up; SwiGLU; down; weighted sum. Activations are quantised by tensor
-    before they are gathered and by SwiGLU, by block in kernels of their own after both.
+    before they are gathered and by SwiGLU, by block in kernels of their own after both. ``tuned``: rows for which the
+    auto-tuner chose the tiles.
     """
     routed, size = sum(rows), hidden * WIDE
     up, down = (_shape(rows, n, k, form, GROUPED_WARP) for n, k in ((2 * inner, hidden), (hidden, inner)))
@@ -199,13 +204,10 @@ def moe(
     early = form.quantised and not apart
     index = Vector(tokens, ((V, tokens * top_k * 4),), ((MAPS, tokens * top_k * 8),))
     kernels: list[Kernel] = [
-        Vector(
-            tokens, ((CHOSEN, tokens * experts * WIDE),), ((V, tokens * top_k * 8),),
-            ((tokens * experts, COSTS["softmax"]),),
-        ),
+        *_routing(tokens, experts, top_k),
         *[index] * (1 if tokens <= 256 else 3),
         Vector(1, ((MAPS, experts * 8),), ((SIZES, experts * 64),)),
-    ]  # fmt: skip
+    ]
     if early:
         kernels.append(_quantise(tokens, hidden, X, QUANTISED, form))
     width = form.a_bytes if early else WIDE
@@ -218,13 +220,24 @@ def moe(
         routed, ((HIDDEN, 2 * routed * inner * WIDE),), ((ACTIVE, routed * inner * act_bytes),), tuple(work)
     )
     kernels += [gathered, *[_quantise(routed, hidden, GATHERED, NARROW, form)] * apart]
-    kernels += [Product(up, (NARROW if apart else GATHERED, W, HIDDEN)), activate]
+    kernels += [Product(up, (NARROW if apart else GATHERED, W, HIDDEN), tuned), activate]
     kernels += [*[_quantise(routed, inner, ACTIVE, NARROW, form)] * apart]
     kernels += [
-        Product(down, (NARROW if apart else ACTIVE, W2, PARTS)),
+        Product(down, (NARROW if apart else ACTIVE, W2, PARTS), tuned),
         Vector(tokens, ((PARTS, routed * size),), ((Y, tokens * size),), ((routed * hidden, COSTS["add"]),)),
     ]
     return tuple(kernels), frozenset({W, W2})
+
+
+def _routing(tokens: int, experts: int, top_k: int) -> tuple[Vector, ...]:
+    """The experts of each token: ``RenormalizeMoeRoutingMethod`` of TensorRT-LLM, whose kernel serves up to 128 experts
+    and 8 of them a token; for more PyTorch finds them, sorts them, casts indices and scores, and normalises."""
+    scores, chosen = tokens * experts, tokens * top_k
+    find = Vector(
+        tokens, ((CHOSEN, scores * WIDE),), ((V, chosen * 8),), ((scores, COSTS["softmax"]),)
+    )
+    small = Vector(tokens, ((V, chosen * 8),), ((V, chosen * 8),))
+    return (find,) if experts <= FUSED_ROUTING[0] and top_k <= FUSED_ROUTING[1] else (find, *[small] * 4)
 
 
 def _quantise(rows: int, cols: int, source: int, result: int, form: Format) -> Vector:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 from archsim.engine import Launch, Session
@@ -15,7 +15,7 @@ from archsim.mapping.lowering.attention_cut import packed_rows
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.target import ps
-from archsim.mapping.tiling import MatmulShape
+from archsim.mapping.tiling import MatmulShape, score_tiling
 from archsim.models.vector import NarrowLoads, VectorCost
 from archsim.validation.op.sources import Source
 
@@ -28,13 +28,19 @@ POSSIBLE = 0.9
 
 @dataclass(frozen=True)
 class Product:
-    """``C = A B``, one or a group of them; operands are the case's tensors (a, b, c)."""
+    """``C = A B``, one or a group of them; operands are the case's tensors (a, b, c).
+
+    tuned: the rows of each product for which an auto-tuner chose the tiles, where others come.
+    """
 
     shape: MatmulShape
     operands: tuple[int, int, int]
+    tuned: tuple[int, ...] | None = None
 
     def lower(self, target: Target) -> Lowered:
-        tiling = choose_tiling(target, self.shape)
+        tiling = choose_tiling(target, replace(self.shape, m=self.tuned or self.shape.m))
+        if self.tuned:
+            tiling = score_tiling(target, self.shape, tiling)
         a, b, c = self.operands
         return lower_product(target, "product", self.shape, tiling, ProductOperands(a, b, c, len(self.shape.m) > 1))
 
@@ -98,7 +104,10 @@ class Attention:
 
 @dataclass(frozen=True)
 class Vector:
-    """A vector kernel over rows: tensors read and written with their bytes, and (elements, cost) of its work."""
+    """A vector kernel over rows: tensors read and written with their bytes, and (elements, cost) of its work.
+
+    started: whether it has a start-up; setting a few bytes of memory has none (about 1 us in profiles).
+    """
 
     rows: int
     inputs: tuple[tuple[int, float], ...]
@@ -107,6 +116,7 @@ class Vector:
     in_turn: bool = False
     loads: NarrowLoads | None = None
     cols: int = 0
+    started: bool = True
 
     def lower(self, target: Target) -> Lowered:
         read, written = ([Stream(t, round(n)) for t, n in side if round(n)] for side in (self.inputs, self.outputs))
@@ -219,9 +229,10 @@ def _launches(
     for index, (kernel, each) in enumerate(zip(kernels, lowered, strict=True)):
         gap_ps, program = ps(target.launch_s(vector=isinstance(kernel, Vector))), each.program
         addresses = [bases[tensor] for tensor in each.tensors]
+        begin_ps = startup_ps if not isinstance(kernel, Vector) or kernel.started else 0
         launches.append(
             Launch(
-                program.name, "compute", (index - 1,) if index else (), gap_ps, startup_ps, program, addresses,
+                program.name, "compute", (index - 1,) if index else (), gap_ps, begin_ps, program, addresses,
             )
         )  # fmt: skip
     return launches

@@ -32,7 +32,8 @@ FORMATS: dict[str, Format | str] = {
     "fp16": Format("fp16", 2, 2),
     "bf16": Format("bf16", 2, 2),
     "bfloat16": Format("bf16", 2, 2),
-    # the benchmark gives no scale for the activations, and TensorRT-LLM then finds one: maximum, quantise, cast of it
+    # the benchmark gives no scale for the activations, and TensorRT-LLM then finds one (cudaFp8Utils.cu): zero it,
+    # maximum, quantise, cast of it
     "fp8": Format("fp8", 1, 1, quantised=True, dynamic=True),
     # one fp32 scale for 128 activations, and for 128 x 128 weights
     "fp8_block": Format("fp8", 1 + 4 / 128, 1 + 4 / 128**2, block_scaled=True, quantised=True),

@@ -204,8 +204,9 @@ def read_moe(row: Record) -> Case | str:
     if rows is None:
         return f"the routing '{row.text('distribution')}' is not known"
     kernels, weights = build.moe(
-        rows, tokens=tokens, hidden=hidden, inner=inner // tp, experts=experts, top_k=top_k, form=form
-    )
+        rows, tokens=tokens, hidden=hidden, inner=inner // tp, experts=experts, top_k=top_k, form=form,
+        tuned=rank_rows(tokens, experts, top_k, ep, "balanced"),
+    )  # fmt: skip
     dtype = _label(row.text("dtype"))
     name = f"{chip} moe {dtype} {row.text('model')} t{tokens} tp{tp} ep{ep} {row.text('distribution')}"
     return Case(name, chip, "moe", dtype, kernels, row.number("latency_us"), source, weights)

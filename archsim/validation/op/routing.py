@@ -1,50 +1,98 @@
-"""How many rows each expert of one rank receives in the measured loops over MoE layers."""
+"""How many rows each expert of one rank receives in the measured loops over MoE layers.
+
+As aiconfigurator's collector makes them (``balanced_logits`` and ``power_law_logits_v3`` of its ``helper.py``).
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from archsim.trace.moe import expert_counts
+__all__ = ["balanced", "power_law", "rank_rows"]
 
-__all__ = ["power_law", "rank_rows"]
+Ints = NDArray[np.int64]
+
+#: draws of which the most usual one is taken; the source times five of its own and takes the mean
+DRAWS = 31
 
 
 def rank_rows(tokens: int, experts: int, top_k: int, ranks: int, distribution: str) -> tuple[int, ...] | None:
     """Rows of each expert of the timed rank, or None for a distribution that is not known.
 
-    ``balanced``: as even as integers allow. ``power_law_A``: see :func:`power_law`; the source times the busiest rank.
+    ``balanced``: see :func:`balanced`. ``power_law_A``: see :func:`power_law`. The first rank is timed, to which the
+    source moves the busiest one.
 
-    >>> rank_rows(64, 8, 2, 4, "balanced")
-    (16, 16)
+    >>> rank_rows(64, 8, 2, 4, "balanced"), rank_rows(2, 8, 2, 4, "balanced")
+    ((16, 16), (1, 0))
     """
     if distribution == "balanced":
-        counts = np.asarray(expert_counts(tokens, experts, top_k, "balanced"))
+        counts = balanced(tokens, experts, top_k)
     elif distribution.startswith("power_law_"):
-        counts = power_law(tokens, experts, top_k, float(distribution.removeprefix("power_law_")))
+        counts = power_law(tokens, experts, top_k, ranks, float(distribution.removeprefix("power_law_")))
     else:
         return None
-    by_rank = counts.reshape(ranks, -1)
-    return tuple(int(rows) for rows in by_rank[int(by_rank.sum(axis=1).argmax())])
+    return tuple(counts[: experts // ranks].tolist())
 
 
-def power_law(tokens: int, experts: int, top_k: int, alpha: float) -> np.ndarray:
-    """Counts whose sizes follow ``p(x) ~ x^-alpha`` between 1 and 0.8 of the tokens (0.01 and 2 when they are few).
+def balanced(tokens: int, experts: int, top_k: int) -> Ints:
+    """Counts where the choices of a token lie ``experts / top_k`` apart, and those of the next one behind them.
 
-    The source draws the sizes at random for every run; here they are the quantiles of that law, in a random order
-    that is always the same, scaled to ``tokens top_k`` rows of which no expert gets more than ``tokens``.
+    >>> balanced(2, 8, 2).tolist(), balanced(6, 8, 2).tolist()
+    ([1, 0, 1, 0, 1, 0, 1, 0], [2, 2, 1, 1, 2, 2, 1, 1])
     """
+    stride = -(-experts // top_k)
+    first = np.arange(tokens) * (1 if tokens >= stride else stride / tokens)
+    chosen = (first[:, None] + np.arange(top_k) * stride) % experts
+    return np.bincount(chosen.astype(np.int64).ravel(), minlength=experts)
+
+
+def power_law(tokens: int, experts: int, top_k: int, ranks: int, alpha: float) -> Ints:
+    """Counts whose sizes follow ``p(x) ~ x^-alpha`` between 1 and 0.8 of the tokens (0.01 and 2 when they are few), the
+    busiest rank first.
+
+    Of several draws the one whose busiest rank has nearest to the mean of rows, and of experts with any.
+    """
+    generator = np.random.Generator(np.random.PCG64(0))
+    draws = np.stack([_draw(generator, tokens, experts, top_k, ranks, alpha) for _ in range(DRAWS)])
+    first = draws[:, : experts // ranks]
+    seen = np.stack([first.sum(axis=1), (first > 0).sum(axis=1)])
+    far = np.abs(seen / seen.mean(axis=1, keepdims=True) - 1).sum(axis=0)
+    return np.asarray(draws[far.argmin()])
+
+
+def _draw(generator: np.random.Generator, tokens: int, experts: int, top_k: int, ranks: int, alpha: float) -> Ints:
     least, most = (1.0, 0.8 * tokens) if tokens * top_k > experts else (0.01, 2.0)
-    u, e = (np.arange(experts) + 0.5) / experts, 1.0 - alpha
-    sizes = ((max(most, least) ** e - least**e) * u + least**e) ** (1 / e)
-    wanted = tokens * top_k * sizes / sizes.sum()
-    for _ in range(experts):  # what exceeds the tokens goes to the others
-        surplus = np.clip(wanted - tokens, 0, None).sum()
-        wanted = np.minimum(wanted, tokens)
-        if surplus < 1e-9:
-            break
-        free = wanted < tokens
-        wanted[free] += surplus * wanted[free] / wanted[free].sum()
-    counts = np.floor(wanted).astype(np.int64)
-    order = np.argsort(counts - wanted, kind="stable")
-    counts[order[: tokens * top_k - int(counts.sum())]] += 1
-    return np.random.Generator(np.random.PCG64(0)).permutation(counts)
+    u, e = generator.random(experts), 1.0 - alpha
+    sizes = ((most**e - least**e) * u + least**e) ** (1 / e)
+    wanted = np.rint(tokens * top_k * sizes / sizes.sum()).astype(np.int64)
+    # no expert gets more than the tokens: what is missing goes to the least of each rank, a surplus comes off the most
+    counts = np.minimum(wanted, tokens).reshape(ranks, -1)
+    left = tokens * top_k - int(counts.sum())
+    sign = 1 if left > 0 else -1
+    while left:
+        room = (tokens - counts if left > 0 else counts).sum(axis=1)
+        share = -(-abs(left) // np.count_nonzero(room))
+        for rank in np.flatnonzero(room).tolist():
+            taken = min(share, int(room[rank]), abs(left))
+            counts[rank] = sign * _raised(sign * counts[rank], taken)
+            left -= sign * taken
+    busiest = int(counts.sum(axis=1).argmax())
+    counts[[0, busiest]] = counts[[busiest, 0]]
+    drawn: Ints = counts.ravel()
+    return drawn
+
+
+def _raised(counts: Ints, amount: int) -> Ints:
+    """The smallest of the counts raised by so much together, to one level.
+
+    >>> _raised(np.array([5, 0, 1]), 4).tolist()
+    [5, 3, 2]
+    """
+    order = np.argsort(counts, kind="stable")
+    ranked = counts[order]
+    room = ranked * np.arange(1, len(ranked) + 1) - np.cumsum(ranked)  # to bring all before it up to each
+    filled = int(np.searchsorted(room, amount, side="right"))
+    level, rest = divmod(int(ranked[:filled].sum()) + amount, filled)
+    raised: Ints = counts.copy()
+    raised[order[:filled]] = level + (np.arange(filled) < rest)
+    return raised
