@@ -1,20 +1,32 @@
 """The event loop: a binary heap of (time, key) and C structs; `archsim.kernels.interpreter` documents the machine."""
 
-from libc.stdint cimport INT64_MAX, int8_t, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport INT64_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from archsim.kernels._memory cimport Access, Counters, Memory, MemoryKernel, memory_access
 
 # The key orders the events of one instant: phase (1 bit), priority (12), job's order (20), step (31).
-cdef uint64_t ARRIVAL = <uint64_t>1 << 63
-cdef int PRIORITY_SHIFT = 51
-cdef int ORDER_SHIFT = 31
-cdef uint64_t ORDER_MASK = (<uint64_t>1 << 20) - 1
-cdef uint64_t STEP_MASK = (<uint64_t>1 << 31) - 1
-cdef uint64_t NOBODY = ~<uint64_t>0
+cdef extern from *:
+    """
+    #define ARRIVAL ((uint64_t)1 << 63)
+    #define ORDER_MASK (((uint64_t)1 << 20) - 1)
+    #define STEP_MASK (((uint64_t)1 << 31) - 1)
+    #define NOBODY (~(uint64_t)0)
+    #if defined(__GNUC__) || defined(__clang__)
+    #define PREFETCH(place) __builtin_prefetch(place)
+    #else
+    #define PREFETCH(place) ((void)(place))
+    #endif
+    """
+    const uint64_t ARRIVAL, ORDER_MASK, STEP_MASK, NOBODY
+    void PREFETCH(const void *place) noexcept nogil  # from the host's memory, for steps lie far apart
 
-cdef int64_t AS_PER_PS = 1000000
+cdef enum:
+    PRIORITY_SHIFT = 51
+    ORDER_SHIFT = 31
+    AS_PER_PS = 1000000
+    BRANCHES = 4    # of the heap
 
 
 cdef enum:  # archsim.program.machine.Kind
@@ -39,18 +51,25 @@ cdef struct Resource:
     uint64_t first, last      # keys of the steps that wait for it, NOBODY if there are none
 
 
+cdef struct Step:  # all that is read of a step on its way, side by side: a line of the host's cache
+    int64_t prev_done       # when the last byte left the stage before
+    uint64_t behind         # the key of the step that waits behind this one at a window
+    int64_t work_ps, nbytes, address
+    int32_t pending         # predecessors still to finish
+    int32_t position, end   # where in route_resources the step stands, and where its route ends
+    int32_t weight
+    int32_t begin           # of its route
+    int16_t priority
+    uint8_t write
+    uint8_t scattered       # in several runs, or gathered
+
+
 cdef struct Job:  # a program that runs; the arrays belong to the Python objects in Interpreter.kept
     uint64_t order
-    int64_t steps, unfinished, end_ps
-    const int32_t *route_start
+    int64_t count, unfinished, end_ps
+    void *room_of_steps
+    Step *steps             # in it, each in a line of its own
     const int32_t *route_resources
-    const int32_t *route
-    const int64_t *work_ps
-    const int64_t *nbytes
-    const int64_t *address
-    const uint8_t *write
-    const int32_t *priority
-    const int32_t *weight
     const int32_t *room
     const int32_t *runs
     const int64_t *stride
@@ -58,10 +77,6 @@ cdef struct Job:  # a program that runs; the arrays belong to the Python objects
     const int64_t *gather_offsets
     const int64_t *succ_start
     const int32_t *succs
-    int32_t *pending    # predecessors still to finish
-    int32_t *position   # where in route_resources the step stands
-    int64_t *prev_done  # when the last byte left the stage before
-    uint64_t *behind    # the key of the step that waits behind this one at a window
     int64_t *start_ps
     int64_t *finish_ps
     int64_t *busy_ps
@@ -69,7 +84,7 @@ cdef struct Job:  # a program that runs; the arrays belong to the Python objects
 
 
 cdef inline bint before(Event a, Event b) noexcept nogil:
-    return a.time < b.time or (a.time == b.time and a.key < b.key)
+    return (a.time < b.time) | ((a.time == b.time) & (a.key < b.key))  # no branch: it would be guessed wrong half of the time
 
 
 cdef inline bint fits(Resource *window, int64_t nbytes) noexcept nogil:
@@ -114,6 +129,9 @@ cdef class InterpreterKernel:
         self.reset()
 
     def __dealloc__(self):
+        cdef int i
+        for i in range(self.job_count):
+            free(self.jobs[i].room_of_steps)
         free(self.resources)
         free(self.heap)
         free(self.jobs)
@@ -126,6 +144,8 @@ cdef class InterpreterKernel:
             self.resources[i].first = self.resources[i].last = NOBODY
             if self.memories[i] is not None:
                 self.memories[i].reset()
+        for i in range(self.job_count):
+            free(self.jobs[i].room_of_steps)
         self.heap_size = self.job_count = self.completed = 0
         self.now = 0
         self.kept.clear()
@@ -146,17 +166,17 @@ cdef class InterpreterKernel:
                const uint8_t[::1] write, const int32_t[::1] priority, const int32_t[::1] weight,
                const int32_t[::1] room, const int32_t[::1] runs, const int64_t[::1] stride,
                const int64_t[::1] gather, const int64_t[::1] gather_offsets,
-               const int64_t[::1] succ_start, const int32_t[::1] succs,
-               int32_t[::1] pending, int32_t[::1] position, int64_t[::1] prev_done, uint64_t[::1] behind,
+               const int64_t[::1] succ_start, const int32_t[::1] succs, const int64_t[::1] pred_start,
                int64_t[::1] out_start, int64_t[::1] out_finish, int64_t[::1] busy_ps):
         """Take a program of at least one step into the heap; its steps without predecessors arrive at `start_ps`."""
         cdef Job *job
+        cdef Step *one
         cdef int64_t wanted = self.heap_size + route.shape[0]
         cdef int i
         cdef int64_t step
         cdef void *grown
         for i in range(self.job_count):
-            wanted += self.jobs[i].steps
+            wanted += self.jobs[i].count
         if wanted > self.heap_room:
             grown = realloc(self.heap, wanted * sizeof(Event))
             if grown == NULL:
@@ -167,27 +187,33 @@ cdef class InterpreterKernel:
             if grown == NULL:
                 raise MemoryError
             self.jobs, self.job_room = <Job *>grown, 2 * self.job_room + 1
-        self.kept.append((route_start, route_resources, route, work_ps, nbytes, address, write, priority, weight, room,
-                          runs, stride, gather, gather_offsets, succ_start, succs, pending, position, prev_done, behind,
-                          out_start, out_finish, busy_ps))
         job = &self.jobs[self.job_count]
+        job.room_of_steps = malloc((route.shape[0] + 1) * sizeof(Step))
+        if job.room_of_steps == NULL:
+            raise MemoryError
+        job.steps = <Step *>((<uintptr_t>job.room_of_steps + sizeof(Step) - 1) & ~<uintptr_t>(sizeof(Step) - 1))
+        self.kept.append((route_resources, room, runs, stride, gather, gather_offsets, succ_start, succs, out_start,
+                          out_finish, busy_ps))
         self.job_count += 1
         memset(&job.counters, 0, sizeof(Counters))
         job.order = order
-        job.steps = job.unfinished = route.shape[0]
+        job.count = job.unfinished = route.shape[0]
         job.end_ps = start_ps
-        job.route_start, job.route_resources, job.route = &route_start[0], ints(route_resources), &route[0]
-        job.work_ps, job.nbytes, job.address, job.write = &work_ps[0], &nbytes[0], &address[0], &write[0]
-        job.priority, job.weight, job.room = &priority[0], &weight[0], &room[0]
+        job.route_resources, job.room = ints(route_resources), &room[0]
         job.runs, job.stride, job.gather = &runs[0], &stride[0], &gather[0]
         job.gather_offsets = &gather_offsets[0] if gather_offsets.shape[0] else NULL
         job.succ_start, job.succs = &succ_start[0], ints(succs)
-        job.pending, job.position, job.prev_done = &pending[0], &position[0], &prev_done[0]
-        job.behind = &behind[0]
         job.start_ps, job.finish_ps, job.busy_ps = &out_start[0], &out_finish[0], &busy_ps[0] if busy_ps.shape[0] else NULL
         with nogil:
-            for step in range(job.steps):
-                if job.pending[step] == 0:
+            for step in range(job.count):
+                one = &job.steps[step]
+                one.work_ps, one.nbytes, one.address = work_ps[step], nbytes[step], address[step]
+                one.write, one.priority, one.weight = write[step], <int16_t>priority[step], weight[step]
+                one.begin, one.end = route_start[route[step]], route_start[route[step] + 1]
+                one.pending = <int32_t>(pred_start[step + 1] - pred_start[step])
+                one.scattered = runs[step] > 1 or gather[step] >= 0
+            for step in range(job.count):
+                if job.steps[step].pending == 0:
                     self.arrive(job, step, start_ps)
 
     def settle(self, int64_t time):
@@ -217,6 +243,7 @@ cdef class InterpreterKernel:
                 i += 1
                 continue
             taken.append((self.jobs[i].order, self.jobs[i].end_ps, self.jobs[i].counters))
+            free(self.jobs[i].room_of_steps)
             for j in range(i, self.job_count - 1):
                 self.jobs[j] = self.jobs[j + 1]
             self.job_count -= 1
@@ -240,8 +267,8 @@ cdef class InterpreterKernel:
                 self.completed += 1
             for edge in range(job.succ_start[step], job.succ_start[step + 1]):
                 waiting = job.succs[edge]
-                job.pending[waiting] -= 1
-                if job.pending[waiting] == 0:
+                job.steps[waiting].pending -= 1
+                if job.steps[waiting].pending == 0:
                     self.arrive(job, waiting, now)
 
     cdef void grant_all(self, int64_t now) noexcept nogil:
@@ -261,95 +288,102 @@ cdef class InterpreterKernel:
 
     cdef inline bint must_wait(self, Job *job, int64_t step, uint64_t key) noexcept nogil:
         """Whether `step` stands at a window that has no room for it; it lines up then."""
-        cdef Resource *window = &self.resources[job.route_resources[job.position[step]]]
-        if window.kind != WINDOW or (window.first == NOBODY and fits(window, job.nbytes[step])):
+        cdef Step *one = &job.steps[step]
+        cdef Resource *window = &self.resources[job.route_resources[one.position]]
+        if window.kind != WINDOW or (window.first == NOBODY and fits(window, one.nbytes)):
             return False
-        job.behind[step] = NOBODY
+        one.behind = NOBODY
         if window.first == NOBODY:
             window.first = key
         else:
-            self.job_of(window.last).behind[window.last & STEP_MASK] = key
+            self.job_of(window.last).steps[window.last & STEP_MASK].behind = key
         window.last = key
         return True
 
     cdef inline void leave_windows(self, Job *job, int64_t step, int64_t now) noexcept nogil:
         """A step that has finished makes room in the windows of its route for those that wait."""
-        cdef int32_t position = job.route_start[job.route[step]]
-        cdef int32_t end = job.route_start[job.route[step] + 1]
+        cdef int32_t position = job.steps[step].begin
+        cdef int32_t end = job.steps[step].end
         cdef Resource *window
         cdef Job *other
         cdef uint64_t key
         cdef int64_t waiting
         while position < end and self.resources[job.route_resources[position]].kind == WINDOW:
             window = &self.resources[job.route_resources[position]]
-            window.held -= job.nbytes[step]
+            window.held -= job.steps[step].nbytes
             while window.first != NOBODY:
                 key = window.first
                 other, waiting = self.job_of(key), <int64_t>(key & STEP_MASK)
-                if not fits(window, other.nbytes[waiting]):
+                if not fits(window, other.steps[waiting].nbytes):
                     break
-                window.first = other.behind[waiting]
+                window.first = other.steps[waiting].behind
                 self.push(self.serve(other, waiting, key, now))
             position += 1
 
     cdef inline void arrive(self, Job *job, int64_t step, int64_t now) noexcept nogil:
         """A step is ready: it arrives at its first resource, or (a join) finishes where it stands."""
         cdef uint64_t key = (<uint64_t>job.order << ORDER_SHIFT) | <uint64_t>step
+        cdef Step *one = &job.steps[step]
         cdef Event event
         event.time = now
         event.key = key
-        job.position[step] = job.route_start[job.route[step]]
-        job.prev_done[step] = now
+        PREFETCH(&job.succ_start[step])
+        one.position = one.begin
+        one.prev_done = now
         job.start_ps[step] = job.finish_ps[step] = now
-        if job.position[step] < job.route_start[job.route[step] + 1]:
-            event.key |= ARRIVAL | (<uint64_t>job.priority[step] << PRIORITY_SHIFT)
+        if one.begin < one.end:
+            event.key |= ARRIVAL | (<uint64_t>one.priority << PRIORITY_SHIFT)
         self.push(event)
 
     cdef inline Event serve(self, Job *job, int64_t step, uint64_t key, int64_t now) noexcept nogil:
         """Grant the resource that `step` has reached; return its next arrival, or its finish."""
-        cdef int32_t position = job.position[step]
+        cdef Step *one = &job.steps[step]
+        cdef int32_t position = one.position
         cdef int32_t number = job.route_resources[position]
         cdef Resource *resource = &self.resources[number]
-        cdef int64_t start, service, head, done
+        cdef int64_t start, service, head, done, edge
         cdef Access access
         cdef Event event
         if resource.kind == MEMORY:
             start = now
             service = job.counters.dram_busy_ps
-            access = Access(job.address[step], job.nbytes[step], job.runs[step], job.stride[step], NULL, job.write[step])
-            if access.runs > 1:
+            access = Access(one.address, one.nbytes, 1, 0, NULL, one.write)
+            if one.scattered:
+                access.runs, access.stride = job.runs[step], job.stride[step]
                 access.run_bytes //= access.runs
-            if job.gather[step] >= 0:
-                access.places = job.gather_offsets + job.gather[step]
-            memory_access(resource.memory, &job.counters, now, &access, job.weight[step], job.room[step], &head, &done)
+                if job.gather[step] >= 0:
+                    access.places = job.gather_offsets + job.gather[step]
+            memory_access(resource.memory, &job.counters, now, &access, one.weight, job.room[step], &head, &done)
             service = job.counters.dram_busy_ps - service
             head += resource.latency_ps
         elif resource.kind == WINDOW:
-            resource.held += job.nbytes[step]
+            resource.held += one.nbytes
             start = head = done = now
             service = 0
         else:
             if resource.kind == UNIT:
-                service = job.work_ps[step]
+                service = one.work_ps
             else:
-                service = max(1, (job.nbytes[step] * resource.as_per_byte + AS_PER_PS - 1) // AS_PER_PS)
+                service = max(1, (one.nbytes * resource.as_per_byte + AS_PER_PS - 1) // AS_PER_PS)
             start = max(now, resource.free_at)
             resource.free_at = done = start + service
-            service *= job.weight[step]
+            service *= one.weight
             head = start + resource.latency_ps
-        done = max(done, job.prev_done[step]) + resource.latency_ps
+        done = max(done, one.prev_done) + resource.latency_ps
         job.busy_ps[number] += service
-        if position == job.route_start[job.route[step]]:
+        if position == one.begin:
             job.start_ps[step] = start
         position += 1
-        if position == job.route_start[job.route[step] + 1]:
+        if position == one.end:
             event.time = job.finish_ps[step] = max(done, now + 1)
             event.key = key & (ORDER_MASK << ORDER_SHIFT | STEP_MASK)
+            for edge in range(job.succ_start[step], job.succ_start[step + 1]):
+                PREFETCH(&job.steps[job.succs[edge]])
         else:
             event.time = max(head, now + 1)
             event.key = key
-            job.position[step] = position
-            job.prev_done[step] = done
+            one.position = position
+            one.prev_done = done
         return event
 
     cdef inline Job *job_of(self, uint64_t key) noexcept nogil:
@@ -359,14 +393,14 @@ cdef class InterpreterKernel:
             job += 1
         return job
 
-    # --- binary heap ------------------------------------------------------------------------------------------
+    # --- heap -------------------------------------------------------------------------------------------------
 
     cdef inline void push(self, Event event) noexcept nogil:
         cdef int64_t at = self.heap_size
         cdef int64_t parent
         self.heap_size += 1
         while at > 0:
-            parent = (at - 1) >> 1
+            parent = (at - 1) // BRANCHES
             if not before(event, self.heap[parent]):
                 break
             self.heap[at] = self.heap[parent]
@@ -379,14 +413,26 @@ cdef class InterpreterKernel:
             self.replace_top(self.heap[self.heap_size])
 
     cdef inline void replace_top(self, Event event) noexcept nogil:
+        cdef Event *heap = self.heap
         cdef int64_t at = 0
         cdef int64_t child = 1
-        while child < self.heap_size:
-            if child + 1 < self.heap_size and before(self.heap[child + 1], self.heap[child]):
-                child += 1
-            if not before(self.heap[child], event):
-                break
-            self.heap[at] = self.heap[child]
-            at = child
-            child = 2 * at + 1
-        self.heap[at] = event
+        cdef int64_t least, other
+        while child + BRANCHES <= self.heap_size:
+            least = child + before(heap[child + 1], heap[child])
+            other = child + 2 + before(heap[child + 3], heap[child + 2])
+            least = other if before(heap[other], heap[least]) else least
+            if not before(heap[least], event):
+                heap[at] = event
+                return
+            heap[at] = heap[least]
+            at = least
+            child = BRANCHES * at + 1
+        if child < self.heap_size:  # fewer than all branches
+            least = child
+            for other in range(child + 1, self.heap_size):
+                if before(heap[other], heap[least]):
+                    least = other
+            if before(heap[least], event):
+                heap[at] = heap[least]
+                at = least
+        heap[at] = event

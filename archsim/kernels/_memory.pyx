@@ -9,11 +9,16 @@ cdef extern from *:
     #if defined(__GNUC__) || defined(__clang__)
     #undef CYTHON_INLINE
     #define CYTHON_INLINE inline __attribute__((always_inline))
+    #define PREFETCH(place) __builtin_prefetch(place)
+    #else
+    #define PREFETCH(place) ((void)(place))
     #endif
     """
+    void PREFETCH(const void *place) noexcept nogil
 
-cdef int64_t AS_PER_PS = 1000000
-cdef int32_t NONE = -1
+cdef enum:
+    NONE = -1
+    AS_PER_PS = 1000000
 cdef int64_t NEVER = -(<int64_t>1 << 60)  # long ago
 cdef uint64_t ALL_SECTORS = ~<uint64_t>0
 
@@ -45,7 +50,7 @@ cdef class MemoryKernel:
 
     def __cinit__(self, dict dram, const uint64_t[:, ::1] tables, int64_t capacity_blocks, dict cache):
         cdef Memory *m = &self.memory
-        cdef int64_t i, banks, places = 8
+        cdef int64_t i, banks, places = 16  # a line of the host's cache at least
         m.channels, m.lanes_per_channel = dram["channels"], dram["lanes_per_channel"]
         m.lanes = m.channels * m.lanes_per_channel
         m.interleave_bytes, m.run_bytes, m.banks, m.row_bytes = (
@@ -88,7 +93,7 @@ cdef class MemoryKernel:
             m.controllers[i].post = <Posted *>allocate(dram["write_queue"] + 1, sizeof(Posted))
         m.sessions = <Session *>allocate(banks * SESSIONS, sizeof(Session))
         m.group_free = <int64_t *>allocate(m.lanes * m.groups, sizeof(int64_t))
-        m.table_shift = 61
+        m.table_shift = 60
         while places < 2 * m.slots:
             places *= 2
             m.table_shift -= 1

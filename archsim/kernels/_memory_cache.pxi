@@ -6,7 +6,9 @@ cdef enum:
     SLOTS = 8       # blocks that may be there, for each that fills its share of the cache
 
 cdef inline int64_t home(Memory *m, int64_t block) noexcept nogil:
-    return <int64_t>((<uint64_t>block * <uint64_t>0x9E3779B97F4A7C15) >> m.table_shift)
+    """Neighbours lie side by side, sixteen to a line of the host's cache: a transfer touches many of them."""
+    cdef uint64_t group = (<uint64_t>block >> 4) * <uint64_t>0x9E3779B97F4A7C15
+    return <int64_t>((group >> m.table_shift) & ~<uint64_t>15 | (<uint64_t>block & 15))
 
 
 cdef inline int64_t find(Memory *m, int64_t block) noexcept nogil:

@@ -375,6 +375,14 @@ cdef inline bint repeat(
     return True
 
 
+cdef inline void fetch_ahead(const Memory *m, Place at) noexcept nogil:
+    """The rows of a bank two channels on, from the host's memory: those of all banks are more than its caches hold."""
+    cdef const Session *rows = at.rows + 2 * m.lanes_per_channel * SESSIONS
+    PREFETCH(rows)
+    PREFETCH(rows + 2)
+    PREFETCH(rows + SESSIONS - 1)
+
+
 cdef inline void read_of_channels(
     Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t count, int64_t row, int64_t bursts,
     int64_t *head, int64_t *done,
@@ -386,6 +394,7 @@ cdef inline void read_of_channels(
     cdef Before was
     cdef bint promising
     while channel != end:
+        fetch_ahead(m, at)
         if model != NULL and repeat(&was, model, as_in, channel, at, row):
             if was.row != row or was.opened < was.closed_before:
                 counters.activates += 1

@@ -100,9 +100,7 @@ class CompiledInterpreter:
             program.route_start, program.route_resources, program.route,
             program.work_ps, program.nbytes, program.addresses(bases), program.write.view(np.uint8), program.priority,
             program.weight, program.room, program.runs, program.stride, program.gather, program.gather_offsets,
-            *program.successors,
-            np.diff(program.pred_start).astype(np.int32), np.empty(n, np.int32), np.empty(n, np.int64),
-            np.empty(n, np.uint64),
+            *program.successors, program.pred_start,
             job.start_ps, job.finish_ps, job.busy_ps,
         )  # fmt: skip
         self._jobs[order] = job

@@ -21,7 +21,7 @@ from archsim.mapping.lowering.product import ProductOperands, lower_product, ste
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import INDIFFERENT, MatmulShape, Tiling, score_tilings
 from archsim.program import Program
-from archsim.reuse import recall
+from archsim.reuse import is_active, recall
 
 __all__ = ["candidates", "choose_tiling", "contenders", "simulated_s"]
 
@@ -110,7 +110,7 @@ def simulated_s(target: Target, shape: MatmulShape, tiling: Tiling) -> float:
     """Seconds of one tiling, alone on a fresh chip."""
     lowered = lower_product(target, "probe", shape, tiling, ProductOperands(0, 1, 2, len(shape.m) > 1))
     program = lowered.program
-    content = f"{target.machine_digest} {_cache_bytes(target, program)} {program.digest}"
+    content = f"{target.machine_digest} {_cache_bytes(target, program)} {program.digest}" if is_active() else ""
     seconds: float = recall("probe", content, lambda: _simulated_s(target, program))
     return seconds
 

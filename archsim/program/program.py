@@ -66,7 +66,7 @@ class Program:
 
     Step s waits for `preds[pred_start[s]:pred_start[s + 1]]`, all smaller than s. `marks` are steps worth looking
     at afterwards, such as the join at the end of a wave; `carry` is the time of what was left out, which a launch
-    adds. All columns are read-only.
+    adds. All columns are read-only: copies, unless they were read-only when given.
     """
 
     machine: Machine
@@ -98,7 +98,9 @@ class Program:
             if not len(getattr(self, column)):
                 object.__setattr__(self, column, np.full(len(self.route), value))
         for column, dtype in (_COLUMNS | _LISTS).items():
-            array = np.array(getattr(self, column), dtype=dtype, order="C")
+            given = getattr(self, column)
+            kept = isinstance(given, np.ndarray) and not given.flags.writeable  # nobody writes to it
+            array = (np.asarray if kept else np.array)(given, dtype=dtype, order="C")
             array.setflags(write=False)
             object.__setattr__(self, column, array)
         _check_shape(self)

@@ -3,11 +3,11 @@
 The chunks of a tile do equal work on other data, and so do the waves of tiles. Once things have settled, a window of
 them stands for the others::
 
-    head | window of S, each of weight w | tail            head + w S + tail = all of them
+    head | window of S that stands for R, about R / S each | tail            head + R + tail = all of them
 
-What is left out takes (w - 1) times as long as the window did, from the end of the head to its own. Steps in the window
-of chunks and in that of waves count as often as both weights say; what a weighted chunk brings into the cache takes the
-room of w chunks.
+What is left out takes (R / S - 1) times as long as the window did, from the end of the head to its own. A member of the
+window stands for a whole number of them, its weight. Steps in the window of chunks and in that of waves count as often
+as both weights say; what a weighted chunk brings into the cache takes the room of as many.
 
 Assumptions: a window of chunks is long enough for what comes and goes in it (slots that rotate, refreshes), and its
 weighted blocks leave the cache enough room for cores that do not keep step; a window of waves covers the raster order.
@@ -64,30 +64,37 @@ class Sample:
         return (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
 
     @property
-    def largest(self) -> int:
-        """The weight of the window."""
-        return int(self.weight.max(initial=1))
+    def left_out(self) -> float:
+        """What is left out, counted in windows."""
+        begin, end = self.window
+        return (int(self.weight.sum()) - len(self)) / max(end - begin, 1)
 
 
 def _whole(count: int) -> Sample:
     return Sample(np.arange(count), np.ones(count, dtype=np.int64))
 
 
-def _sampled(count: int, head: int, window: int, tail: int, saving: float = 0.75) -> Sample:
+def _sampled(count: int, head: int, window: int, tail: int, *, alike: bool, saving: float = 0.75) -> Sample:
     """A window of at least so many after a head of at least so many, or all if more than ``saving`` is left.
 
-    >>> sample = _sampled(20, head=2, window=4, tail=1)
+    alike: the members of the window may stand for one more or less; else, where one fetches what others share, for
+    equally many, and what that leaves lengthens the window or the head.
+
+    >>> sample = _sampled(20, head=2, window=4, tail=1, alike=True)
     >>> sample.kept.tolist(), sample.weight.tolist()
-    ([0, 1, 2, 3, 4, 5, 6, 19], [1, 1, 1, 4, 4, 4, 4, 1])
+    ([0, 1, 2, 3, 4, 5, 19], [1, 1, 4, 4, 4, 5, 1])
+    >>> _sampled(20, head=2, window=4, tail=1, alike=False).weight.tolist()
+    [1, 1, 1, 4, 4, 4, 4, 1]
     """
     rest = count - head - tail
-    weight = rest // window
-    head += rest - weight * window
+    if not alike:
+        window = min(range(window, window + window // 2 + 1), key=lambda each: each + rest % each)
+        head, rest = head + rest % window, rest - rest % window
     kept = head + window + tail
-    if weight < 2 or kept > saving * count:
+    if rest < 2 * window or kept > saving * count:
         return _whole(count)
     weights = np.ones(kept, dtype=np.int64)
-    weights[head : head + window] = weight
+    weights[head : head + window] = np.diff(np.arange(window + 1) * rest // window)
     return Sample(np.r_[0 : head + window, count - tail : count], weights)
 
 
@@ -114,8 +121,8 @@ def sample_chunks(target: Target, shape: MatmulShape, tiling: Tiling, *, exact: 
     >>> from archsim.mapping import make_target
     >>> shape = MatmulShape((4096,), 12288, 12288, "bf16", 2, 2, 2)
     >>> sample = sample_chunks(make_target(load_chip("a100")), shape, Tiling(128, 192, 128, 2, 1, 11, 1, 0.0, ""))
-    >>> len(sample), sample.largest, int(sample.weight.sum())
-    (36, 3, 96)
+    >>> len(sample), sample.left_out, int(sample.weight.sum())
+    (36, 2.0, 96)
     """
     count, slots, tiles = chunk_count(shape, tiling), tiling.slots, tile_count(shape, tiling)
     empty = count * tiling.split_k + shape.k // -tiling.tk  # chunks that the last part of a split lacks
@@ -126,7 +133,7 @@ def sample_chunks(target: Target, shape: MatmulShape, tiling: Tiling, *, exact: 
     window = max(WINDOW, (count - head - TAIL) / weight, _refreshed(target, shape, tiling, tiles * count))
     if window > count / 2:
         return _whole(count)
-    return _sampled(count, head, -(-ceil(window) // slots) * slots, TAIL)
+    return _sampled(count, head, -(-ceil(window) // slots) * slots, TAIL, alike=True)
 
 
 def sample_waves(
@@ -142,9 +149,9 @@ def sample_waves(
     b_bytes = shape.k * (shape.n * shape.b_bytes + tiling.group_m * tiling.tm * shape.a_bytes)
     first = period if b_bytes <= target.cache_bytes else 1  # its B stays in the cache for the periods that follow
     if tiling.steady:
-        return _sampled(waves, first, max(2, period), 0)
+        return _sampled(waves, first, max(2, period), 0, alike=False)
     window = max(WAVES, 2 * period, KEPT_STEPS // (3 * chunks * target.cores))
-    return _sampled(waves, max(first, window // 2), window, 0)
+    return _sampled(waves, max(first, window // 2), window, 0, alike=False)
 
 
 def _largest_weight(target: Target, shape: MatmulShape, tiling: Tiling) -> float:
@@ -182,7 +189,7 @@ def wave_edges(waves: Sample, turn: Ints, finish: Ints) -> Edges:
     begin, end = waves.window
     if not end:
         return []
-    more = float(waves.largest - 1)
+    more = waves.left_out
     return [(finish[turn == end - 1], more), (finish[turn == begin - 1], -more)]
 
 
@@ -192,7 +199,7 @@ def chunk_edges(chunks: Sample, slots: int, multiply: Ints, times: int = 1) -> E
     begin, end = chunks.window
     if not end:
         return []
-    more = float(chunks.largest - 1) * times / slots  # the mean over chunks that share out the slots
+    more = chunks.left_out * times / slots  # the mean over chunks that share out the slots
     edges: Edges = []
     for back in range(1, slots + 1):
         edges += [(multiply[:, end - back], more), (multiply[:, begin - back], -more)]

@@ -219,6 +219,8 @@ class StepTable:
             before, after, carry = self._cut(self.target.part_bytes, before, after, carry)
         pred_start = np.zeros(self.n + 1, dtype=np.int64)
         np.cumsum(np.bincount(after, minlength=self.n), out=pred_start[1:])
+        for column in COLUMNS:
+            getattr(self, column).setflags(write=False)
         routes = self.target.routes
         end = self.offset + extents(self.nbytes, self.runs, self.stride, self.gather, self.gather_offsets)
         program = Program(
