@@ -155,6 +155,21 @@ def test_experts_of_one_rank() -> None:
     assert kinds == [*[Vector] * 4, Product, Vector, Product, Vector]
 
 
+def test_fp4_experts_run_in_fused_kernels_up_to_256() -> None:
+    cells = {"device": "B200", "model": "x", "num_tokens": 64, "hidden": 4096, "inter": 2048, "topk": 8, "tp": 2,
+             "ep": 4, "dtype": "nvfp4", "distribution": "power_law_1.2", "latency_us": 99,
+             "source_file": "x/moe/y"}  # fmt: skip
+    fused, apart = (read_moe(record(experts=experts, **cells)) for experts in (256, 384))
+    assert isinstance(fused, Case)
+    assert isinstance(apart, Case)
+    assert [type(kernel) for kernel in fused.kernels] == [*[Vector] * 3, Product, Product]
+    up = fused.kernels[3]
+    assert isinstance(up, Product)
+    assert up.shape.c_bytes * up.shape.n == (0.5 + 1 / 16) * 1024  # SwiGLU leaves half of the columns, in fp4
+    assert sum(up.shape.m) <= 64 * 8
+    assert len(apart.kernels) == len(fused.kernels) + 8  # 4 of PyTorch's routing, sizes, gather, SwiGLU, weighted sum
+
+
 def test_routing_conserves_rows_and_stays_within_tokens() -> None:
     for tokens, experts, top_k, alpha in ((1, 256, 8, 1.01), (64, 128, 8, 1.2), (4096, 16, 1, 1.2), (128, 8, 2, 1.01)):
         counts = power_law(tokens, experts, top_k, experts // 4, alpha)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel, AttentionShape
 from archsim.mapping.tiling import MatmulShape
@@ -11,7 +12,9 @@ from archsim.trace.graph import DTYPE_BITS
 from archsim.validation.op.case import Attention, Kernel, Product, Vector
 from archsim.validation.op.dtypes import Format
 
-__all__ = ["W", "attention", "attention_unfused", "elementwise", "mla_decode", "mla_prefill", "moe", "product"]
+__all__ = [
+    "W", "attention", "attention_unfused", "elementwise", "mla_decode", "mla_prefill", "moe", "moe_fused", "product",
+]  # fmt: skip
 
 #: bytes of an element of activations outside the product, and of the result
 WIDE = 2
@@ -31,6 +34,9 @@ X, W, Y, QUANTISED, K, V, CACHE, GATHERED, HIDDEN, ACTIVE, W2, PARTS, CHOSEN, MA
 
 #: experts, and experts of a token, that TensorRT-LLM's routing kernel serves (routing.py of its fused_moe)
 FUSED_ROUTING = (128, 8)
+#: experts that TensorRT-LLM's fused kernels for fp4 serve. Some of the measured rows are theirs and some CUTLASS's, and
+#: no column tells which (collect_moe.py of aiconfigurator): the fused ones are faster, and what a server would run
+FUSED_EXPERTS = 256
 #: warps of CUTLASS's grouped products for Ampere, which TensorRT-LLM also builds for Ada, from memory
 GROUPED_WARP = (64, 32)
 
@@ -227,6 +233,26 @@ def moe(
         Vector(tokens, ((PARTS, routed * size),), ((Y, tokens * size),), ((routed * hidden, COSTS["add"]),)),
     ]
     return tuple(kernels), frozenset({W, W2})
+
+
+def moe_fused(
+    rows: Sequence[int], *, tokens: int, hidden: int, inner: int, experts: int, top_k: int, form: Format,
+    tuned: tuple[int, ...] | None = None,
+) -> tuple[tuple[Kernel, ...], frozenset[int]]:  # fmt: skip
+    """The experts of one rank in TensorRT-LLM's own kernels for Blackwell (``TRTLLMGenFusedMoE``), without a last sum.
+
+    Quantisation; routing; sorting; gate and up, which gathers rows as it loads them and ends with SwiGLU and
+    quantisation; down. Weights are the rows of its instructions, so that tiles may have few tokens.
+    """
+    up, down = (replace(_shape(rows, n, k, form), least=(1, 1)) for n, k in ((2 * inner, hidden), (hidden, inner)))
+    chosen = tokens * top_k * 8
+    return (
+        _quantise(tokens, hidden, X, QUANTISED, form),
+        Vector(tokens, ((CHOSEN, tokens * experts * 4),), ((V, chosen),), ((tokens * experts, COSTS["sigmoid"]),)),
+        Vector(tokens, ((V, chosen),), ((MAPS, chosen),)),
+        Product(replace(up, c_bytes=form.a_bytes / 2), (QUANTISED, W, ACTIVE), tuned),
+        Product(down, (ACTIVE, W2, PARTS), tuned),
+    ), frozenset({W, W2})
 
 
 def _routing(tokens: int, experts: int, top_k: int) -> tuple[Vector, ...]:

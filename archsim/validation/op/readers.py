@@ -200,10 +200,11 @@ def read_moe(row: Record) -> Case | str:
     tokens, hidden, inner, top_k, experts, tp, ep = (
         row.integer(name) for name in ("num_tokens", "hidden", "inter", "topk", "experts", "tp", "ep")
     )
-    rows = rank_rows(tokens, experts, top_k, ep, row.text("distribution"))
+    fused = form.dtype == "fp4" and experts <= build.FUSED_EXPERTS
+    rows = rank_rows(tokens, experts, top_k, ep, row.text("distribution"), limited=fused)
     if rows is None:
         return f"the routing '{row.text('distribution')}' is not known"
-    kernels, weights = build.moe(
+    kernels, weights = (build.moe_fused if fused else build.moe)(
         rows, tokens=tokens, hidden=hidden, inner=inner // tp, experts=experts, top_k=top_k, form=form,
         tuned=rank_rows(tokens, experts, top_k, ep, "balanced"),
     )  # fmt: skip

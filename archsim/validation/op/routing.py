@@ -14,13 +14,17 @@ Ints = NDArray[np.int64]
 
 #: draws of which the most usual one is taken; the source times five of its own and takes the mean
 DRAWS = 31
+#: groups of experts of DeepSeek-V3's gate, and those of them that a token may choose from
+GROUPS, KEPT_GROUPS = 8, 4
 
 
-def rank_rows(tokens: int, experts: int, top_k: int, ranks: int, distribution: str) -> tuple[int, ...] | None:
+def rank_rows(
+    tokens: int, experts: int, top_k: int, ranks: int, distribution: str, *, limited: bool = False
+) -> tuple[int, ...] | None:
     """Rows of each expert of the timed rank, or None for a distribution that is not known.
 
     ``balanced``: see :func:`balanced`. ``power_law_A``: see :func:`power_law`. The first rank is timed, to which the
-    source moves the busiest one.
+    source moves the busiest one. limited: a router that considers the experts of a few groups then has the last word.
 
     >>> rank_rows(64, 8, 2, 4, "balanced"), rank_rows(2, 8, 2, 4, "balanced")
     ((16, 16), (1, 0))
@@ -31,7 +35,31 @@ def rank_rows(tokens: int, experts: int, top_k: int, ranks: int, distribution: s
         counts = power_law(tokens, experts, top_k, ranks, float(distribution.removeprefix("power_law_")))
     else:
         return None
+    if limited:
+        counts = group_limited(counts, tokens, top_k)
     return tuple(counts[: experts // ranks].tolist())
+
+
+def group_limited(counts: Ints, tokens: int, top_k: int) -> Ints:
+    """Counts where each token keeps of its wanted experts those in its best groups, and takes the first others there.
+
+    DeepSeek-V3's gate: a group is as good as its two best experts; ties go to the first. The choices of a token follow
+    from the counts as in the source: experts in order of size, column after column.
+
+    >>> group_limited(np.ones(16, dtype=np.int64), 2, 8).tolist()  # every group is wanted once: four of them stay
+    [2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0]
+    """
+    order = np.argsort(-counts, kind="stable")
+    wanted, times = np.unique(np.repeat(order, counts[order]).reshape(top_k, tokens).T, axis=0, return_counts=True)
+    scores = np.zeros((len(wanted), len(counts)))
+    np.put_along_axis(scores, wanted, 1.0, axis=1)
+    by_group = scores.reshape(len(wanted), GROUPS, -1)
+    best = np.sort(by_group, axis=2)[..., -2:].sum(axis=2)
+    kept = np.argsort(-best, axis=1, kind="stable")[:, :KEPT_GROUPS]
+    outside = np.ones_like(by_group)
+    np.put_along_axis(outside, kept[:, :, None], 0.0, axis=1)
+    chosen = np.argsort(2 * outside.reshape(scores.shape) - scores, axis=1, kind="stable")[:, :top_k]
+    return np.bincount(chosen.ravel(), weights=np.repeat(times, top_k), minlength=len(counts)).astype(np.int64)
 
 
 def balanced(tokens: int, experts: int, top_k: int) -> Ints:
