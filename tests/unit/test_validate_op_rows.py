@@ -46,7 +46,7 @@ def test_a_product_is_one_kernel_and_a_quantised_one_more() -> None:
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        (gemm(device="A30"), "no preset of the A30"),
+        (gemm(device="abacus"), "no preset of the abacus"),
         (gemm("sq"), "SmoothQuant"),
         (gemm("nvfp4"), "multiplies no fp4"),
         (gemm("fp7"), "'fp7' is not known"),
