@@ -16,6 +16,8 @@ __all__ = ["plan"]
 @click.option("--batch", type=click.IntRange(1), required=True, help="Sequences over the whole system.")
 @click.option("--seq", type=click.IntRange(1), help="New tokens of a sequence.  [default: train 4096, as `run`]")
 @click.option("--ctx", type=click.IntRange(0), help="Tokens in the KV cache already.  [default: as `run`]")
+@click.option("--cp", type=click.IntRange(1), default=1, show_default=True,
+              help="Chips that share each sequence of an inference step (training tries 1 to 8).")  # fmt: skip
 @click.option("--pp", type=click.IntRange(1), default=1, show_default=True,
               help="Stages of an inference step (training tries all that divide).")  # fmt: skip
 @click.option("--quant", default="none", show_default=True, help="Of an inference step, as `run`.")
@@ -26,13 +28,13 @@ __all__ = ["plan"]
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Plans to list.")
 @json_option
 def plan(
-    system: str, workload: str, phase: str, batch: int, seq: int | None, ctx: int | None, pp: int, quant: str,
+    system: str, workload: str, phase: str, batch: int, seq: int | None, ctx: int | None, cp: int, pp: int, quant: str,
     precision: str, simulated: int, top: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Rank the plans for one step of WORKLOAD on SYSTEM: which fit into memory, how fast each is, why others do not.
 
     All plans that divide what they must are scored in closed form, and the best few are simulated. Inference: tensor,
-    data and expert parallelism, on as many pipeline stages as --pp says. Training: also context and pipeline
+    data and expert parallelism, with --cp and --pp as given. Training: also context and pipeline
     parallelism, chunks of layers, micro-batch, ZeRO, recomputation.
 
     \b
@@ -52,7 +54,7 @@ def plan(
                 progress=lambda done, total: update(done, total),
             )  # fmt: skip
         else:
-            options = Options(phase=phase, batch=batch, seq=seq, ctx=ctx, quant=quant, pp=pp)
+            options = Options(phase=phase, batch=batch, seq=seq, ctx=ctx, quant=quant, cp=cp, pp=pp)
             ranking = rank_inference(
                 system, workload, options, simulated=simulated, progress=lambda done, total: update(done, total)
             )

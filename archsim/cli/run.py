@@ -38,6 +38,7 @@ def _counts(_: click.Context, __: click.Parameter, value: str | None) -> tuple[i
 @click.option("--system", metavar="NAME", help="Of such chips: a preset, a YAML file, or CHIP-xN.  [default: one chip]")
 @click.option("--tp", type=int, help="Tensor-parallel degree.  [default: chosen]")
 @click.option("--ep", type=int, help="Expert-parallel degree.  [default: chosen]")
+@click.option("--cp", type=int, default=1, show_default=True, help="Chips that share each sequence and its cache.")
 @click.option("--pp", type=int, default=1, show_default=True, help="Stages of a pipeline, of equally many chips.")
 @click.option("--stage-layers", metavar="N,N,...", callback=_counts, help="Of each stage.  [default: balanced by time]")
 @click.option("--micro-batches", type=int, help="That fill the pipeline.  [default: one a stage]")
@@ -98,6 +99,7 @@ def run(
     system: str | None,
     tp: int | None,
     ep: int | None,
+    cp: int,
     pp: int,
     stage_layers: tuple[int, ...] | None,
     micro_batches: int | None,
@@ -133,6 +135,7 @@ def run(
       archsim run h800 llama-3.1-8b --phase decode --batch 32 --ctx 4096
       archsim run h800 deepseek-v3 --phase decode --batch 11808 --quant fp8 --system h800-x144 --tp 1 --redundant 32
       archsim run h100 llama-3.1-405b --phase decode --batch 64 --quant fp8 --system h100-x16 --tp 8 --pp 2
+      archsim run h100 llama-3.1-70b --phase prefill --seq 131072 --quant fp8 --system h100-x16 --tp 4 --cp 4
       archsim run custom-npu llama-3.1-8b --phase prefill --seq 4096 --set core.matrix.rows=256 --html npu.html
       archsim run tpu-v5e deepseek-r1-distill-qwen-1.5b --phase decode --fidelity cycle
       archsim run h800 llama-3.1-8b --phase decode --mapping mapping.yaml    # layout: {kv_cache: paged, page_size: 64}
@@ -153,6 +156,7 @@ def run(
                 system=system,
                 tp=tp,
                 ep=ep,
+                cp=cp,
                 pp=pp,
                 stage_layers=stage_layers,
                 micro_batches=micro_batches,

@@ -45,6 +45,7 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @click.option("--draft", type=click.IntRange(1, 8), default=1, show_default=True, help="Draft tokens a step with MTP.")
 @click.option("--quant", default="none", show_default=True, help="As `archsim run`; fp8-kv, fp4-kv: KV cache in fp8.")
 @click.option("--tp", type=int, help="Tensor-parallel degree.  [default: all chips of a node, 1 with experts]")
+@click.option("--cp", type=click.IntRange(1), default=1, show_default=True, help="Chips that share each sequence.")
 @click.option("--pp", type=click.IntRange(1), default=1, show_default=True, help="Stages of a pipeline.")
 @click.option("--redundant", type=int, default=0, show_default=True, help="Copies of experts that relieve busy chips.")
 @click.option("--routing", help="As `archsim run`.")
@@ -58,8 +59,9 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 def serve(
     system: str, workload: str, input_tokens: int, output_tokens: int, batch: int | None, tpot: float | None,
     static: bool, requests: int | None, curve: int | None, prefix_hit: float, mtp_acceptance: float | None, draft: int,
-    quant: str, tp: int | None, pp: int, redundant: int, routing: str | None, stack: str, prefill_system: str | None,
-    prompts: int | None, kv_link: float | None, figure: Path | None, uncertainty: bool, as_json: bool,
+    quant: str, tp: int | None, cp: int, pp: int, redundant: int, routing: str | None, stack: str,
+    prefill_system: str | None, prompts: int | None, kv_link: float | None, figure: Path | None, uncertainty: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """What SYSTEM yields when it serves WORKLOAD to requests that are all alike and always waiting.
 
@@ -81,7 +83,7 @@ def serve(
 
     request = serving.Request(input_tokens, output_tokens, prefix_hit)
     drafts = draft if mtp_acceptance is not None else 0
-    options: dict[str, Any] = {"quant": quant, "redundant": redundant, "routing": routing, "pp": pp}
+    options: dict[str, Any] = {"quant": quant, "redundant": redundant, "routing": routing, "cp": cp, "pp": pp}
     shared = prefill_system is None
 
     def answer(overrides: Mapping[str, str]) -> tuple[Deployment, list[Operating]]:
@@ -153,14 +155,15 @@ def _deployment(
     if system in list_chips():
         return Deployment(system, workload, None, options, stack_of(stack), draft, acceptance)
     where = load_system(system)
-    pp = options["pp"]
-    if where.chips % pp:
-        raise InputError(f"--pp {pp}: must divide the {where.chips} chips of {system}")
-    stage = where.chips // pp
-    degree = tp or (1 if experts else min(where.chips_per_node, stage))
-    if stage % degree:
-        of = f"{system} at PP{pp}" if pp > 1 else system
-        raise InputError(f"--tp {degree}: must divide the {stage} chips of {of}")
+    left, of = where.chips, system
+    for flag in ("pp", "cp"):
+        if left % options[flag]:
+            raise InputError(f"--{flag} {options[flag]}: must divide the {left} chips of {of}")
+        if options[flag] > 1:
+            left, of = left // options[flag], f"{of} at {flag.upper()}{options[flag]}"
+    degree = tp or (1 if experts else min(where.chips_per_node, left))
+    if left % degree:
+        raise InputError(f"--tp {degree}: must divide the {left} chips of {of}")
     return Deployment(where.chip, workload, where, options | {"tp": degree}, stack_of(stack), draft, acceptance)
 
 

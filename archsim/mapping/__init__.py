@@ -12,6 +12,7 @@ from archsim.mapping.plan import Plan, candidate_plans, make_plan
 from archsim.mapping.roofline import Bounds, Rates, bound_kernels
 from archsim.mapping.search import candidates, choose_tiling
 from archsim.mapping.shard import Fabric, shard
+from archsim.mapping.shard_context import shard_step
 from archsim.mapping.shard_training import shard_training
 from archsim.mapping.storage import Storage, checked
 from archsim.mapping.target import Target, make_target
@@ -52,6 +53,7 @@ __all__ = [
     "savings",
     "score_tilings",
     "shard",
+    "shard_step",
     "shard_training",
     "usable",
 ]

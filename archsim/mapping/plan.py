@@ -14,13 +14,13 @@ class Plan:
     """Degrees of parallelism; every chip does the same work, so one of them stands for all.
 
     tp: chips that share each layer's heads and columns. dp: groups of tp chips, each with its share of the
-    batch. ep: chips that the experts are spread over: in inference all of them (``tp * dp``), in training any multiple
+    batch. ep: chips that the experts are spread over: in inference all of a stage, in training any multiple
     of tp that divides them, or 1, where each expert is cut tp ways instead. redundant: copies of experts beyond the
     first, which relieve the busiest chips. node_limit: nodes that the experts of one token may lie on (0: any). pp:
-    stages of a pipeline, each of which has so many chips (of an inference step; training keeps its own count).
+    stages of a pipeline, each of which has so many chips (of an inference step; training keeps its own count). cp:
+    chips that share each sequence (`shard_context.py`, in training `shard_training.py`).
 
-    In training also: cp: chips that share each sequence. sp: what tensor parallelism leaves whole (norms, residuals) is
-    split by tokens.
+    In training also: sp: what tensor parallelism leaves whole (norms, residuals) is split by tokens.
     """
 
     tp: int = 1
@@ -37,8 +37,8 @@ class Plan:
         return self.tp * self.cp * self.dp * self.pp
 
     def __str__(self) -> str:
-        stages = f" x PP{self.pp}" if self.pp > 1 else ""
-        return f"TP{self.tp} x DP{self.dp}{stages}" + self._experts()
+        more = "".join(f" x {name}{n}" for name, n in (("CP", self.cp), ("PP", self.pp)) if n > 1)
+        return f"TP{self.tp} x DP{self.dp}{more}" + self._experts()
 
     def _experts(self) -> str:
         if self.ep == 1:
@@ -48,24 +48,27 @@ class Plan:
 
 def make_plan(
     *, chips: int, heads: int, experts: int, batch: int, tp: int, ep: int | None = None, redundant: int = 0,
-    node_limit: int = 0,
+    node_limit: int = 0, cp: int = 1,
 ) -> Plan:  # fmt: skip
     """The plan of a given tensor-parallel degree; the experts are spread over all chips unless ``ep`` says otherwise.
 
     Args:
-        heads: attention heads; tp must divide them.
+        heads: attention heads of what cp leaves whole; tp must divide them.
         experts: routed experts of a MoE layer, 0 for a dense model.
         batch: sequences of the whole system; every DP group takes an equal share.
+        cp: chips that share each sequence; it must divide the chips.
         redundant, node_limit: see `Plan`.
 
     Raises InputError with the legal values where a degree does not divide what it has to.
     """
-    legal = tensor_degrees(chips, heads)
+    legal = tensor_degrees(chips // cp, heads)
     if tp not in legal:
+        parts = f" of a part of the context at CP{cp}" if cp > 1 else ""
         raise InputError(
-            f"--tp {tp}: must divide both the {chips} chips and the {heads} attention heads ({_list(legal)})"
+            f"--tp {tp}: must divide both the {chips // cp} chips and the {heads} attention heads{parts} "
+            f"({_list(legal)})"
         )
-    dp = chips // tp
+    dp = chips // cp // tp
     if batch % dp:
         raise InputError(
             f"--batch {batch}: must be a multiple of {dp}, the data-parallel groups of {chips} chips at TP{tp} "
@@ -76,7 +79,7 @@ def make_plan(
             raise InputError(f"--ep {ep}: the model has no experts")
         if redundant:
             raise InputError(f"--redundant {redundant}: the model has no experts")
-        return Plan(tp, dp, 1)
+        return Plan(tp, dp, 1, cp)
     choices = [d for d in {1 if dp == 1 else chips, chips} if (experts + redundant) % d == 0 or d == 1]
     if not choices:
         also = f" and {redundant} redundant ones" if redundant else ""
@@ -94,8 +97,8 @@ def make_plan(
     if ep == 1:
         if redundant:
             raise InputError(f"--redundant {redundant}: every chip holds its part of all experts at EP1")
-        return Plan(tp, dp, ep)
-    return Plan(tp, dp, ep, redundant=redundant, node_limit=node_limit)
+        return Plan(tp, dp, ep, cp)
+    return Plan(tp, dp, ep, cp, redundant=redundant, node_limit=node_limit)
 
 
 def tensor_degrees(chips: int, heads: int) -> list[int]:
@@ -109,10 +112,10 @@ def tensor_degrees(chips: int, heads: int) -> list[int]:
 
 def candidate_plans(
     *, chips: int, chips_per_node: int, heads: int, experts: int, batch: int, ep: int | None = None,
-    redundant: int = 0, node_limit: int = 0,
+    redundant: int = 0, node_limit: int = 0, cp: int = 1,
 ) -> list[Plan]:  # fmt: skip
     """All plans with tensor parallelism inside a node, the widest first; InputError where there is none."""
-    inside = [d for d in tensor_degrees(chips, heads) if d <= chips_per_node]
+    inside = [d for d in tensor_degrees(chips // cp, heads) if d <= chips_per_node]
     widest = max(inside)
     plans = []
     for tp in sorted(inside, reverse=True):
@@ -120,7 +123,7 @@ def candidate_plans(
             plans.append(
                 make_plan(
                     chips=chips, heads=heads, experts=experts, batch=batch, tp=tp, ep=ep, redundant=redundant,
-                    node_limit=node_limit,
+                    node_limit=node_limit, cp=cp,
                 )
             )  # fmt: skip
         except InputError:

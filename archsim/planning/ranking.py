@@ -8,7 +8,7 @@ from typing import Any
 
 from archsim.errors import InputError
 from archsim.hardware import SystemSpec, load_chip, load_system
-from archsim.mapping.plan import tensor_degrees
+from archsim.mapping.plan import Plan, tensor_degrees
 from archsim.simulation import StagedJob, run_job, run_staged, staged_candidates
 from archsim.simulation.job import Job, Options, candidates
 from archsim.trace import Trace, load_workload
@@ -83,9 +83,8 @@ def rank_inference(
             try:
                 jobs += (candidates if options.pp == 1 else staged_candidates)(chip, trace, wanted, where)
             except InputError as error:
-                dp, stages = where.chips // (tp * options.pp), f" x PP{options.pp}" if options.pp > 1 else ""
-                name = f"TP{tp} x DP{dp}{stages}" + (f", EP{ep}" if ep and ep > 1 else "")
-                refused.append((name, str(error)))
+                dp = where.chips // (tp * options.cp * options.pp)
+                refused.append((str(Plan(tp, dp, ep or 1, options.cp, pp=options.pp)), str(error)))
     if not jobs:
         raise InputError(refused[-1][1])
     jobs.sort(key=lambda job: job.bound_s())
@@ -95,7 +94,7 @@ def rank_inference(
         if number < simulated:
             time = (run_job(job) if isinstance(job, Job) else run_staged(job)).time_s
             progress(number + 1, min(simulated, len(jobs)))
-        degrees = {"tp": job.plan.tp, "dp": job.plan.dp, "ep": job.plan.ep, "pp": job.plan.pp}
+        degrees = {"tp": job.plan.tp, "dp": job.plan.dp, "ep": job.plan.ep, "cp": job.plan.cp, "pp": job.plan.pp}
         found.append(Ranked(str(job.plan), degrees, job.bound_s(), job.need.total, job.tokens, where.chips, time))
     return Ranking(
         where.name, chip.name, trace.name, options.phase, int(chip.memory.usable_capacity), _sorted(found),
@@ -152,7 +151,8 @@ def _degrees(system: SystemSpec, trace: Trace, options: Options) -> list[int]:
     if options.tp is not None:
         return [options.tp]
     heads = next((int(str(op.dims["heads"])) for b in trace.blocks for op in b.ops if op.kind == "attention"), 1)
-    return [tp for tp in tensor_degrees(system.chips // options.pp, heads) if tp <= system.chips_per_node]
+    chips = system.chips // (options.cp * options.pp)
+    return [tp for tp in tensor_degrees(chips, heads) if tp <= system.chips_per_node]
 
 
 def _expert_degrees(system: SystemSpec, trace: Trace, options: Options) -> list[int | None]:

@@ -82,7 +82,7 @@ class Deployment:
 
         first: nothing is in the pipeline before it; otherwise what it takes longer with it than without it.
         """
-        step = self.step("prefill", batch, seq, ctx)
+        step = self.step("prefill", batch, self._padded(seq), ctx)
         seconds = step.time_s if first else step.period_s
         return max(seconds, step.kernels * self.stack.launch_s) + self.host_s(batch)
 
@@ -181,6 +181,11 @@ class Deployment:
             )
         return min(fit, self.stack.most, MOST // group) * group
 
+    def _padded(self, tokens: int) -> int:
+        """New tokens of a prompt, filled up to whole chunks of the chips that share it."""
+        cp = self.options.get("cp", 1)
+        return tokens if cp == 1 else -(-tokens // (2 * cp)) * 2 * cp
+
     def where(self) -> str:
         system = self.system if isinstance(self.system, str) or self.system is None else self.system.name
         return system or self.chip
@@ -188,13 +193,14 @@ class Deployment:
     def groups(self) -> int:
         """Data-parallel groups of the plan: batches are multiples of it."""
         tp = self.options.get("tp")
-        return self.chips // (tp * self.options.get("pp", 1)) if tp else 1
+        return self.chips // (tp * self.options.get("cp", 1) * self.options.get("pp", 1)) if tp else 1
 
     def _needs(self) -> list[tuple[int, float]]:
         """Bytes of weights and activations on a chip of each stage, and of the cache of one token (exact but
         activations)."""
         tokens = 64
-        decode, prefill = self._options("decode", 1, tokens - 1), self._options("prefill", self.stack.chunk, 0)
+        decode = self._options("decode", 1, tokens - 1)
+        prefill = self._options("prefill", self._padded(self.stack.chunk), 0)
         return [
             (first.weights + max(first.activations, prompts.activations), first.kv_cache / tokens)
             for first, prompts in zip(self._stages(decode), self._stages(prefill), strict=True)
@@ -202,7 +208,7 @@ class Deployment:
 
     def _options(self, phase: str, seq: int, ctx: int) -> Options:
         """Of a step of one sequence for each data-parallel group."""
-        known = {"quant", "tp", "ep", "redundant", "routing", "node_limit", "pp", "stage_layers"}
+        known = {"quant", "tp", "ep", "redundant", "routing", "node_limit", "cp", "pp", "stage_layers"}
         options = {name: value for name, value in self.options.items() if name in known} | {"overlap": "none"}
         return Options(phase, self.groups(), seq, ctx, mtp=self.draft > 0 and phase == "decode", **options)
 

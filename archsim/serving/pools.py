@@ -56,7 +56,8 @@ def pools(
         if link is None:
             raise InputError(f"--kv-link: {chip.name} has no link; say how fast the cache travels")
         link_bytes_per_s = link.bandwidth * link.best_efficiency
-    tp = int(prefill.options.get("tp") or (where.chips if where else 1)) * int(prefill.options.get("pp", 1))
+    tp = int(prefill.options.get("tp") or (where.chips if where else 1))
+    tp *= int(prefill.options.get("cp", 1)) * int(prefill.options.get("pp", 1))
     nbytes = kv_bytes(decode, request.input_tokens)
     transfer = nbytes / (link_bytes_per_s * tp)
     rate = prefill_rate(prefill, request, prompts)

@@ -40,6 +40,7 @@ def simulate(
     system: str | SystemSpec | None = None,
     tp: int | None = None,
     ep: int | None = None,
+    cp: int = 1,
     pp: int = 1,
     stage_layers: Sequence[int] | None = None,
     micro_batches: int | None = None,
@@ -72,6 +73,8 @@ def simulate(
             prompt, or a prefix that was found in the cache).
         system: preset or path of a system; one chip when omitted.
         tp, ep: tensor- and expert-parallel degree; by default what the roofline likes best among all that fit.
+        cp: chips that share the tokens of each sequence and its KV cache: of a prompt two chunks each; in decode
+            products are cut over them as well.
         pp: stages of a pipeline, each of ``chips / pp`` chips.
         stage_layers: layers of each stage; by default so that the slowest has least to do by the roofline.
         micro_batches: of each data-parallel group, that fill the pipeline; by default ``pp``, or as many as there are
@@ -107,7 +110,7 @@ def simulate(
     options = options_of(
         phase, seq=seq, ctx=ctx, batch=batch, tp=tp, ep=ep, fidelity=fidelity, engine=engine, exact=exact, quant=quant,
         routing=routing, mtp=mtp, seed=seed, power_cap=power_cap, overlap=overlap, redundant=redundant,
-        node_limit=node_limit, pp=pp, stage_layers=None if stage_layers is None else tuple(stage_layers),
+        node_limit=node_limit, cp=cp, pp=pp, stage_layers=None if stage_layers is None else tuple(stage_layers),
         micro_batches=micro_batches,
         pins=read_pins(Path(mapping)) if isinstance(mapping, str | Path) else mapping or {},
     )  # fmt: skip
@@ -193,7 +196,8 @@ def _meta(job: Job, command: str = "") -> dict[str, object]:
         "ctx": options.ctx,
         "system": job.system.name if job.system else None,
         "chips": job.plan.chips,
-        "plan": {"tp": job.plan.tp, "dp": job.plan.dp, "ep": job.plan.ep, "redundant": job.plan.redundant},
+        "plan": {"tp": job.plan.tp, "dp": job.plan.dp, "ep": job.plan.ep, "redundant": job.plan.redundant}
+        | ({"cp": job.plan.cp} if job.plan.cp > 1 else {}),
         "micro_batches": job.micro_batches,
         "fidelity": options.fidelity,
         "engine": "simpy" if options.fidelity == "cycle" else options.engine,

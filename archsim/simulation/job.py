@@ -33,7 +33,7 @@ from archsim.mapping import (
     pin_kernels,
     require_fit,
     savings,
-    shard,
+    shard_step,
 )
 from archsim.mapping.task import TaskBlock
 from archsim.models.collective import Level
@@ -80,6 +80,7 @@ class Options:
     overlap: str = "auto"
     redundant: int = 0
     node_limit: int | None = None
+    cp: int = 1
     pp: int = 1
     stage_layers: tuple[int, ...] | None = None
     micro_batches: int | None = None
@@ -93,7 +94,7 @@ class Options:
             if value not in legal:
                 raise InputError(f"--{name} {value}: must be one of {', '.join(legal)}")
         least = {"batch": 1, "seq": 1, "ctx": 0, "tp": 1, "ep": 1, "seed": 0, "redundant": 0, "node_limit": 0,
-                 "pp": 1, "micro_batches": 1}  # fmt: skip
+                 "cp": 1, "pp": 1, "micro_batches": 1}  # fmt: skip
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
@@ -185,6 +186,9 @@ class Job:
                 notes.append("the chip whose experts got the most tokens stands for all chips")
             if self.plan.redundant:
                 notes.append(f"{self.plan.redundant} redundant experts are where the loads of this step want them")
+        if self.plan.cp > 1:
+            how = "products over all of them" if self.options.phase == "decode" else "two chunks of each prompt a chip"
+            notes.append(f"{self.plan.cp} chips share the tokens of each sequence, {how}")
         if self.micro_batches > 1:
             notes.append("two halves of each chip's batch take turns: one computes while the other communicates")
         if self.options.mtp:
@@ -290,26 +294,46 @@ class Setting:
         chips, per_node = (self.system.chips, self.system.chips_per_node) if self.system else (1, 1)
         chips //= options.pp
         probe = _at(trace, options, options.batch)
+        self._check_context(chips, _heads(probe))
         batch = 1 if "batch" in trace.fixed else options.batch  # a batch that is fixed cannot be split
+        decode = options.phase == "decode"
         degrees: dict[str, Any] = {
-            "chips": chips, "heads": _heads(probe), "experts": _experts(probe), "batch": batch, "ep": options.ep,
-            "redundant": options.redundant,
+            "chips": chips, "heads": _heads(probe) // (options.cp if decode else 1), "experts": _experts(probe),
+            "batch": batch, "ep": options.ep, "redundant": options.redundant,
             "node_limit": _node_limit(trace) if options.node_limit is None else options.node_limit,
+            "cp": options.cp,
         }  # fmt: skip
         if options.tp is None:
             plans = candidate_plans(chips_per_node=per_node, **degrees)
         else:
             plans = [make_plan(tp=options.tp, **degrees)]
         if network is not None:
-            plans = [plan for plan in plans if options.tp is not None or network.fits(Group(plan.tp))]
-            network.parts(Group(plans[0].tp))  # refuses a degree that was asked for and does not lie on the fabric
+            plans = [
+                plan for plan in plans if options.tp is not None or all(map(network.fits, _groups(plan, decode=decode)))
+            ]  # fmt: skip
+            for group in _groups(plans[0], decode=decode):
+                network.parts(group)  # refuses a degree that was asked for and does not lie on the fabric
         return [replace(plan, pp=options.pp) for plan in plans]
+
+    def _check_context(self, chips: int, heads: int) -> None:
+        """InputError where the tokens of a sequence cannot be shared by so many chips."""
+        options, cp = self.options, self.options.cp
+        if cp == 1:
+            return
+        if chips % cp:
+            raise InputError(f"--cp {cp}: must divide the {chips} chips" + (" of a stage" if options.pp > 1 else ""))
+        if self.trace.fixed.keys() & {"seq", "ctx"}:
+            raise InputError(f"--cp {cp}: the sizes of {self.trace.name} are fixed")
+        if options.phase == "decode" and heads % cp:
+            raise InputError(f"--cp {cp}: products are cut over these chips too, so it must divide the {heads} heads")
+        if options.phase == "prefill" and int(options.seq or 1) % (2 * cp):
+            raise InputError(f"--cp {cp}: the {options.seq} new tokens must divide into {2 * cp} chunks, two a chip")
 
     def job(self, plan: Plan, batch: int | None = None, share: Share | None = None) -> Job:
         """The job of one chip, by default at the batch of the options and with all blocks."""
         options = self.options if batch is None else replace(self.options, batch=batch)
         graph = _at(self.trace, options, options.batch // plan.dp, share)
-        tasks = shard(graph, plan, self.fabric, options.seed)
+        tasks = shard_step(graph, plan, self.fabric, options.seed)
         need = footprint(graph, tasks)
         return Job(
             options, self.chip, self.system, self.trace, plan, graph, tasks, need, self.target, self.network,
@@ -360,7 +384,7 @@ def variants(job: Job) -> list[Job]:
             f"--overlap two-batch: the {share} sequences of each data-parallel group ({plan}) have no two equal halves"
         )
     graph = _at(job.trace, options, share // 2, job.share)
-    tasks = shard(graph, plan, links_of(job.chip, job.system), options.seed)
+    tasks = shard_step(graph, plan, links_of(job.chip, job.system), options.seed)
     halves = replace(job, graph=graph, tasks=tasks, micro_batches=2)
     return [halves] if options.overlap == "two-batch" else [job, halves]
 
@@ -372,10 +396,21 @@ def _node_limit(trace: Trace) -> int:
 
 
 def _at(trace: Trace, options: Options, batch: int, share: Share | None = None) -> Graph:
-    graph = trace.at(batch=batch, seq=options.seq, ctx=options.ctx)
+    seq, ctx = options.seq, options.ctx
+    if options.cp > 1 and options.phase == "prefill":  # own tokens after all others, as `shard_step` expects
+        seq = max(int(seq or 1) // options.cp, 1)
+        ctx = int(ctx or 0) + int(options.seq or 1) - seq
+    graph = trace.at(batch=batch, seq=seq, ctx=ctx)
     if share is None:
         return graph
     return replace(graph, blocks=tuple(replace(b, repeat=share[b.name]) for b in graph.blocks if b.name in share))
+
+
+def _groups(plan: Plan, *, decode: bool) -> tuple[Group, ...]:
+    """Of chips that exchange what tensor and context parallelism cut."""
+    if plan.cp == 1:
+        return (Group(plan.tp),)
+    return (Group(plan.tp * plan.cp), Group(plan.cp)) if decode else (Group(plan.tp), Group(plan.cp, plan.tp))
 
 
 def _sized(options: Options, trace: Trace) -> Options:
