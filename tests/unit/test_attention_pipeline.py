@@ -166,6 +166,14 @@ def test_one_core_keeps_as_much_in_flight_as_its_memory_needs() -> None:
     assert run.end_ps * 1e-12 < 1.5 * 2 * nbytes / tpu.dram_bytes_per_s
 
 
+def test_a_copy_behind_a_cache_turns_the_bus_seldom() -> None:
+    """64 MiB read and written on an A100, where a queue of 128 bursts alone leaves 62 % of the peak."""
+    nbytes = 64 << 20
+    program = lower_rows(A100, "copy", 8192, [Stream(0, nbytes)], [Stream(1, nbytes)], []).program
+    run = CompiledInterpreter(A100.machine).run(program, 0, [0, nbytes])
+    assert 0.75 < 2 * nbytes / A100.dram_bytes_per_s / (run.end_ps * 1e-12) < 1.0
+
+
 def test_many_small_products_keep_the_arrays_of_one_core_busy() -> None:
     """A head at a time: loads for many heads are under way, and sums of several on their way through the arrays."""
     heads = MatmulShape((4,) * 512, 33, 128, "bf16", 2, 2, 2)

@@ -106,6 +106,19 @@ def test_a_group_without_a_kernel_of_its_own_is_multiplied_in_16_bits() -> None:
         assert (core.shape.dtype, core.shape.kv_bytes) == (dtype, 1)
 
 
+def test_heads_are_normalised_one_by_one_and_phi_adds_twice() -> None:
+    cells = {"device": "RTXPRO6000", "op": "qk_norm", "rows": 64, "cols": 2048, "dtype": "bf16", "latency_us": 9,
+             "model": "Qwen3-32B", "tp": 1, "source_file": "LLMServingSim perf/x"}  # fmt: skip
+    heads = read_rows(record(**cells))
+    assert isinstance(heads, Case)
+    (only,) = heads.kernels
+    assert isinstance(only, Vector)
+    assert (only.rows, only.cols) == (64 * 16, 128)
+    phi = read_rows(record(**{**cells, "device": "H100", "op": "add", "model": "phi-2", "source_file": "Vidur"}))
+    assert isinstance(phi, Case)
+    assert len(phi.kernels) == 2
+
+
 def test_attention_of_a_compiler_goes_through_memory() -> None:
     """Two sequences of 100 cached tokens and a new one: the cache is copied, 8 heads share 2 heads of keys."""
     row = record(device="TPU-v6e-1", phase="decode", batch=2, q_len=1, kv_len=100, q_heads=8, kv_heads=2, head_dim=128,

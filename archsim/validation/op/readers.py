@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 
 from archsim.hardware import list_chips
+from archsim.models.vector import NarrowLoads
 from archsim.trace.graph import DTYPE_BITS
 from archsim.validation.op import build
 from archsim.validation.op.case import Case, target_of
@@ -234,6 +235,8 @@ FUNCTIONS = {
 WITH_RESIDUAL = {"layernorm", "input_layernorm", "final_layernorm"}
 #: operators that the GPU rows of LLMServingSim v0 time as eager Hugging Face code
 EAGER_OPERATORS = {"input_layernorm", "final_layernorm", "rope"}
+#: vLLM normalises queries and keys by its kernel for rows, here heads of 128 dims: it sums, and reads the row again
+HEAD, HEAD_NORM = 128, NarrowLoads(threads=128, per_row=2)
 #: models whose experts its eager profile did not shard: the time of their activation does not depend on tp
 EXPERTS = ("Mixtral", "MoE")
 
@@ -256,11 +259,13 @@ def read_rows(row: Record) -> Case | str:
     loads = source.loads.get(group)
     if "phi-2" in row.text("model"):  # the one model here with LayerNorm, and an activation without a gate
         function, streams = {"rms": ("layer", 1), "silu_mul": ("gelu", 1)}.get(function, (function, streams))
-        loads = None  # PyTorch's, whose loads are wide
+        loads = None if group in ("norm", "activation") else loads  # PyTorch's, whose loads are wide
     residual = source.name == "LLMServingSim" and operator in WITH_RESIDUAL
     if residual:
         function, streams = "rms", 2
     rows, cols = row.integer("rows"), row.integer("cols")
+    if operator == "qk_norm":  # every head is a row, with a block of threads of its own
+        rows, cols, loads = rows * cols // HEAD, HEAD, HEAD_NORM
     if not row.number("latency_us"):
         return "the time is 0 in the resolution of the source"
     kernels = build.elementwise(
@@ -269,6 +274,8 @@ def read_rows(row: Record) -> Case | str:
     )  # fmt: skip
     if eager and operator == "act_fn":  # SiLU of the gate, then the product with it: two kernels of PyTorch
         kernels = (*build.elementwise(rows, cols, "silu"), *build.elementwise(rows, cols, "mul", inputs=2))
+    if operator == "add" and "phi-2" in row.text("model"):  # attention and MLP stand side by side: a sum of three
+        kernels *= 2
     weights = frozenset({build.W}) if function == "copy" else frozenset()
     form = format_of(row.text("dtype"), formats_of(chip))
     dtype = form.dtype if isinstance(form, Format) else row.text("dtype")

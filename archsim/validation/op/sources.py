@@ -144,6 +144,7 @@ SOURCES = (
         "kernel time by a profiler while a whole model runs: no gap; activations just written, weights long evicted; "
         "on TPUs Hugging Face's code runs through torch-xla (llm_profiler_tpu.ipynb)",
         weight_copies=inf,
+        loads={"embedding": NARROW["embedding"]},
         attention=UNSPLIT,
         shared_context=True,
         unfused=True,
