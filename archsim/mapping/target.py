@@ -42,8 +42,8 @@ WIDER = {
 PARTS, LEAST_PART = 8, 256
 #: latency of a busy memory over that of an idle one, for the scores of tilings only (the engine queues for real)
 LOADED = 3.0
-#: ways of a cache, of which one holds what waits to be written, and most bursts of it for each channel (an estimate: with
-#: these copies reach 86 % of the peak of A100 and H100; STREAM reaches 86 to 92 %, from memory, unverified)
+#: ways of a cache, of which one holds what waits to be written, and most bursts of it for each channel (an estimate:
+#: copies then reach 86 % of the peak of A100 and H100; STREAM reaches 86 to 92 %, from memory, unverified)
 WAYS, WRITE_BACK = 16, 1024
 #: parts of a chip description that no simulated time depends on, or only through what is resolved from them
 TIMELESS = {
