@@ -94,7 +94,7 @@ def test_the_steady_state_is_the_closed_form() -> None:
 def test_units_with_sequencers_of_their_own_wait_for_nothing_but_each_other() -> None:
     """On a TPU the products of some blocks hide the softmax of others: the busier unit sets the pace."""
     keys = 32768
-    for rows in (256, 1024):  # fewer than about 150 are bound by the memory
+    for rows in (512, 1024):  # fewer are bound by the memory
         long = shape(rows, keys, heads=1)
         cut = choose_cut(TPU, long)
         scores, softmax, value = (int(each[0]) for each in stage_cycles(TPU, long, np.array([cut.rows]), cut.keys))
