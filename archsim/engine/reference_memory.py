@@ -7,7 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from itertools import groupby
+from itertools import groupby, takewhile
 from operator import or_
 
 from archsim.program import Cache, Dram, Memory, service_ps
@@ -73,6 +73,15 @@ class _Bus:
         self.solid = self.origin_ps + self.first * self.bin_ps + self.used_ps[self.first] >= self.end_ps
         return self.origin_ps + begin, end
 
+    def idle_from(self, earliest: int) -> int:
+        """When the bus is idle, from `earliest` on."""
+        if self.solid:
+            return max(earliest, self.end_ps)
+        slot = max((earliest - self.origin_ps) // self.bin_ps, self.first)
+        while slot < self.first + BINS and self.used_ps[slot] == self.bin_ps:
+            slot += 1
+        return max(earliest, self.origin_ps + slot * self.bin_ps + self.used_ps[slot])
+
     def turn(self, idle: int) -> None:
         """Change the direction once all is served that did not wait for a bank; idle time before that is lost."""
         self.writing = not self.writing
@@ -96,6 +105,7 @@ class _Lane:
     sessions: list[list[_Session]]
     group_free_ps: list[int]
     activate_free_ps: int = 0
+    late_activate_ps: int = 0  # the last one that waited for its bank
     posted: int = 0  # bursts of writes that wait
 
 
@@ -245,9 +255,11 @@ class _DramState:
         """Serve writes that wait, first those whose bank is ready first, until at most `down_to` bursts are left."""
 
         def ready(run: _Posted) -> int:
-            session = channel.lanes[run.lane].sessions[run.bank][0]
-            hit = session.row == run.row and session.opened_ps >= channel.closed_before_ps
-            return t if hit else max(t, self._ready_again(session))
+            lane = channel.lanes[run.lane]
+            session, group = lane.sessions[run.bank][0], run.bank // (self.spec.banks // self.spec.bank_groups)
+            if session.row == run.row and session.opened_ps >= channel.closed_before_ps:
+                return max(t, lane.group_free_ps[group], session.next_column_ps)
+            return max(t, self._ready_again(session))
 
         while sum(run.bursts for run in channel.posted) > down_to:
             run = min(channel.posted, key=ready)
@@ -270,7 +282,9 @@ class _DramState:
         spacing = max(dram.ccd_ps, dram.burst_ps)
         group = run.bank // (dram.banks // dram.bank_groups)
         token = max(lane.group_free_ps[group], arrival)
-        column, end = lane.bus.take(arrival, max(token, session.next_column_ps), bursts * dram.burst_ps)
+        # what goes with an earlier row does not wait for its group's turn, for the row is closed then
+        column = max(token if session is sessions[0] else arrival, session.next_column_ps)
+        column, end = lane.bus.take(arrival, column, bursts * dram.burst_ps)
         session.next_column_ps = max(column + bursts * spacing, end + spacing - dram.burst_ps)
         lane.group_free_ps[group] = max(token + bursts * spacing, session.next_column_ps - session.late_ps)
         last = session.next_column_ps - spacing
@@ -291,20 +305,26 @@ class _DramState:
         before = sessions[0]
         conflict = before.row >= 0 and before.opened_ps >= channel.closed_before_ps
         if conflict:
-            for session in sessions[1:]:
+            alive = list(takewhile(lambda session: session.closed_ps > arrival, sessions[1:]))
+            for session in alive:
                 if (
                     session.row == run.row
-                    and session.closed_ps > arrival
+                    and session.closed_ps > lane.bus.idle_from(max(arrival, session.next_column_ps))
                     and session.opened_ps >= channel.closed_before_ps
                 ):
                     # it waits beside those that the row is open for, and goes with them
                     return session, NEVER
+            sessions[1:] = alive  # what has been closed for good is forgotten
         self.counters["activates"] += 1
         # the activate takes its place in the lane's order now; a bank that must wait does not hold up the others
         turn = max(arrival, lane.activate_free_ps, channel.row_bus_free_ps) + (dram.rp_ps if conflict else 0)
         lane.activate_free_ps = max(arrival, lane.activate_free_ps) + dram.act_ps
         channel.row_bus_free_ps = max(arrival, channel.row_bus_free_ps) + dram.row_bus_ps
         activate = max(turn, self._ready_again(before))
+        if activate > turn:  # those that wait for their banks keep their distance as well
+            if abs(activate - lane.late_activate_ps) < dram.act_ps:
+                activate = lane.late_activate_ps + dram.act_ps
+            lane.late_activate_ps = activate
         if dram.refi_bank_ps:
             phase = (activate - run.bank * dram.refi_bank_ps) % (dram.banks * dram.refi_bank_ps)
             activate += max(0, dram.rfc_bank_ps - phase)

@@ -30,6 +30,7 @@ cdef struct Lane:  # a pseudo-channel: its data bus, and how much of each bin of
     int64_t end             # of what is used
     int64_t front           # the end of what did not wait for its bank
     int64_t act_free
+    int64_t late_act        # the last one that waited for its bank
     int64_t posted          # bursts of writes that wait
     bint solid              # nothing before the end is idle, and all bins are empty
     bint writing

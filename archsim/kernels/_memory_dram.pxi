@@ -5,7 +5,7 @@
 
 cdef enum:
     LOOK_AHEAD = 8  # entries that a queue has room for, of several bursts each
-    SESSIONS = 4    # rows of a bank that are remembered
+    SESSIONS = 8    # rows of a bank that are remembered
     BINS = 64       # of time on a data bus, that are remembered
 
 
@@ -72,6 +72,17 @@ cdef inline int64_t take_bus(Memory *m, Lane *bus, int64_t arrival, int64_t earl
         bus.end = end[0] = begin + length
         return begin
     return fill_bus(m, bus, arrival, earliest, length, end)
+
+
+cdef inline int64_t idle_from(Memory *m, Lane *bus, int64_t earliest) noexcept nogil:
+    """When the data bus is idle, from `earliest` on."""
+    cdef int64_t slot
+    if bus.solid:
+        return max(earliest, bus.end)
+    slot = max((earliest - bus.origin) >> m.bin_shift, bus.first)
+    while slot < bus.first + BINS and bus.used[slot & (BINS - 1)] >> m.bin_shift:
+        slot += 1
+    return max(earliest, bus.origin + (slot << m.bin_shift) + (bus.used[slot & (BINS - 1)] if slot < bus.first + BINS else 0))
 
 
 cdef int64_t fill_bus(Memory *m, Lane *bus, int64_t arrival, int64_t earliest, int64_t length, int64_t *end) noexcept nogil:
@@ -143,19 +154,27 @@ cdef inline Session *open_row(Memory *m, Counters *counters, Channel *channel, i
     cdef Session *session = at.rows
     cdef Lane *lane = at.lane
     cdef int64_t turn, act, phase, bank
-    cdef int i
+    cdef int alive = 1
     cdef bint conflict = session.row >= 0 and session.opened >= channel.closed_before
     if conflict:
-        for i in range(1, SESSIONS):
-            if session[i].row == row and session[i].closed > arrival and session[i].opened >= channel.closed_before:
+        while alive < SESSIONS and session[alive].row >= 0 and session[alive].closed > arrival:
+            if (
+                session[alive].row == row and session[alive].opened >= channel.closed_before
+                and session[alive].closed > idle_from(m, lane, max(arrival, session[alive].next_column))
+            ):
                 # it waits beside those that the row is open for, and goes with them
-                return &session[i]
+                return &session[alive]
+            alive += 1
     counters.activates += 1
     # the activate takes its place in the lane's order now; a bank that must wait does not hold up the others
     turn = max(arrival, max(lane.act_free, channel.row_free)) + (m.rp_ps if conflict else 0)
     lane.act_free = max(arrival, lane.act_free) + m.act_ps
     channel.row_free = max(arrival, channel.row_free) + m.row_bus_ps
     act = max(turn, ready_again(m, session))
+    if act > turn:  # those that wait for their banks keep their distance as well
+        if lane.late_act - m.act_ps < act < lane.late_act + m.act_ps:
+            act = lane.late_act + m.act_ps
+        lane.late_act = act
     if m.refi_bank_ps:
         bank = (session - m.sessions) // (m.lanes * SESSIONS)
         phase = (act + (m.banks - bank) * m.refi_bank_ps) % (m.banks * m.refi_bank_ps)
@@ -163,14 +182,23 @@ cdef inline Session *open_row(Memory *m, Counters *counters, Channel *channel, i
             act += m.rfc_bank_ps - phase
     if conflict:
         session.closed = act - m.rp_ps
-        for i in range(SESSIONS - 1, 0, -1):
-            session[i] = session[i - 1]
+        push_down(session, alive)
     session.row, session.opened = row, act
     session.late = act - turn
     session.next_column = act + (m.rcd_write_ps if write else m.rcd_ps)
     session.next_act = act + m.rc_ps
     leaves[0] = act
     return session
+
+
+cdef inline void push_down(Session *bank, int alive) noexcept nogil:
+    """Room for another row before those that are still of interest; what has been closed for good is forgotten."""
+    cdef int i = min(alive, SESSIONS - 1)
+    if i < SESSIONS - 1:
+        bank[i + 1].row = -1
+    while i > 0:
+        bank[i] = bank[i - 1]
+        i -= 1
 
 
 cdef void put_off(Memory *m, Session *bank, Session *session) noexcept nogil:
@@ -205,7 +233,9 @@ cdef inline void serve(
     if session.row != row or session.opened < channel.closed_before:
         session = open_row(m, counters, channel, arrival, at, row, write, &leaves)
     token = max(at.group_free[0], arrival)
-    column = take_bus(m, lane, arrival, max(token, session.next_column), bursts * m.burst_ps, &last)
+    # what goes with an earlier row does not wait for its group's turn, for the row is closed then
+    column = arrival if session != at.rows else token
+    column = take_bus(m, lane, arrival, max(column, session.next_column), bursts * m.burst_ps, &last)
     last = max(column + columns, last + m.ccd_ps - m.burst_ps)
     session.next_column = last
     at.group_free[0] = max(token + columns, last - session.late)
@@ -235,10 +265,10 @@ cdef void refresh(Memory *m, Channel *channel, int64_t t) noexcept nogil:
 
 
 cdef inline int64_t ready(Memory *m, Channel *channel, Posted *post) noexcept nogil:
-    """When a write that waits could have its column or its activate, as far as its bank is concerned."""
+    """When a write that waits could have its column, or its bank an activate."""
     cdef Session *session = post.at.rows
     if session.row == post.row and session.opened >= channel.closed_before:
-        return 0
+        return max(post.at.group_free[0], session.next_column)
     return ready_again(m, session)
 
 
@@ -307,7 +337,8 @@ cdef inline void read_run(
 
 cdef struct Before:  # the state that the model was in, as far as a read of one piece depends on it
     int64_t accepted, drained, refresh_at, closed_before, row_free, bursts, first_out, last_out, head
-    int64_t end, front, act_free
+    int64_t arrival         # of the piece, when it has been read
+    int64_t end, front, act_free, late_act
     int64_t row, opened, next_column, next_act, late, group_free
     bint plain              # no writes and no idle time on the bus
 
@@ -318,7 +349,8 @@ cdef inline void remember(Before *was, const Channel *model, Place at) noexcept 
     was.refresh_at, was.closed_before = model.refresh_at, model.closed_before
     was.bursts, was.head = queue.bursts, queue.head
     was.first_out, was.last_out = queue.left[queue.head & queue.mask], queue.left[(queue.tail - 1) & queue.mask]
-    was.end, was.front, was.act_free = at.lane.end, at.lane.front, at.lane.act_free
+    was.end, was.front = at.lane.end, at.lane.front
+    was.act_free, was.late_act = at.lane.act_free, at.lane.late_act
     was.row, was.opened, was.next_column = at.rows.row, at.rows.opened, at.rows.next_column
     was.next_act, was.late, was.group_free = at.rows.next_act, at.rows.late, at.group_free[0]
     was.plain = at.lane.solid and not at.lane.writing and model.posted == 0
@@ -341,7 +373,7 @@ cdef inline bint repeat(
     cdef Queue *queue = &channel.reads
     cdef Session *session = at.rows
     cdef int64_t leaves = model.reads.left[(model.reads.tail - 1) & queue.mask]
-    cdef int i
+    cdef int alive = 1
     if (
         at.lane.end != was.end or at.lane.front != was.front or not at.lane.solid or at.lane.writing or channel.posted
         or channel.accepted != was.accepted or channel.drained != was.drained
@@ -353,18 +385,18 @@ cdef inline bint repeat(
     ):
         return False
     if was.row != row or was.opened < was.closed_before:
-        if channel.row_free != was.row_free or at.lane.act_free != was.act_free:
+        if channel.row_free != was.row_free or at.lane.act_free != was.act_free or at.lane.late_act != was.late_act:
             return False
         if was.row >= 0 and was.opened >= was.closed_before:
-            for i in range(1, SESSIONS):
-                if session[i].row == row:
+            while alive < SESSIONS and session[alive].row >= 0 and session[alive].closed > was.arrival:
+                if session[alive].row == row:
                     return False
-            session.closed = done.rows[1].closed
-            for i in range(SESSIONS - 1, 0, -1):
-                session[i] = session[i - 1]
+                alive += 1
+            push_down(session, alive)
+            session[1].closed = done.rows[1].closed
         session.row, session.opened, session.late = row, done.rows.opened, done.rows.late
         session.next_act = done.rows.next_act
-        channel.row_free, at.lane.act_free = model.row_free, done.lane.act_free
+        channel.row_free, at.lane.act_free, at.lane.late_act = model.row_free, done.lane.act_free, done.lane.late_act
     session.next_column, at.group_free[0] = done.rows.next_column, done.group_free[0]
     at.lane.end, at.lane.front = done.lane.end, done.lane.front
     channel.accepted = model.accepted
@@ -410,6 +442,7 @@ cdef inline void read_of_channels(
             if promising and can_be_repeated(&was, channel, at, row):
                 model = channel
                 as_in = at
+                was.arrival = max(channel.accepted, channel.drained - m.rcd_ps)
         channel += 1
         at.lane += m.lanes_per_channel
         at.rows += m.lanes_per_channel * SESSIONS

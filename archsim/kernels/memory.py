@@ -29,26 +29,31 @@ live times, without those that all-bank refreshes take; these are put back at th
 A run enters the read or the write queue of its channel in pieces of at most an eighth of the queue, in order: when
 there is room, that is when enough of those in it have left. A piece of n bursts that is in the queue from `arrival` on:
 
-    row     open: its next column. Closed for another row later than `arrival`: the next column of that time, for the
-            piece waits beside those that the row is open for (FR-FCFS); what the bank opens after it is put off.
-            Else an activate, in the order of arrival but for what the bank itself has to wait for (`late`):
+    row     open: its next column. Closed for another row only after the bus would be idle for this piece, from its
+            arrival and the next column of that time on: it goes then, for it waits beside those that the row is open
+            for (FR-FCFS), and what the bank opens after it is put off. Else an activate, in the order of arrival but
+            for what the bank itself has to wait for (`late`):
                 turn = max(arrival, act_free, row_bus_free)  (+ rp if another row is open);  act_free += act
-                act = max(turn, last act + rc, last column + rtp or wr + rp),  skipping the bank's own refresh
+                act = max(turn, last act + rc, last column + rtp or wr + rp),  skipping the bank's own refresh; if that
+                waits for the bank (act > turn), not within `act` of the last one of the lane that did
                 next column = act + rcd
     group   group_free = max(group_free, arrival) + n * ccd, or the last column + ccd - late
-    column  from max(arrival, next column, group_free before) on, where the bus of the lane is idle: bus time is counted
-            in 64 bins of at least eight bursts, so that a piece that must wait for its bank holds up no other
+    column  from max(arrival, next column, group_free before unless it goes with an earlier row) on, where the bus of
+            the lane is idle: bus time is counted in 64 bins of at least eight bursts, so that a piece that must wait
+            for its bank holds up no other
     last    column + (n - 1) * ccd, or later where the bus is not idle
     leaves  the queue with its activate, or half-way through its columns
 
 A read ends with the data of its last column; head = column + cl, done = last + burst + cl. A write ends on the bus
-(posted). While reads wait, writes do too: above `drain_high` bursts of them those whose bank is ready first are served,
-down to `drain_low`, or all when no read waits. The bus turns at the end of what did not wait for a bank (`to_write`,
-`to_read`), and reads that come later have their columns after those writes; until then such a write is said to end
-after all that is booked. Writes that wait when a program ends are not waited for.
+(posted). While reads wait, writes do too: above `drain_high` bursts of them those are served whose column, or the
+activate of whose bank, can come first, down to `drain_low`, or all when no read waits. The bus turns at the end of what
+did not wait for a bank (`to_write`, `to_read`), and reads that come later have their columns after those writes; until
+then such a write is said to end after all that is booked. Those that still wait when a program ends are served before
+the next one reads. It ends with their bursts, without the turn and the activates that they may need: a controller
+acknowledges a write when it takes it in, since later reads are answered from its queue.
 
 Assumptions: requests come to a channel in the order of the accesses. Times of JEDEC names as in JESD235/JESD238. Valid
-for runs of any size; within 4 % of the cycle model on average over the reference streams, 6 % over random standards,
+for runs of any size; within 3 % of the cycle model on average over the reference streams, 5 % over random standards,
 maps, controllers and streams (docs/memory.md). Not modelled: tRRD_L, tCCD_R, tWTR by bank group, refreshes put off,
 finite miss registers of the cache.
 """

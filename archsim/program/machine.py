@@ -25,7 +25,7 @@ AS_PER_PS = 10**6
 #: entries that a queue of a memory has room for, of several bursts each
 LOOK_AHEAD = 8
 #: rows of a bank whose requests are remembered to have waited together
-SESSIONS = 4
+SESSIONS = 8
 #: a sector of a cache block, and how many a block has at most
 SECTOR_BYTES, SECTORS = 64, 64
 #: blocks that may be in a cache, partly filled, for each that has all of its sectors

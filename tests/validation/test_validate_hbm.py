@@ -84,8 +84,8 @@ def test_the_tile_model_is_near_the_cycle_model_on_standards_without_a_reference
     errors = []
     for pattern, reads in (
         ("sequential", 1.0), ("sequential", 0.75), ("random", 1.0), ("random", 0.5), ("stride_4096", 1.0),
-        ("streams4_aligned", 1.0), ("streams4_skewed", 1.0), ("chunk_512", 1.0), ("chunk_4096", 0.75),
-        ("row_thrash", 1.0),
+        ("streams4_aligned", 1.0), ("streams8_aligned", 1.0), ("streams4_skewed", 1.0), ("chunk_512", 1.0),
+        ("chunk_4096", 0.75), ("row_thrash", 1.0),
     ):  # fmt: skip
         stream = make_stream(
             pattern, 8000, request_bytes=where.burst_bytes, region_bytes=2**28,
