@@ -11,9 +11,10 @@ import click
 
 from archsim.cli._common import console, emit_json, json_option, progress
 from archsim.cli._results import figure_file, ranges_json, show_ranges, wrote
+from archsim.errors import InputError
 
 if TYPE_CHECKING:
-    from archsim.serving import Deployment, Operating, Pools, Request
+    from archsim.serving import Deployment, Online, Operating, Pools, Request
 
 __all__ = ["serve"]
 
@@ -39,6 +40,9 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @click.option("--tpot", callback=_duration, metavar="TIME", help="The most sequences with a token at least so often.")
 @click.option("--static", is_flag=True, help="One batch from prompts to last tokens, none in flight.")
 @click.option("--requests", type=click.IntRange(1), help="So many requests at once, until all of them are answered.")
+@click.option("--rate", type=float, metavar="R", help="Requests a second that arrive at random times.")
+@click.option("--ttft", callback=_duration, metavar="TIME", help="To the first token, with --rate.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the arrivals of --rate.")
 @click.option("--curve", type=click.IntRange(2, 20), help="So many points from few sequences to as many as fit.")
 @click.option("--prefix-hit", type=float, default=0.0, show_default=True, help="Share of a prompt found in the cache.")
 @click.option("--mtp-acceptance", type=float, help="Share of the draft tokens that are right; switches MTP on.")
@@ -58,15 +62,17 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @json_option
 def serve(
     system: str, workload: str, input_tokens: int, output_tokens: int, batch: int | None, tpot: float | None,
-    static: bool, requests: int | None, curve: int | None, prefix_hit: float, mtp_acceptance: float | None, draft: int,
+    static: bool, requests: int | None, rate: float | None, ttft: float | None, seed: int,
+    curve: int | None, prefix_hit: float, mtp_acceptance: float | None, draft: int,
     quant: str, tp: int | None, cp: int, pp: int, redundant: int, routing: str | None, stack: str,
     prefill_system: str | None, prompts: int | None, kv_link: float | None, figure: Path | None, uncertainty: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """What SYSTEM yields when it serves WORKLOAD to requests that are all alike and always waiting.
 
-    Without --batch, --tpot, --requests or --curve: as many sequences as fit. SYSTEM is a preset or file of a system, or
-    a chip.
+    Without --batch, --tpot, --requests or --curve: as many sequences as fit. With --rate requests (1,000, or
+    --requests) arrive over time and queue; goodput are those that keep --ttft and --tpot. SYSTEM is a preset or file of
+    a system, or a chip.
 
     \b
     Examples:
@@ -75,6 +81,7 @@ def serve(
       archsim serve h100 llama-3.1-8b --input 128 --output 128 --batch 64 --static
       archsim serve h100 llama-3.1-8b --input 128 --output 2048 --quant fp8-kv --requests 3000
       archsim serve h100-x16 llama-3.1-405b --input 2048 --output 256 --quant fp8-kv --tp 8 --pp 2
+      archsim serve h100 llama-3.1-8b --input 512 --output 128 --quant fp8-kv --rate 20 --ttft 200ms --tpot 15ms
       archsim serve hgx-h200 deepseek-v3 --input 2000 --output 500 --quant fp8 --mtp-acceptance 0.7 --curve 6
       archsim serve h800-x144 deepseek-v3 --input 4000 --output 1000 --quant fp8 --redundant 32 --tpot 50ms \\
         --prefill-system h800-x32 --prefix-hit 0.5
@@ -82,9 +89,21 @@ def serve(
     from archsim import serving
 
     request = serving.Request(input_tokens, output_tokens, prefix_hit)
+    if rate is None and ttft is not None:
+        raise InputError("--ttft: is a limit for requests that arrive over time (--rate)")
     drafts = draft if mtp_acceptance is not None else 0
     options: dict[str, Any] = {"quant": quant, "redundant": redundant, "routing": routing, "cp": cp, "pp": pp}
     shared = prefill_system is None
+
+    if rate is not None:
+        if batch or static or curve or prefill_system or uncertainty:
+            raise InputError("--rate: goes with --requests, --ttft and --tpot, not with another way to load the server")
+        server = _deployment(system, workload, options | {"set": {}}, tp, stack, drafts, mtp_acceptance or 0.0)
+        count = requests or 1000
+        outputs = [output_tokens] * count
+        run = serving.serve_arrivals(server, request, serving.poisson(rate, count, seed), outputs)
+        _show_online(server, run, ttft, tpot, as_json=as_json)
+        return
 
     def answer(overrides: Mapping[str, str]) -> tuple[Deployment, list[Operating]]:
         own = options | {"set": overrides}
@@ -142,10 +161,42 @@ def _figures(found: Sequence[Operating]) -> dict[str, float]:
     }  # fmt: skip
 
 
+def _show_online(
+    server: Deployment, run: Online, ttft_s: float | None, tpot_s: float | None, *, as_json: bool
+) -> None:
+    """Percentiles over the requests that arrived."""
+    import numpy as np
+
+    from archsim.report.numbers import si
+    from archsim.report.table import table
+
+    shares = (50, 90, 99)
+    first, each = (np.percentile(values, shares).tolist() for values in (run.ttft_s, run.tpot_s))
+    good = run.goodput(ttft_s, tpot_s)
+    if as_json:
+        emit_json({
+            "workload": server.workload, "where": server.where(), "chips": server.chips, "requests": len(run.ttft_s),
+            "rate": run.rate, "seconds": run.seconds, "output_per_s": run.output_per_s, "most_under_way": run.most,
+            "ttft_s": {f"p{share}": value for share, value in zip(shares, first, strict=True)},
+            "tpot_s": {f"p{share}": value for share, value in zip(shares, each, strict=True)},
+            "ttft_limit_s": ttft_s, "tpot_limit_s": tpot_s, "goodput_per_s": good, "stack": server.stack.describe(),
+        })  # fmt: skip
+        return
+    out = console()
+    out.print(
+        f"[bold]{server.workload} on {server.where()}[/bold]  {len(run.ttft_s):,} requests, {run.rate:.3g} a second: "
+        f"{run.output_per_s:,.0f} output tokens/s, {run.most:,} sequences under way at most"
+    )
+    rows = [(name, *(si(v, "s") for v in values)) for name, values in (("TTFT", first), ("TPOT", each))]
+    out.print(table(["", *(f">p{share}" for share in shares)], rows, out.width))
+    if ttft_s is not None or tpot_s is not None:
+        out.print(f"{run.within(ttft_s, tpot_s):.1%} keep the limits: {good:.3g} requests a second")
+    out.print(f"[dim]stack {server.stack.describe()}[/dim]", soft_wrap=True)
+
+
 def _deployment(
     system: str, workload: str, options: dict[str, Any], tp: int | None, stack: str, draft: int, acceptance: float
 ) -> Deployment:
-    from archsim.errors import InputError
     from archsim.hardware import list_chips, load_system
     from archsim.serving import Deployment, stack_of
     from archsim.trace import load_workload

@@ -14,11 +14,33 @@ from archsim.serving.load import (
     most_load,
     prefill_rate,
 )
+from archsim.serving.online import Online, most_rate, poisson, serve_arrivals
 from archsim.serving.pools import Pools, pools
 from archsim.serving.stacks import STACKS, Stack, stack_of
 
 __all__ = [
-    "REQUEST", "STACKS", "Arrivals", "Deployment", "Operating", "Pools", "Request", "Stack", "answer_all", "at_batch",
-    "curve", "decode_pool", "fixed_batch", "largest_batch", "most_load", "pools", "prefill_rate", "read_arrivals",
-    "spread_lengths", "stack_of",
+    "REQUEST",
+    "STACKS",
+    "Arrivals",
+    "Deployment",
+    "Online",
+    "Operating",
+    "Pools",
+    "Request",
+    "Stack",
+    "answer_all",
+    "at_batch",
+    "curve",
+    "decode_pool",
+    "fixed_batch",
+    "largest_batch",
+    "most_load",
+    "most_rate",
+    "poisson",
+    "pools",
+    "prefill_rate",
+    "read_arrivals",
+    "serve_arrivals",
+    "spread_lengths",
+    "stack_of",
 ]  # fmt: skip

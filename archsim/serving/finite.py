@@ -23,7 +23,7 @@ from archsim.errors import InputError
 from archsim.serving.deployment import Deployment
 from archsim.serving.load import Operating, Request, prompt_s
 
-__all__ = ["answer_all", "spread_lengths"]
+__all__ = ["Run", "answer_all", "spread_lengths"]
 
 #: halvings of the most sequences at which a step is simulated; with fewer it is taken to last as with the fewest
 HALVINGS = 4
@@ -40,7 +40,7 @@ def answer_all(server: Deployment, request: Request, outputs: Sequence[int]) -> 
     if not outputs or min(outputs) < 1:
         raise InputError("a run needs at least one request, each of at least one output token")
     most = min(server.capacity(request.input_tokens + request.output_tokens), len(outputs))
-    run = _Run(server, request, most)
+    run = Run(server, request, most)
     waiting = 0
     while waiting < len(outputs) or run.ends:
         taken = min(run.at_once, most - len(run.ends), len(outputs) - waiting)
@@ -72,15 +72,20 @@ def spread_lengths(mean: int, count: int, most: int) -> list[int]:
 
 
 @dataclass
-class _Run:
-    """The server during a run. ends: (iteration of the last token, iteration of the first one) of those under way."""
+class Run:
+    """The server during a run. ends: (iteration of the last token, iteration of the first one, number of the request)
+    of those under way. firsts: when the first token of each request came, in the order in which they were taken in.
+    lasts: when the last one did, by number."""
 
     server: Deployment
     request: Request
     most: int
+    halvings: int = HALVINGS
     time_s: float = 0.0
     iteration: int = 0
-    ends: list[tuple[int, int]] = field(default_factory=list)
+    ends: list[tuple[int, int, int]] = field(default_factory=list)
+    firsts: list[float] = field(default_factory=list)
+    lasts: dict[int, float] = field(default_factory=dict)
     begun: int = 0  # the sum of the second of each
 
     def __post_init__(self) -> None:
@@ -89,10 +94,10 @@ class _Run:
         device = replace(self.server, stack=replace(stack, gap_s=0.0, sequence_s=0.0, launch_s=0.0))
         self.prompt_s = prompt_s(device, self.request)
         each = ceil(self.most / groups)
-        sizes = stack.graphs or [each // 2**k for k in range(HALVINGS + 1)]
+        sizes = stack.graphs or [each // 2**k for k in range(self.halvings + 1)]
         last = self.request.input_tokens + self.request.output_tokens
         self.held = self.server.capacity(last) * last  # tokens that surely fit
-        fewest = each // 2**HALVINGS
+        fewest = each // 2**self.halvings
         self.sizes = sorted({max(n, 1) for n in sizes if fewest <= n < each} | {stack.captured(each)})
 
     def iterate(self, outputs: Sequence[int]) -> None:
@@ -102,22 +107,29 @@ class _Run:
             prompts_s = len(outputs) * self.prompt_s
             self.time_s += self.server.mixed_s(self._step_s(sequences, graph=False), prompts_s, sequences)
         else:
-            self.time_s += self._decode_s(0)
+            self.time_s += self.decode_s()
         self.iteration += 1
         while self.ends and self.ends[0][0] <= self.iteration:
-            self.begun -= heapq.heappop(self.ends)[1]
+            _, begun, number = heapq.heappop(self.ends)
+            self.begun -= begun
+            self.lasts[number] = self.time_s
         for tokens in outputs:
+            number = len(self.firsts)
+            self.firsts.append(self.time_s)
             if tokens > 1:
                 steps = ceil((tokens - 1) / self.server.tokens_per_step)
-                heapq.heappush(self.ends, (self.iteration + steps, self.iteration))
+                heapq.heappush(self.ends, (self.iteration + steps, self.iteration, number))
                 self.begun += self.iteration
+            else:
+                self.lasts[number] = self.time_s
 
     def repeat(self, iterations: int) -> None:
         """So many iterations of decoding alone."""
-        self.time_s += iterations * self._decode_s(iterations // 2)
+        self.time_s += iterations * self.decode_s(iterations // 2)
         self.iteration += iterations
 
-    def _decode_s(self, later: int) -> float:
+    def decode_s(self, later: int = 0) -> float:
+        """An iteration of decoding alone, so many iterations from now."""
         sequences = len(self.ends)
         return self._step_s(sequences, graph=True, later=later) + self.server.host_s(sequences)
 

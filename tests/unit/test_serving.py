@@ -6,6 +6,7 @@ import itertools
 import json
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -20,8 +21,11 @@ from archsim.serving import (
     fixed_batch,
     largest_batch,
     most_load,
+    most_rate,
+    poisson,
     pools,
     prefill_rate,
+    serve_arrivals,
     spread_lengths,
     stack_of,
 )
@@ -178,3 +182,62 @@ def test_attention_before_xqa_reads_the_cache_for_each_query_head() -> None:
     shared = replace(server, stack=replace(server.stack, heads_apart=False), _steps={})
     apart, together = (each.step("decode", 32, 1, 4096).time_s for each in (server, shared))
     assert 1.05 * together < apart < 4 * together
+
+
+def test_a_request_alone_waits_for_nobody() -> None:
+    run = serve_arrivals(SERVER, Request(1000, 101), [0.0, 1000.0], [101, 101])
+    assert run.ttft_s == pytest.approx([1e-3, 1e-3])
+    assert run.tpot_s == pytest.approx(5e-3 + 1e-5 + 1e-9 * 1050, rel=1e-3)
+    assert run.most == 1
+
+
+def test_requests_that_are_all_there_are_those_of_a_finite_run() -> None:
+    outputs = [200] * 300
+    at_once, finite = serve_arrivals(SERVER, ASKED, [0.0] * 300, outputs), answer_all(SERVER, ASKED, outputs)
+    assert at_once.output_per_s == pytest.approx(finite.output_per_s, rel=0.01)  # which takes few sequences as more
+
+
+def test_below_the_most_load_all_that_comes_is_served_and_above_it_queues_grow() -> None:
+    server = replace(SERVER, stack=stack_of("tensorrt-llm"))
+    most = at_batch(server, ASKED, 2000, first_token=False).output_per_s / 1000
+    slow, fast = (
+        serve_arrivals(server, ASKED, poisson(share * most, 6000), [1000] * 6000) for share in (0.5, 3.0)
+    )  # fmt: skip
+    assert slow.output_per_s == pytest.approx(0.5 * most * 1000, rel=0.1)
+    assert fast.output_per_s < 1.2 * most * 1000
+    assert np.median(slow.ttft_s) < 0.2 < 5 < np.median(fast.ttft_s)
+    assert slow.within(0.5, 0.1) > fast.within(0.5, 0.1)
+    assert slow.goodput(None, None) == pytest.approx(6000 / slow.seconds)
+
+
+def test_littles_law_holds() -> None:
+    """Sequences under way in the mean are those that arrive in the time of one."""
+    rate, outputs = 20.0, [100] * 4000
+    run = serve_arrivals(SERVER, Request(1000, 100), poisson(rate, 4000), outputs)
+    answering = float(np.mean(run.tpot_s)) * 99
+    step = 5e-3 + (1e-5 + 1e-9 * 1050) * rate * answering + 1e-3 * rate * answering / 99  # and prompts in between
+    assert float(np.mean(run.tpot_s)) == pytest.approx(step, rel=0.03)
+
+
+def test_the_most_rate_keeps_its_limits_and_arrivals_are_the_same_each_time() -> None:
+    request, outputs = Request(1000, 200), [200] * 1000
+    loose, tight = (most_rate(SERVER, request, outputs, ttft_s=2.0, tpot_s=t) for t in (0.1, 0.008))
+    assert np.percentile(tight.tpot_s, 99) <= 0.008
+    assert tight.rate < loose.rate
+    assert poisson(3.0, 10).tolist() == poisson(3.0, 10).tolist() != poisson(3.0, 10, seed=1).tolist()
+    with pytest.raises(InputError, match="not even"):
+        most_rate(SERVER, request, outputs, ttft_s=1e-4, tpot_s=0.1)
+    with pytest.raises(InputError, match="--rate 0: must be requests a second"):
+        poisson(0.0, 3)
+
+
+def test_the_command_serves_requests_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archsim.cli.serve._deployment", lambda *given: SERVER)
+    args = ["serve", "h100", "llama-3.1-8b", "--input", "64", "--output", "4", "--rate", "50", "--requests", "20"]
+    ran = CliRunner().invoke(cli, [*args, "--ttft", "1s", "--json"])
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.stdout)
+    assert 0 < found["ttft_s"]["p50"] <= found["ttft_s"]["p99"]
+    assert found["goodput_per_s"] == pytest.approx(20 / found["seconds"])
+    assert "keep the limits" in CliRunner().invoke(cli, [*args, "--tpot", "1s"]).output
+    assert CliRunner().invoke(cli, [*args, "--batch", "4"]).exit_code == 2

@@ -1,0 +1,138 @@
+"""Requests that arrive over time: queues, batches in flight, and when each answer begins and ends.
+
+Requests come at given times (a Poisson process of a rate: independent, exponentially distributed gaps) and wait until
+an iteration takes them in, in order. Iterations are those of `finite.py`, interpolated between simulated steps: each
+decodes all sequences under way and computes as many waiting prompts as there is room for in the cache and tokens in a
+chunk. ::
+
+    TTFT = end of the iteration that computed the prompt - arrival
+    TPOT = (last token - first token) / (tokens - 1)
+
+Prompts are all alike; they arrive at one queue for all data-parallel groups, which share them evenly.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from archsim.errors import InputError
+from archsim.serving.deployment import Deployment
+from archsim.serving.finite import Run, answer_all
+from archsim.serving.load import Request
+
+__all__ = ["Online", "most_rate", "poisson", "serve_arrivals"]
+
+#: halvings of the span of rates
+HALVINGS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Online:
+    """A run. ttft_s, tpot_s: of each request, in the order of arrival (tpot_s 0 where the answer is one token).
+
+    rate: requests a second that arrived. seconds: from the first arrival to the last token. most: sequences under way.
+    """
+
+    rate: float
+    seconds: float
+    most: int
+    output_tokens: int
+    ttft_s: NDArray[np.float64]
+    tpot_s: NDArray[np.float64]
+
+    @property
+    def output_per_s(self) -> float:
+        return self.output_tokens / self.seconds
+
+    def within(self, ttft_s: float | None, tpot_s: float | None) -> float:
+        """Share of the requests that kept the limits."""
+        kept = np.ones(len(self.ttft_s), dtype=bool)
+        for limit, values in ((ttft_s, self.ttft_s), (tpot_s, self.tpot_s)):
+            if limit is not None:
+                kept &= values <= limit
+        return float(kept.mean())
+
+    def goodput(self, ttft_s: float | None, tpot_s: float | None) -> float:
+        """Requests a second that kept the limits."""
+        return self.within(ttft_s, tpot_s) * len(self.ttft_s) / self.seconds
+
+
+def poisson(rate: float, count: int, seed: int = 0) -> NDArray[np.float64]:
+    """Seconds at which ``count`` requests arrive, ``rate`` of them a second in the mean; the first one at 0.
+
+    >>> round(float(poisson(2.0, 10_001)[-1])) in range(4850, 5150)
+    True
+    """
+    if not rate > 0:
+        raise InputError(f"--rate {rate:g}: must be requests a second, more than 0")
+    gaps = np.random.default_rng(seed).exponential(1 / rate, count)
+    times: NDArray[np.float64] = np.cumsum(gaps) - gaps[0]
+    return times
+
+
+def serve_arrivals(
+    server: Deployment, request: Request, arrivals_s: Sequence[float] | NDArray[np.float64], outputs: Sequence[int]
+) -> Online:
+    """Serve a request at each of these times (ascending) with so many output tokens.
+
+    request: their prompt, and the answer that room is kept for.
+    """
+    count, times = len(outputs), [float(at) for at in arrivals_s]
+    if not count or min(outputs) < 1 or len(times) != count:
+        raise InputError("a run needs at least one request, each with a time and at least one output token")
+    most = min(server.capacity(request.input_tokens + request.output_tokens), count)
+    run = Run(server, request, most, halvings=most.bit_length())  # few may be under way
+    run.time_s = times[0]
+    taken = busiest = 0
+    while taken < count or run.ends:
+        if not run.ends:
+            run.time_s = max(run.time_s, times[taken])
+        arrived = bisect_right(times, run.time_s, lo=taken)
+        now = min(run.at_once, most - len(run.ends), arrived - taken)
+        run.iterate(outputs[taken : taken + now])
+        taken += now
+        busiest = max(busiest, len(run.ends))
+        if run.ends and (arrived == taken or len(run.ends) == most):  # the same until one arrives or ends
+            until = run.ends[0][0] - run.iteration - 1
+            if taken < count and len(run.ends) < most:
+                until = min(until, int((times[taken] - run.time_s) / run.decode_s()))
+            if until > 0:
+                run.repeat(until)
+    firsts, lasts = np.array(run.firsts), np.array([run.lasts[n] for n in range(count)])
+    gaps = np.maximum(np.array(outputs) - 1, 1)
+    seconds = run.time_s - times[0]
+    rate = (count - 1) / (times[-1] - times[0]) if times[-1] > times[0] else count / seconds
+    return Online(rate, seconds, busiest, sum(outputs), firsts - np.array(times), (lasts - firsts) / gaps)
+
+
+def most_rate(
+    server: Deployment, request: Request, outputs: Sequence[int], *, ttft_s: float, tpot_s: float,
+    percentile: float = 99.0, seed: int = 0, heard: Callable[[Online], None] = lambda run: None,
+) -> Online:  # fmt: skip
+    """The run at the largest Poisson rate at which this percentile of the requests keeps each limit.
+
+    Found by halving from the rate of requests that are all there at once; the gaps are those of one draw, stretched.
+    """
+    gaps = poisson(1.0, len(outputs), seed)
+    low, high = 0.0, answer_all(server, request, outputs).output_per_s * len(outputs) / sum(outputs)
+    best = None
+    for _ in range(HALVINGS):
+        rate = (low + high) / 2
+        run = serve_arrivals(server, request, gaps / rate, outputs)
+        heard(run)
+        first, each = (float(np.percentile(values, percentile)) for values in (run.ttft_s, run.tpot_s))
+        if first <= ttft_s and each <= tpot_s:
+            low, best = rate, replace(run, rate=rate)
+        else:
+            high = rate
+    if best is None:
+        raise InputError(
+            f"{server.workload} on {server.where()}: not even {high:.3g} requests a second keep {ttft_s:g} s to the "
+            f"first token and {tpot_s * 1e3:g} ms a token"
+        )
+    return best
