@@ -148,6 +148,15 @@ def test_narrow_loads_wait_for_a_round_trip_a_pass() -> None:
     assert times[1] > 2 * times[0]
 
 
+def test_a_narrow_cache_is_widened_on_the_lanes() -> None:
+    """2 x 128 elements a key at 13 more operations on 128 lanes: 26 cycles a key."""
+    ada = make_target(load_chip("l40s"))
+    narrow = AttentionShape(1, 1, 16384, 8, 1, 128, 128, False, None, False, "bf16", 2.0, 1.0, convert=True,
+                            kernel=AttentionKernel(overlap=False, split=False))  # fmt: skip
+    slow = replace(narrow, kernel=replace(narrow.kernel, widen=15.0))
+    assert seconds(ada, slow) - seconds(ada, narrow) == pytest.approx(16384 * 26 / ada.clock, rel=0.1)
+
+
 def test_a_short_scratchpad_gets_a_lower_tile() -> None:
     """64 queries of MLA's 576 dims and two blocks of 16 keys exceed the 100 KiB of Ada; 32 queries do not."""
     latent = AttentionShape(1, 1, 4096, 128, 1, 576, 512, False, None, True, "bf16", 2.0, 2.0, kernel=TURNS)

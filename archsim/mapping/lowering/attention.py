@@ -37,7 +37,7 @@ from archsim.mapping.lowering.attention_cut import (
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.storage import page_runs
 from archsim.mapping.target import Target
-from archsim.models.vector import COSTS, VectorCost
+from archsim.models.vector import VectorCost
 from archsim.program import NO_GATHER
 
 __all__ = ["ANY_KERNEL", "AttentionKernel", "AttentionShape", "lower_attention"]
@@ -105,7 +105,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     table.matrix(value, spread, second_product, shape.dtype, busy=cut.busy)
     if shape.convert:
         read = keys * (shape.d_qk + (0 if shape.kv_shared else shape.d_v))
-        vector = vector + target.vector_cycles(read, COSTS["dequantise"])
+        vector = vector + target.vector_cycles(read, VectorCost(shape.kernel.widen, 0.0))
     table.vector(softmax, spread, vector, clock=target.sustained_clock(shape.dtype, cut.busy))
 
     table.after(score, load_k)

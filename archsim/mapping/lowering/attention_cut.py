@@ -66,6 +66,7 @@ class AttentionKernel:
     tiles of one size, which leave them one warp a scheduler, of the other block of threads on the core.
     outside: cycles of a block of threads before its first and after its last block of keys: indices, descriptors,
     barriers, sums over warps, the output on its way through the scratchpad.
+    widen: operations of a lane on an element of keys or values that are stored narrower than they are multiplied.
     synchronous: it multiplies by synchronous instructions whatever the unit has (`Target.synchronous`).
     """
 
@@ -80,6 +81,7 @@ class AttentionKernel:
     persistent: bool = True
     read_ahead: bool = True
     outside: int = 0
+    widen: float = COSTS["dequantise"].simple
     synchronous: bool = False
 
 

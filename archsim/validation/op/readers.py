@@ -15,6 +15,7 @@ from archsim.validation.op.routing import rank_rows
 from archsim.validation.op.sources import (
     BLACKWELL,
     DEVICES,
+    EMULATED,
     HOPPER,
     TENSORRT_LLM,
     Source,
@@ -128,6 +129,7 @@ def read_attention(row: Record) -> Case | str:
             kernel=replace(
                 kernel, split=kernel.split and not (graphs and unsplit(chip, held)),
                 persistent=kernel.persistent or (graphs and chip in BLACKWELL),
+                widen=EMULATED if graphs and not asynchronous else kernel.widen,
             ),
         )  # fmt: skip
     dtype = _label(row.text("dtype")) + (f"/kv {_label(row.text('kv_dtype'))}" if graphs else "")
