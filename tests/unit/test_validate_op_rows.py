@@ -41,6 +41,9 @@ def test_a_product_is_one_kernel_and_a_quantised_one_more() -> None:
     kinds = [type(kernel) for kernel in fp8.kernels]  # zero, maximum, quantise, cast
     assert kinds == [*[Vector] * 4, Product]
     assert (plain.group, block.group) == ("h100 gemm bf16", "h100 gemm fp8_block")
+    ada = gemm("fp8_block", "NVIDIA L40S")
+    assert isinstance(ada, Case)
+    assert [getattr(case.kernels[-1], "tile", None) for case in (block, ada)] == [None, (32, 128, 128, 3)]
 
 
 @pytest.mark.parametrize(

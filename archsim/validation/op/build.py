@@ -32,6 +32,9 @@ FP8_LOADS, FP8_BLOCKS, FP8_COLS = NarrowLoads(threads=256, width=4), 1024, 16384
 X, W, Y, QUANTISED, K, V, CACHE, GATHERED, HIDDEN, ACTIVE, W2, PARTS, CHOSEN, MAPS, SIZES, NARROW = range(16)
 
 
+#: the block-scaled fp8 kernel for Ada, the only tile it is built for and the part of each of its four warps
+#: (fp8_blockscale_gemm_kernel.cuh and ada_blockwise_gemm of TensorRT-LLM)
+ADA_TILE, ADA_WARP = (32, 128, 128, 3), (16, 64)
 #: experts, and experts of a token, that TensorRT-LLM's routing kernel serves (routing.py of its fused_moe)
 FUSED_ROUTING = (128, 8)
 #: experts that TensorRT-LLM's fused kernels for fp4 serve. Some of the measured rows are theirs and some CUTLASS's, and
@@ -52,9 +55,17 @@ def _shape(rows: Sequence[int], n: int, k: int, form: Format, warp: tuple[int, i
     )  # fmt: skip
 
 
-def product(rows: Sequence[int], n: int, k: int, form: Format) -> tuple[tuple[Kernel, ...], frozenset[int]]:
-    """A product (or a group of them, a weight each), after what quantises its activations if anything does."""
+def product(
+    rows: Sequence[int], n: int, k: int, form: Format, *, synchronous: bool = False
+) -> tuple[tuple[Kernel, ...], frozenset[int]]:
+    """A product (or a group of them, a weight each), after what quantises its activations if anything does.
+
+    synchronous: for matrix units that are, where blocks of fp8 are scaled by a kernel of a single tile.
+    """
     shape = _shape(rows, n, k, form)
+    tile = None
+    if synchronous and form.block_scaled and form.dtype == "fp8":
+        shape, tile = replace(shape, warp=ADA_WARP), ADA_TILE
     if not form.quantised:
         return (Product(shape, (X, W, Y)),), frozenset({W})
     size = sum(rows) * k
@@ -72,7 +83,7 @@ def product(rows: Sequence[int], n: int, k: int, form: Format) -> tuple[tuple[Ke
             ),
             Vector(1, ((CHOSEN, 4),), ((V, 4),)),
         )  # fmt: skip
-    return (*kernels, Product(shape, (QUANTISED, W, Y))), frozenset({W})
+    return (*kernels, Product(shape, (QUANTISED, W, Y), tile=tile)), frozenset({W})
 
 
 def attention(

@@ -15,7 +15,7 @@ from archsim.mapping.lowering.attention_cut import packed_rows
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.target import ps
-from archsim.mapping.tiling import MatmulShape, score_tiling
+from archsim.mapping.tiling import MatmulShape, Tiling, score_tiling
 from archsim.models.vector import NarrowLoads, VectorCost
 from archsim.validation.op.sources import Source
 
@@ -30,15 +30,21 @@ POSSIBLE = 0.9
 class Product:
     """``C = A B``, one or a group of them; operands are the case's tensors (a, b, c).
 
-    tuned: the rows of each product for which an auto-tuner chose the tiles, where others come.
+    tuned: the rows of each product for which an auto-tuner chose the tiles, where others come. tile: of a kernel that
+    is built for one alone: rows, columns, terms of a chunk and chunks in flight; blocks go down the columns.
     """
 
     shape: MatmulShape
     operands: tuple[int, int, int]
     tuned: tuple[int, ...] | None = None
+    tile: tuple[int, int, int, int] | None = None
 
     def lower(self, target: Target) -> Lowered:
-        tiling = choose_tiling(target, replace(self.shape, m=self.tuned or self.shape.m))
+        if self.tile:
+            tiling = score_tiling(target, self.shape, Tiling(*self.tile, 1, 1, 1, 0.0, ""))
+            tiling = replace(tiling, group_m=-(-max(self.shape.m) // tiling.tm))
+        else:
+            tiling = choose_tiling(target, replace(self.shape, m=self.tuned or self.shape.m))
         if self.tuned:
             tiling = score_tiling(target, self.shape, tiling)
         a, b, c = self.operands

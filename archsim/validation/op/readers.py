@@ -78,7 +78,7 @@ def read_matmul(row: Record) -> Case | str:
         return form
     source = product_source(source, chip, quantised=form.quantised)
     m, n, k = (row.integer(name) for name in "MNK")
-    kernels, weights = build.product((m,), n, k, form)
+    kernels, weights = build.product((m,), n, k, form, synchronous=not target_of(chip).asynchronous)
     dtype = _label(row.text("dtype"))
     return Case(
         f"{chip} gemm {dtype} M{m} N{n} K{k}", chip, "gemm", dtype, kernels, row.number("latency_us"), source, weights
