@@ -181,8 +181,8 @@ cdef inline Session *open_row(Memory *m, Counters *counters, Channel *channel, i
         if phase < m.rfc_bank_ps:
             act += m.rfc_bank_ps - phase
     if conflict:
-        session.closed = act - m.rp_ps
         push_down(session, alive)
+        session[1].closed = act - m.rp_ps  # behind the move, which would stall on what has just been written
     session.row, session.opened = row, act
     session.late = act - turn
     session.next_column = act + (m.rcd_write_ps if write else m.rcd_ps)
