@@ -183,6 +183,7 @@ def test_fp4_experts_run_in_fused_kernels_up_to_256() -> None:
     assert isinstance(up, Product)
     assert up.shape.c_bytes * up.shape.n == (0.5 + 1 / 16) * 1024  # SwiGLU leaves half of the columns, in fp4
     assert sum(up.shape.m) <= 64 * 8
+    assert "share evenly" in str(read_moe(record(experts=254, **cells)))
     assert len(apart.kernels) == len(fused.kernels) + 8  # 4 of PyTorch's routing, sizes, gather, SwiGLU, weighted sum
 
 

@@ -34,6 +34,7 @@ EAGER = "sum of several eager PyTorch kernels, which is no one operator"
 SHORT = "fewer cached tokens than sequences"
 UNSHARDED = "experts that the profile did not shard, under the columns of a shard"
 FUSED = "the file itself doubts which product this is"
+UNEVEN = "experts that the ranks cannot share evenly"
 IMPOSSIBLE = "A100 decode attention of TensorRT-LLM 1.0.0: many of its times exceed the memory bandwidth of the chip"
 
 
@@ -203,6 +204,8 @@ def read_moe(row: Record) -> Case | str:
     tokens, hidden, inner, top_k, experts, tp, ep = (
         row.integer(name) for name in ("num_tokens", "hidden", "inter", "topk", "experts", "tp", "ep")
     )
+    if experts % ep:
+        return UNEVEN
     fused = form.dtype == "fp4" and experts <= build.FUSED_EXPERTS
     rows = rank_rows(tokens, experts, top_k, ep, row.text("distribution"), limited=fused)
     if rows is None:

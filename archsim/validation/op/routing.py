@@ -35,7 +35,7 @@ def rank_rows(
         counts = power_law(tokens, experts, top_k, ranks, float(distribution.removeprefix("power_law_")))
     else:
         return None
-    if limited:
+    if limited and experts % GROUPS == 0:
         counts = group_limited(counts, tokens, top_k)
     return tuple(counts[: experts // ranks].tolist())
 
