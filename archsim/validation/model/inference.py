@@ -20,6 +20,7 @@ from archsim.serving import (
     answer_all,
     at_batch,
     fixed_batch,
+    most_rate,
     spread_lengths,
 )
 from archsim.trace import load_workload, quantised
@@ -59,7 +60,13 @@ REQUESTS = {
 }  # fmt: skip
 #: a replica has the fewest chips, a power of two, of which the weights take at most this share of the memory
 WEIGHTS_SHARE = 0.5
-SERVER = "a server under random arrivals with a tail-latency limit: queueing over time is not modelled"
+#: seconds to the first token and for each further one that 99 % of the requests of a Server row keep (MLPerf inference
+#: rules, table of latency constraints; from memory); requests that a replica is sent
+LIMITS = {
+    "Llama-2-70B": (2.0, 0.2), "Mixtral-8x7B": (2.0, 0.2), "Llama-3.1-405B": (6.0, 0.175),
+    "Llama-3.1-8B": (2.0, 0.1), "DeepSeek-R1": (2.0, 0.08),
+}  # fmt: skip
+SENT = 4000
 
 
 def read_inference(record: Record) -> Case | str:
@@ -148,10 +155,11 @@ def _span(request: Request) -> tuple[int, int]:
 
 
 def _mlperf(record: Record, chip: str) -> Case | str:
-    """Offline rows: replicas of equal size side by side, each with its share of all questions at once."""
+    """Replicas of equal size side by side, each with its share of all questions: at once (Offline), or as they arrive
+    at random at the largest rate within the limits (Server)."""
     scenario, model = record.text("batch_concurrency"), record.text("model")
-    if scenario != "Offline":
-        return SERVER
+    if scenario not in ("Offline", "Server"):
+        return f"the scenario '{scenario}' is neither Offline nor Server"
     if record.text("id") == "MLP-053":
         return "below the same submitter's Server row: contradicts itself"
     chips = int((re.search(r"x(\d+)_TRT$", record.text("system")) or ["", "1"])[1])
@@ -163,17 +171,28 @@ def _mlperf(record: Record, chip: str) -> Case | str:
         return f"{chips} x {chip} leave too little room beside the weights for the assumed replica"
     server = _server(chip, workload, chips if experts else degree, 1 if experts else degree, quant, "tensorrt-llm")
     copies = 1 if experts else chips // degree
+    load, how = (_offline, "") if scenario == "Offline" else (_online, f"; 99 % within {LIMITS[model]} s")
     return Case(
-        record.text("id"), f"MLPerf offline, {chip}", record.number("value"),
-        lambda: copies * _offline(server, mix, copies),
+        record.text("id"), f"MLPerf {scenario.lower()}, {chip}", record.number("value"),
+        lambda: copies * load(server, model, copies),
         f"{mix.title}: mean {mix.input_tokens} in, {mix.output_tokens} out, lengths spread exponentially; {quant}, "
-        f"{copies} x {'DP' if experts else 'TP'}{degree}",
-        heavy=experts,
+        f"{copies} x {'DP' if experts else 'TP'}{degree}{how}",
+        heavy=experts or scenario == "Server",
     )  # fmt: skip
 
 
-def _offline(server: Deployment, mix: Mix, copies: int) -> float:
+def _online(server: Deployment, model: str, copies: int) -> float:
+    """Output tokens a second of one of ``copies`` replicas at the largest rate that keeps the limits."""
+    mix = DATASETS[model]
+    outputs = spread_lengths(mix.output_tokens, min(mix.questions // copies, SENT), mix.longest)
+    first, each = LIMITS[model]
+    request = Request(mix.input_tokens, mix.output_tokens)
+    return most_rate(server, request, outputs, ttft_s=first, tpot_s=each).output_per_s
+
+
+def _offline(server: Deployment, model: str, copies: int) -> float:
     """Output tokens a second of one of ``copies`` replicas, over a run that is long enough for LoadGen."""
+    mix = DATASETS[model]
     request, count = Request(mix.input_tokens, mix.output_tokens), mix.questions // copies
     outputs = spread_lengths(mix.output_tokens, count, mix.longest)
     rate = answer_all(server, request, outputs).output_per_s
