@@ -88,8 +88,8 @@ class Source:
 #: cycles of a block of threads outside its loop over keys: one constant for all chips and kernels, from prefills of one
 #: block of keys on H100, B200 and A6000 (1,500 to 2,700; half of the rows)
 OUTSIDE = 2000
-#: operations that widen an element of fp8 where the kernels for the A100's instructions do it in integers, bit field by
-#: bit field: chosen by half of the L40S's rows, which take 16 ns a key and core whatever the load
+#: operations that widen an element of fp8 where kernels for the A100's instructions do it in integers, field by field:
+#: chosen by half of the L40S's rows, which take 16 ns a key and core whatever the load
 EMULATED = 15.0
 #: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads;
 #: only those of decode split keys, as in FlashAttention (``num_splits`` is 1 unless a cache is given)
