@@ -193,9 +193,9 @@ SOURCES = (
 
 
 def written(kernel: AttentionKernel, phase: str, chip: str, *, asynchronous: bool) -> AttentionKernel:
-    """The kernel as its source writes it for a chip: TensorRT-LLM's for synchronous units, and those of decode on
-    Blackwell, overlap what lies outside the loop (half of the A100's and B200's rows leave no room for it)."""
-    if kernel.synchronous or (asynchronous and (phase == "prefill" or chip not in BLACKWELL)):
+    """The kernel as its source writes it for a chip: in decode, TensorRT-LLM's for Blackwell and for synchronous units
+    overlap what lies outside the loop (half of the rows of B200 and L40S leave no room for it)."""
+    if kernel.synchronous or phase == "prefill" or (asynchronous and chip not in BLACKWELL):
         return kernel
     return replace(kernel, outside=0)
 
