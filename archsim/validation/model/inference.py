@@ -133,7 +133,7 @@ def _nim(
     name: str, metric: str, expected: float, server: Deployment, request: Request, users: int, assumption: str
 ) -> Case | str:
     if metric == "TTFT" and users > 1:
-        return "time to first token among many users: queueing over time is not modelled"
+        return "time to first token among a fixed number of users, each of whom asks again when answered: not modelled"
 
     def state() -> Operating:
         room = server.capacity(request.input_tokens + request.output_tokens)

@@ -35,7 +35,7 @@ def read_layer(record: Record) -> Case | str:
                               .replace("-1T", "-1t"), phase)  # fmt: skip
         return training_case(name, record.number("latency_us"), found)
     if "serving" in phase:
-        return "a server under random arrivals with a tail-latency limit: queueing over time is not modelled"
+        return "a server under arrivals of its own with prompts of many lengths, which one run does not mix"
     if device.startswith("4xA100"):
         return "operators one by one, with attention in three kernels: the suite op has them"
     if model not in _MODELS:
