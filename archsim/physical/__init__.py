@@ -24,11 +24,11 @@ from archsim.physical.energy import (
 )
 from archsim.physical.export_control import DISCLAIMER, ExportFigures, export_figures
 from archsim.physical.floorplan import Rectangle, floorplan
-from archsim.physical.money import Bill, bill, hot_mm2, over_reticle
+from archsim.physical.money import Bill, bill, over_reticle
 from archsim.physical.ownership import HourCost, hour_cost, usd_per_million_tokens
 from archsim.physical.power import busy_clocks, capped, gemm_events, gemm_power, loaded_clock, sustained_clock
 from archsim.physical.silicon import Silicon, silicon
-from archsim.physical.thermal import heat_warning, junction_celsius
+from archsim.physical.thermal import chip_heat_warning, heat_warning, hot_mm2, junction_celsius
 from archsim.physical.variant import load_variant
 from archsim.physical.voltage import voltage
 from archsim.physical.yields import YIELD_MODELS, dies_per_wafer
@@ -51,6 +51,7 @@ __all__ = [
     "busy_clocks",
     "capped",
     "chip_area",
+    "chip_heat_warning",
     "dies_per_wafer",
     "edge_warning",
     "energy_of",

@@ -30,7 +30,7 @@ from archsim.physical.area import CORE_BLOCKS, ChipArea, DieArea, chip_area
 from archsim.physical.silicon import Silicon
 from archsim.physical.yields import YIELD_MODELS, dies_per_wafer, redundant_yield
 
-__all__ = ["Bill", "DieCost", "bill", "die_mm2", "hot_mm2", "over_reticle", "without_spares"]
+__all__ = ["Bill", "DieCost", "bill", "die_mm2", "over_reticle", "without_spares"]
 
 POOR_YIELD = 0.3
 """Below it nobody makes a die of many equal cores without spares."""
@@ -120,11 +120,6 @@ def die_mm2(made: Silicon, area: ChipArea) -> list[tuple[float, bool]]:
     stated = [physical.die_area, physical.io_dies.die_area if physical.io_dies else None]
     pairs = zip(area.dies, stated, strict=False)
     return [(given, True) if given is not None else (die.mm2, False) for die, given in pairs]
-
-
-def hot_mm2(made: Silicon, area: ChipArea) -> float:
-    """Area through which a chip gives off its heat: all compute dies, stated or modelled."""
-    return die_mm2(made, area)[0][0] * area.compute.count
 
 
 def over_reticle(made: Silicon, area: ChipArea | None = None) -> list[str]:

@@ -10,11 +10,11 @@ from archsim.hardware import ChipSpec, PartsSpec, load_rules
 from archsim.physical.area import chip_area
 from archsim.physical.energy import Events, memory_energy, unit_energy
 from archsim.physical.export_control import DISCLAIMER, export_figures
-from archsim.physical.money import bill, die_mm2, hot_mm2, over_reticle, without_spares
+from archsim.physical.money import bill, die_mm2, over_reticle, without_spares
 from archsim.physical.ownership import hour_cost, usd_per_million_tokens
 from archsim.physical.power import gemm_power, loaded_clock, sustained_clock
 from archsim.physical.silicon import Silicon, silicon
-from archsim.physical.thermal import heat_warning, junction_celsius
+from archsim.physical.thermal import chip_heat_warning, hot_mm2, junction_celsius
 from archsim.physical.voltage import voltage
 
 __all__ = ["cost_sheet", "memory_w", "physical_sheet"]
@@ -31,7 +31,7 @@ def physical_sheet(chip: ChipSpec, *, cap_w: float | None = None, parts: PartsSp
         p["sustained_w"] - p["sustained_w_by_unit"]["memory"] for p in products.values()
     )  # stacks and devices lie beside the dies
     warnings = over_reticle(made, area)
-    heat = heat_warning(hottest, dies_mm2, made.parts.cooling)
+    heat = chip_heat_warning(made, area, hottest)
     return {
         "chip": chip.name,
         "technology": made.node.name,

@@ -23,8 +23,11 @@ from __future__ import annotations
 from math import exp
 
 from archsim.hardware.parts import Cooling
+from archsim.physical.area import ChipArea
+from archsim.physical.money import die_mm2
+from archsim.physical.silicon import Silicon
 
-__all__ = ["heat_warning", "junction_celsius"]
+__all__ = ["chip_heat_warning", "heat_warning", "hot_mm2", "junction_celsius"]
 
 
 def junction_celsius(
@@ -42,6 +45,18 @@ def junction_celsius(
     left = exp(-seconds / cooling.time_constant)
     start = cooling.coolant_celsius if start_celsius is None else start_celsius
     return cooling.coolant_celsius + rise * (1 - left) + (start - cooling.coolant_celsius) * left
+
+
+def hot_mm2(made: Silicon, area: ChipArea) -> float:
+    """Area through which a chip gives off its heat: all compute dies, stated or modelled."""
+    return die_mm2(made, area)[0][0] * area.compute.count
+
+
+def chip_heat_warning(made: Silicon, area: ChipArea, watts: float) -> str | None:
+    """`heat_warning` of a chip; modelled dies come out small where the description does not have all their units."""
+    found = heat_warning(watts, hot_mm2(made, area), made.parts.cooling)
+    stated = die_mm2(made, area)[0][1]
+    return found if found is None or stated else f"{found} (if its dies are as small as modelled)"
 
 
 def heat_warning(watts: float, mm2: float, coolers: dict[str, Cooling]) -> str | None:

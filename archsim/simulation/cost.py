@@ -18,10 +18,10 @@ from archsim.physical import (
     UnitEnergy,
     bill,
     chip_area,
+    chip_heat_warning,
     edge_warning,
     energy_of,
     export_figures,
-    heat_warning,
     hot_mm2,
     hour_cost,
     junction_celsius,
@@ -198,9 +198,9 @@ class Meter:
 
     def warnings(self, figures: Mapping[str, Any]) -> list[str]:
         """What a reader must know: dies that cannot be printed, heat that cannot be removed, power beyond the limit."""
-        dies_mm2 = hot_mm2(self.made, self.area)
         found = over_reticle(self.made, self.area)
-        heat = heat_warning(figures["power_density_w_per_mm2"] * dies_mm2, dies_mm2, self.made.parts.cooling)
+        watts = figures["power_density_w_per_mm2"] * hot_mm2(self.made, self.area)
+        heat = chip_heat_warning(self.made, self.area, watts)
         if heat:
             found.append(heat)
         if edge := edge_warning(self.made, sqrt(self.area.compute.mm2)):
