@@ -172,6 +172,7 @@ class _Scales:
             if path in self.points[0]:
                 if path not in self._columns:
                     values = np.array([number_of(point[path]) for point in self.points], dtype=np.float64)[:, None]
+                    values[values <= 0] = np.nan  # no such chip: no bound, so that the point itself says so
                     self._columns[path] = values / values[0]
                 scale = scale * self._columns[path]
         return scale

@@ -172,7 +172,8 @@ def roofline(view: SweepView) -> Figure:
         (x, y), (front_x, front_y) = ([[r.metrics[key] for r in records] for key in keys] for records in (done, best))
         ax.scatter(x, y, color=_POINT, s=14, alpha=0.6, linewidths=0, label=f"{len(done)} points")
         ax.scatter(front_x, front_y, color=SERIES[1], s=34, linewidths=0, label=f"{len(best)} on the front", zorder=3)
-        low, high = min(x) / 3, max(max(x) * 3, 2 * max(peak / rate for rate, peak in roofs))
+        ridges = [peak / rate for rate, peak in roofs]
+        low, high = min(min(x) / 3, min(ridges) / 2), max(max(x) * 3, 2 * max(ridges))
         drawn = roofs if len(roofs) <= MOST_ROOFS else [roofs[0], roofs[-1]]
         for rate, peak in drawn:
             ax.plot([low, peak / rate, high], [low * rate, peak, peak], color=SERIES[0], lw=0.8, alpha=0.6, zorder=1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from archsim.errors import InputError
 from archsim.explore.bounds import bound_points
 from archsim.explore.evaluate import Evaluator
 from archsim.explore.runner import evaluate_point
@@ -24,7 +25,8 @@ LOOKED_AT = 20_000
 class Preview:
     """points: of the sample. broken: how many of the `looked_at` break each constraint before any simulation.
 
-    seconds_a_point: measured on the `measured` points; `errors` are those of them that failed.
+    seconds_a_point: measured on the `measured` points; `errors` are those of them that failed, and of values of an
+    axis that make no chip.
     """
 
     space: int
@@ -45,6 +47,20 @@ class Preview:
         return self.points * self.feasible_share * self.seconds_a_point / workers
 
 
+def _bad_values(evaluator: Evaluator) -> list[str]:
+    """Why values of an axis make no chip or system, the other axes at their first value."""
+    errors, space = [], evaluator.sweep.space
+    for index, axis in enumerate(space.axes):
+        for choice in range(len(axis)):
+            point = space.at([choice if at == index else 0 for at in range(len(space.axes))])
+            try:
+                evaluator.chip(point)
+                evaluator.system(point)
+            except InputError as error:
+                errors.append(str(error))
+    return errors
+
+
 def preview(sweep: Sweep, *, measured: int = 3) -> Preview:
     """Look at the constraints of all points, and simulate a few evenly spread ones."""
     evaluator, numbers = Evaluator(sweep), sweep.numbers()
@@ -54,7 +70,7 @@ def preview(sweep: Sweep, *, measured: int = 3) -> Preview:
     feasible = [number for number, text in zip(looked, bounds.broken, strict=True) if not text]
     spread = np.linspace(0, len(feasible) - 1, min(measured, len(feasible))).round().astype(int)
     chosen = [feasible[i] for i in dict.fromkeys(spread.tolist())]
-    errors, begin = [], time.perf_counter()
+    errors, begin = _bad_values(evaluator), time.perf_counter()
     for number in chosen:
         record = evaluate_point(evaluator, number)
         if record.status == FAILED:

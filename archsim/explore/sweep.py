@@ -25,6 +25,7 @@ __all__ = ["SamplerSpec", "Sweep", "SweepSpec", "WorkloadSpec", "list_sweeps", "
 
 Search = Literal["nsga2", "tpe"]
 """Samplers that learn from the points they have tried; see :mod:`archsim.explore.search`."""
+AnySampler = Literal[Sampler, Search]
 
 
 class WorkloadSpec(Spec):
@@ -49,7 +50,7 @@ class WorkloadSpec(Spec):
 class SamplerSpec(Spec):
     """Which points of the space are tried."""
 
-    kind: Sampler | Search = "grid"
+    kind: AnySampler = "grid"
     points: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["SweepView", "open_sweep"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SweepView:
     """The records of a sweep's folder, in the order of the points."""
 
@@ -68,6 +70,18 @@ class SweepView:
             }
             for record in self.records
         ]
+
+    def __repr__(self) -> str:
+        counts = Counter(record.status for record in self.records)
+        words = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
+        return f"SweepView({self.sweep.spec.title or self.sweep.spec.chip}: {len(self.records):,} points: {words})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the front, the parameters that vary and the objectives."""
+        columns = ["number", *(f"params.{path}" for path in self.sweep.free), *(o.key for o in self.sweep.objectives)]
+        frame = self.to_frame() if self.front else None
+        table = "" if frame is None else frame[frame["pareto"]][columns].to_html(index=False)
+        return f"<p>{escape(repr(self))}; the Pareto front:</p>{table}"
 
     def to_frame(self) -> pd.DataFrame:
         """The rows as a pandas DataFrame."""

@@ -169,10 +169,13 @@ def test_constraints_sort_points_out_before_they_are_simulated(tmp_path: Path) -
 
 def test_a_bad_point_is_recorded_and_stops_nothing(tmp_path: Path) -> None:
     data = DATA | {"axes": DATA["axes"] | {"core.matrix.rows": [64, -1]}}
+    outcome = run(data | {"constraints": ["prefill.ttft <= 1 s"]}, tmp_path / "limited")  # no bound of what cannot be
+    assert outcome.counts["failed"] == 6
     outcome = run(data, tmp_path)
     assert outcome.counts["failed"] == 6
     point = next(p for p in open_sweep(tmp_path).to_dict()["points"] if p["status"] == "failed")
     assert "core.matrix.rows: must be at least 1" in point["error"]
+    assert preview(Sweep.of(data), measured=0).errors == (point["error"],)
     assert run(data, tmp_path).reused == 12
     assert run(data, tmp_path, retry=True).counts["failed"] == 6
 
@@ -263,6 +266,9 @@ def test_the_command_line_shows_exports_and_draws(tmp_path: Path) -> None:
     assert len(shown["points"]) == 3
     assert {"key", "params", "metrics"} <= shown["points"][0].keys()
     assert "Pareto front" in invoke(cli, ["sweep", "show", str(folder)]).output
+    view = open_sweep(folder)
+    assert "12 points: 12 done" in repr(view)
+    assert view._repr_html_().count("<tr>") == len(view.front)
     for name in ("points.csv", "points.parquet"):
         assert invoke(cli, ["sweep", "show", str(folder), "--export", str(tmp_path / name)]).exit_code == 0
     assert len(open_sweep(folder).to_frame()) == len((tmp_path / "points.csv").read_text().splitlines()) - 1 == 12
