@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import signal
 import sys
 import time
@@ -200,10 +201,12 @@ def _bar() -> Iterator[Callable[[Outcome], None]]:
 
 @contextlib.contextmanager
 def _resumable(then: str) -> Iterator[None]:
-    """Ctrl-C says what comes next."""
+    """Ctrl-C says what comes next, and waits for no worker: one whose next message was cut in two would never end."""
     try:
         yield
     except KeyboardInterrupt:
+        for worker in multiprocessing.active_children():
+            worker.terminate()
         click.echo(f"stopped: {then}", err=True)
         sys.exit(128 + signal.SIGINT)
 
