@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -64,7 +65,8 @@ class Session:
         self.env = Environment()
         self.engine: Engine
         if engine == "compiled" and not models:
-            self.engine = CompiledEngine(machine, self.env)
+            self.engine = compiled = CompiledEngine(machine, self.env)
+            weakref.finalize(self, compiled.close)
         elif engine in ("compiled", "simpy"):
             self.engine = SimpyInterpreter(machine, self.env, models)
         else:

@@ -27,7 +27,12 @@ class CompiledEngine:
         self._interpreter = CompiledInterpreter(machine)
         self._ends: dict[int, Event] = {}
         self._launched = env.event()
-        env.process(self._drive())
+        self._driver = self._drive()
+        env.process(self._driver)
+
+    def close(self) -> None:
+        """Let go of the kernel: a process that waits refers to itself, and Python would find it late among few objects."""
+        self._driver.close()
 
     def launch(self, program: Program, bases: Bases = (), order: int = 0) -> Event:
         """Start a program now; the event fires at its end and its value is the `Run`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +33,26 @@ def session(request: pytest.FixtureRequest) -> Session:
 
 def times(records: tuple[LaunchRecord, ...]) -> list[tuple[int, int, int]]:
     return [(record.ready_ps, record.start_ps, record.end_ps) for record in records]
+
+
+def test_a_chip_that_nobody_needs_gives_its_memory_back_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[CompiledInterpreter]] = []
+
+    def make(machine: Machine) -> CompiledInterpreter:
+        interpreter = CompiledInterpreter(machine)
+        made.append(weakref.ref(interpreter))
+        return interpreter
+
+    monkeypatch.setattr("archsim.engine.compiled.CompiledInterpreter", make)
+    gc.disable()
+    try:
+        session = Session(MACHINE)
+        session.run([Launch("a", "main", program=work("mxu", 100))])
+        assert made[0]() is not None
+        del session
+        assert made[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_a_stream_issues_in_order_with_a_gap_before_each(session: Session) -> None:
