@@ -31,7 +31,7 @@ class CompiledEngine:
         env.process(self._driver)
 
     def close(self) -> None:
-        """Let go of the kernel: a process that waits refers to itself, and Python would find it late among few objects."""
+        """Let go of the kernel: a process that waits refers to itself, and Python finds such circles late."""
         self._driver.close()
 
     def launch(self, program: Program, bases: Bases = (), order: int = 0) -> Event:
