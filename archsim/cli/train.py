@@ -50,6 +50,8 @@ def degrees(command: Callable[..., Any]) -> Callable[..., Any]:
               help="Split over replicas: 1 optimizer, 2 gradients, 3 weights (FSDP).")  # fmt: skip
 @click.option("--recompute", type=click.Choice(("none", "selective", "full")), default="none", show_default=True,
               help="What a layer computes again in its backward pass.")  # fmt: skip
+@click.option("--gradients", type=click.Choice(("fp32", "bf16")), default="fp32", show_default=True,
+              help="Type in which gradients are summed up and reduced.")  # fmt: skip
 @click.option("--precision", type=click.Choice(("bf16", "fp8", "fp8-tensor", "mxfp8")), default="bf16",
               show_default=True,
               help="Of the products: fp8 has block scales, fp8-tensor one scale a tensor.")  # fmt: skip

@@ -9,6 +9,9 @@ With sequence parallelism (Korthikanti et al., arXiv:2205.05198, section 4.2.2) 
 ``tokens / tp`` rows; an all-reduce becomes a reduce-scatter behind a row product and an all-gather before a column
 product, and the backward pass gathers the input of a column product once more for its weight gradient.
 
+Rows that come from other chips arrive sorted by sender: where a chip has several experts, a pass over them sorts them
+by expert, and another back before they return (Megatron-LM's dispatcher; DeepEP's users permute as well).
+
 With context parallelism each chip has ``seq / cp`` tokens of every sequence, cut so that a causal mask loads all alike
 (two chunks from opposite ends): a query sees ``(seq + seq / cp) / 2`` keys at most in the mean, and the keys and values
 of all chips are gathered (backward: gathered again, and their gradients scattered). What a ring would send step by step
@@ -31,18 +34,22 @@ __all__ = ["BACKWARD", "OPTIMIZER", "shard_training"]
 BACKWARD, OPTIMIZER = ".backward", ".optimizer"
 
 
-def shard_training(graph: Graph, plan: Plan, fabric: Fabric | None, seed: int = 0) -> tuple[TaskBlock, ...]:
+def shard_training(
+    graph: Graph, plan: Plan, fabric: Fabric | None, seed: int = 0, *, gradient_bytes: int = 4
+) -> tuple[TaskBlock, ...]:
     """The tasks of one chip in the forward and backward blocks; updates of weights are not among them.
 
-    ``graph`` must be evaluated at the sequences of one micro-batch, and at ``seq / plan.cp`` tokens.
+    ``graph`` must be evaluated at the sequences of one micro-batch, and at ``seq / plan.cp`` tokens. gradient_bytes: of
+    one gradient of weights as it is summed up over micro-batches.
     """
-    sharder = _TrainingSharder(graph, plan, fabric, seed)
+    sharder = _TrainingSharder(graph, plan, fabric, seed, gradient_bytes)
     return tuple(sharder.block(block) for block in graph.blocks if not block.name.endswith(OPTIMIZER))
 
 
 class _TrainingSharder(Sharder):
-    def __init__(self, graph: Graph, plan: Plan, fabric: Fabric | None, seed: int) -> None:
+    def __init__(self, graph: Graph, plan: Plan, fabric: Fabric | None, seed: int, gradient_bytes: int) -> None:
         super().__init__(graph, plan, fabric, seed)
+        self.gradient_bytes = gradient_bytes
         self.states: dict[str, State] = {}  # of the forward blocks
         self.by_rows: set[int] = set()  # tensors whose tokens are split over tp chips
         self.gathered: set[int] = set()  # of these, the ones that this block has gathered
@@ -56,7 +63,7 @@ class _TrainingSharder(Sharder):
         tasks: list[Task] = []
         for op in block.ops:
             tasks += self._whole(op, state)
-            tasks += [_accumulating(task) for task in self._op(op, state)]
+            tasks += [self._accumulating(task) for task in self._op(op, state)]
         # the gradient that leaves the block is whole, or (with sequence parallelism) whole in its rows
         written = {tensor for op in block.ops for tensor in op.outputs} & self.partial
         for op in reversed(block.ops):
@@ -87,6 +94,17 @@ class _TrainingSharder(Sharder):
             return True
         return any(state.share.get(t, 1) > 1 for t in op.inputs if self._is_activation(t))
 
+    def _accumulating(self, task: Task) -> Task:
+        """A gradient of weights is added to that of earlier micro-batches: as many bytes are read as are written.
+
+        The kernel is lowered with stores of the sum of both.
+        """
+        if not (task.kind in ("matmul", "grouped_matmul_wgrad") and task.outputs[0].role == "gradient"):
+            return task
+        out, both = task.outputs[0], 2.0 * self.gradient_bytes
+        nbytes = round(out.nbytes / out.element_bytes * both)
+        return replace(task, outputs=(replace(out, nbytes=nbytes, element_bytes=both),))
+
     def _sum(self, op: Op, tensor: int) -> Task:
         self.partial.discard(tensor)
         kind = "all_reduce"
@@ -99,6 +117,26 @@ class _TrainingSharder(Sharder):
         return self.graph.tensors[tensor].nbytes
 
     # operators ------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, op: Op, state: State) -> list[Task]:
+        tasks, rows = super()._dispatch(op, state), state.expert_rows[op.outputs[0]]
+        return [*tasks, *self._sorted(op, op.outputs[0], rows)]
+
+    def _combine(self, op: Op, state: State) -> list[Task]:
+        return [*self._sorted(op, op.inputs[0], state.expert_rows[op.inputs[0]]), *super()._combine(op, state)]
+
+    def _sorted(self, op: Op, tensor: int, rows: tuple[int, ...]) -> list[Task]:
+        """The pass that reorders the rows of this chip's experts, in place as a collective works."""
+        if self.plan.ep == 1 or len(rows) == 1 or self._has_all_tokens():
+            return []
+        total, cols = max(sum(rows), 1), op.dims["cols"]
+        moved = (self._operand(tensor, self.graph.tensors[tensor].bytes_of(total * cols)),)
+        return [Task(f"{op.name}.sort", "moe_dispatch", {"tokens": total, "cols": cols, "top_k": 1}, {}, op.dtype,
+                     moved, moved, 0)]  # fmt: skip
+
+    def _on_routed_rows(self, op: Op, state: State, rows: tuple[int, ...]) -> Task:
+        task = super()._on_routed_rows(op, state, rows)
+        return replace(task, rows=rows) if op.attrs.get("fn") in ("amax", "quantise_twice") else task
 
     def _has_all_tokens(self) -> bool:
         """Each chip sends its share of the tokens and gets it back, as Megatron-LM's dispatcher does."""
@@ -229,17 +267,6 @@ class _TrainingSharder(Sharder):
     def _rule(op: Op) -> str:
         """The name of the forward operator, by which the rules go."""
         return str(op.attrs.get("of", op.name))
-
-
-def _accumulating(task: Task) -> Task:
-    """A gradient of weights is added to that of earlier micro-batches, in fp32: 4 bytes are read and 4 are written.
-
-    The kernel is lowered with stores of the sum of both.
-    """
-    if not (task.kind in ("matmul", "grouped_matmul_wgrad") and task.outputs[0].role == "gradient"):
-        return task
-    out = task.outputs[0]
-    return replace(task, outputs=(replace(out, nbytes=round(out.nbytes / out.element_bytes * 8), element_bytes=8.0),))
 
 
 def _merged(tasks: list[Task]) -> list[Task]:

@@ -28,7 +28,8 @@ class Operand:
 class Task:
     """One operator, or one collective, of one chip. ``dims`` are this chip's share (see docs/trace-format.md).
 
-    rows: for a grouped product, the rows of each of this chip's experts.
+    rows: for a grouped product (and in training for what quantises its operands), the rows of each of this chip's
+        experts.
     seconds: for a collective, the time that it cannot come below; the engine plays its messages.
     """
 

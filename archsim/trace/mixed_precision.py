@@ -12,6 +12,9 @@ fp8-tensor     one a tensor (Transformer Engine's current scaling)
 mxfp8          1 x 32, in hardware (Blackwell)
 =============  =================================================================================================
 
+Rows that travel to experts are quantised before they are sent with block scales, as DeepSeek-V3 does, and after they
+have arrived with the other two: Transformer Engine quantises the operands of its products, each expert's by itself.
+
 A gradient of weights needs its operands along the other axis, so that a kernel of its own reads what is quantised once
 and writes it twice. The scale of a tensor takes a pass before that (`amax`); hardware scales need none.
 """
@@ -35,7 +38,7 @@ def mixed_precision(trace: Trace, precision: str) -> Trace:
         raise InputError(f"precision {precision}: must be one of {', '.join(PRECISIONS)}")
     if precision == "bf16":
         return trace
-    overlay = _Training(trace, scale=precision == "fp8-tensor")
+    overlay = _Training(trace, scale=precision == "fp8-tensor", sent=precision == "fp8")
     blocks = tuple(overlay.block(block) for block in trace.blocks)
     tensors = overlay.tensors
     if precision != "fp8":
@@ -46,9 +49,9 @@ def mixed_precision(trace: Trace, precision: str) -> Trace:
 class _Training(Overlay):
     """The overlay of an inference trace, with both copies of what is quantised, and products of weight gradients."""
 
-    def __init__(self, trace: Trace, *, scale: bool) -> None:
+    def __init__(self, trace: Trace, *, scale: bool, sent: bool) -> None:
         super().__init__(trace, PLANS["fp8"])
-        self.scale = scale
+        self.scale, self.sent = scale, sent
         self.turned: dict[int, int] = {}  # of every activation and gradient that has been quantised, the other copy
 
     def block(self, block: BlockSpec) -> BlockSpec:
@@ -64,6 +67,12 @@ class _Training(Overlay):
                 )
             ops.append(self._weight_gradient(op))
         return replace(narrow, ops=tuple(ops))
+
+    def _dispatch(self, op: OpSpec) -> None:
+        if self.sent:
+            super()._dispatch(op)
+        else:
+            self.ops.append(op)
 
     def _turn(self, copy: int, sources: dict[int, int]) -> int:
         spec = self.tensors[copy]

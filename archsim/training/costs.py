@@ -22,16 +22,14 @@ __all__ = [
     "Costs", "Software", "hidden_bytes", "layer_times", "measure", "memory_of", "require_fit", "stages_of", "update_ps",
 ]  # fmt: skip
 
-#: bytes of a gradient as it is summed up and reduced (Megatron-LM's accumulate_allreduce_grads_in_fp32)
-GRADIENT_BYTES = 4
-
 
 @dataclass(frozen=True)
 class Software:
     """What software makes of the kernels; the defaults are the kernels' own speed.
 
     efficiency: share of the simulated speed of a pass that is reached. launch_s: what the host needs for an operator,
-    in seconds; a pass takes as long as its launches at least. Experts count one by one, as they are launched.
+    in seconds; a pass takes as long as its launches at least, and more where the host waits for counts of tokens
+    (`Passes.paced`). Experts count one by one, as they are launched.
     """
 
     efficiency: float = 1.0
@@ -70,7 +68,7 @@ def measure(
     beside = (plan.zero >= 3 and plan.dp > 1) or (plan.schedule == "dualpipe" and plan.ep > 1)
     passes, tasks = simulate_passes(
         job.graph, plan.layer, job.target, links_of(job.chip, job.system), job.network, fidelity=fidelity,
-        beside=beside, seed=seed, progress=progress,
+        beside=beside, gradient_bytes=plan.gradient_bytes, seed=seed, progress=progress,
     )  # fmt: skip
     blocks = {block.name: block for block in tasks}
     held = {block.name: parameters(job.graph, blocks[block.name], plan) for block in passes}
@@ -84,15 +82,16 @@ def layer_times(
     layer, pieces = is_layer(block.name), plan.overlap_tp
     forward_ps, backward_ps = block.forward_ps(pieces=pieces), block.backward_ps(pieces=pieces)
     again = {"none": 0, "selective": block.forward.cheap, "full": forward_ps}[plan.recompute] if layer else 0
-    host = software.launch_s * 1e12
-    forward_host, backward_host = block.forward.launches * host, block.backward.launches * host
+    launch_ps = software.launch_s * 1e12
+    forward = block.forward.paced(forward_ps / software.efficiency, launch_ps)
     if plan.recompute == "full" and layer:
-        backward_host += forward_host
-    forward = max(forward_ps / software.efficiency, forward_host)
-    backward = max((backward_ps + again) / software.efficiency, backward_host)
+        backward = forward + block.backward.paced(backward_ps / software.efficiency, launch_ps)
+    else:
+        backward = block.backward.paced((backward_ps + again) / software.efficiency, launch_ps)
     weights = backward * min(block.backward.weights / max(backward_ps + again, 1), 1.0)
-    both = max((block.both + again) / software.efficiency, forward_host + backward_host)
-    gather, reduce = exchanges.gather_ps(held), exchanges.reduce_ps(held, GRADIENT_BYTES)
+    launched = sum(block.forward.launches + block.backward.launches)
+    both = max((block.both + again) / software.efficiency, launched * launch_ps)
+    gather, reduce = exchanges.gather_ps(held), exchanges.reduce_ps(held, plan.gradient_bytes)
     return LayerTimes(round(forward), round(backward), round(weights), round(both), gather, reduce)
 
 
@@ -122,7 +121,7 @@ def update_ps(held: Sequence[Parameters], plan: TrainPlan, target: Target) -> in
     dense, experts = plan.dp * plan.cp, plan.tp * plan.cp * plan.dp // plan.ep
     count = sum(p.dense / (dense if plan.zero else 1) + p.experts / (experts if plan.zero else 1) for p in held)
     rows = max(round(count / 1024), 1)
-    reads, writes = (GRADIENT_BYTES + OPTIMIZER_BYTES) * rows * 1024, (OPTIMIZER_BYTES + 2) * rows * 1024
+    reads, writes = (plan.gradient_bytes + OPTIMIZER_BYTES) * rows * 1024, (OPTIMIZER_BYTES + 2) * rows * 1024
     state = Operand(0, "optimizer", reads, 4.0), Operand(1, "optimizer", writes, 4.0)
     task = Task("adamw", "elementwise", {"rows": rows, "cols": 1024}, {"fn": "adamw"}, "fp32", state[:1], state[1:], 0)
     kernel = Kernel("vector", (task,), task.inputs, task.outputs)
@@ -137,7 +136,7 @@ def memory_of(costs: Costs, chunks: Sequence[Sequence[str]], alive: int, plan: T
     held, kept = [costs.held[name] for name in names], [costs.kept[plan.recompute][name] for name in names]
     each = sum(saved for saved, _ in kept) / max(len(chunks), 1)
     working = max((most for _, most in kept), default=0)
-    return stage_memory(held, plan, gradient_bytes=GRADIENT_BYTES, kept=each * alive, working=working)
+    return stage_memory(held, plan, gradient_bytes=plan.gradient_bytes, kept=each * alive, working=working)
 
 
 def require_fit(job: TrainJob, memory: Sequence[StageMemory]) -> None:

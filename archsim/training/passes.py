@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from archsim.engine import Session
 from archsim.mapping import Fabric as Links
 from archsim.mapping import KernelBlock, Plan, Target, bound_kernels, fuse, lay_out, shard_training
+from archsim.mapping.shard_training import BACKWARD
 from archsim.mapping.task import Task, TaskBlock
 from archsim.network import Fabric
 from archsim.simulation.blocks import BlockRun, run_block
@@ -34,8 +35,9 @@ class Passes:
     """One pass of a block for one micro-batch on one chip, in ps.
 
     kernels, collectives: sums of each alone. weights: of the backward pass, kernels whose results are gradients of
-    weights. cheap: of the forward pass, kernels that selective recomputation repeats. flops: of this chip. launches:
-    of operators by the host, experts one by one. operators: name and time of each kernel and collective.
+    weights. cheap: of the forward pass, kernels that selective recomputation repeats. flops: of this chip.
+    operators: name and time of each kernel and collective. launches: of each, by the host, experts one by one. waits:
+    before which of them a host has to know how many tokens each expert got; -1: before none.
     """
 
     time: int
@@ -44,8 +46,27 @@ class Passes:
     weights: int
     cheap: int
     flops: int
-    launches: int
     operators: tuple[tuple[str, int], ...]
+    launches: tuple[int, ...]
+    waits: int
+
+    def paced(self, time: float, launch_ps: float) -> float:
+        """How long the pass takes, `time` without a host, where one launches operator by operator.
+
+        The host runs ahead: ``max(time, launches * launch_ps)``. Where it has to wait for counts of tokens the chip has
+        nothing queued when it goes on, once a layer: kernel i starts when it is launched and i - 1 has ended, and its n
+        parts end no sooner than a part after the last launch. That is periodic, from one wait to the next.
+        """
+        if self.waits < 0:
+            return max(time, sum(self.launches) * launch_ps)
+        stretch = time / max(sum(each for _, each in self.operators), 1)
+        issued = done = 0.0
+        order = [*range(self.waits, len(self.operators)), *range(self.waits)]
+        for count, length in ((self.launches[i], self.operators[i][1] * stretch) for i in order):
+            begin = max(done, issued + launch_ps)
+            issued += count * launch_ps
+            done = max(begin + length, issued + length / count)
+        return done
 
 
 @dataclass(frozen=True)
@@ -75,7 +96,8 @@ class BlockPasses:
 
 def simulate_passes(
     graph: Graph, plan: Plan, target: Target, links: Links | None, network: Fabric | None, *, fidelity: str,
-    beside: bool = False, seed: int = 0, progress: Callable[[str], None] = lambda name: None,
+    beside: bool = False, gradient_bytes: int = 4, seed: int = 0,
+    progress: Callable[[str], None] = lambda name: None,
 ) -> tuple[tuple[BlockPasses, ...], tuple[TaskBlock, ...]]:  # fmt: skip
     """Both passes of every block of one micro-batch, and the tasks they consist of.
 
@@ -83,7 +105,7 @@ def simulate_passes(
     tokens. beside: another collective (of gradients, of weights) is always under way and holds its cores. fidelity:
     "tile", or "roofline" for a lower bound.
     """
-    tasks = shard_training(graph, plan, links, seed)
+    tasks = shard_training(graph, plan, links, seed, gradient_bytes=gradient_bytes)
     blocks = fuse(tasks)
     if beside:
         target = narrowed(target, network)
@@ -127,10 +149,15 @@ def _sums(block: KernelBlock, times: Sequence[float], whole: int | None) -> Pass
         weights += time if _of_weights(kernel.name) else 0.0
         cheap += time if all(is_cheap(task) for task in kernel.tasks) else 0.0
     flops = sum(kernel.flops for kernel in block.kernels)
-    launches = sum(max(len(task.rows), 1) for kernel in block.kernels for task in kernel.tasks)
+    launches = tuple(sum(max(len(task.rows), 1) for task in kernel.tasks) for kernel in block.kernels)
+    waits = next((i for i, kernel in enumerate(block.kernels) if kernel.tasks[0].kind == "moe_dispatch"), -1)
+    if block.name.endswith(BACKWARD):  # the counts are known from the forward pass
+        waits = -1
     time = round(max(kernels, collectives)) if whole is None else whole
     operators = tuple((kernel.name, round(each)) for kernel, each in zip(block.kernels, times, strict=True))
-    return Passes(time, round(kernels), round(collectives), round(weights), round(cheap), flops, launches, operators)
+    return Passes(
+        time, round(kernels), round(collectives), round(weights), round(cheap), flops, operators, launches, waits
+    )
 
 
 def _of_weights(name: str) -> bool:

@@ -9,8 +9,10 @@ from archsim.errors import InputError
 from archsim.hardware import SystemSpec
 from archsim.mapping import Plan
 
-__all__ = ["RECOMPUTE", "SCHEDULES", "ModelFacts", "TrainPlan", "check", "fill"]
+__all__ = ["GRADIENTS", "RECOMPUTE", "SCHEDULES", "ModelFacts", "TrainPlan", "check", "fill"]
 
+#: in which gradients are summed up and reduced, and its bytes
+GRADIENTS = {"fp32": 4, "bf16": 2}
 SCHEDULES = ("1f1b", "gpipe", "zero-bubble", "dualpipe")
 RECOMPUTE = ("none", "selective", "full")
 
@@ -27,6 +29,8 @@ class TrainPlan:
     recompute: what a layer computes again in its backward pass: "full" the whole forward pass; "selective" what is
     cheap to compute (norms, activations, rotations, low-rank up-projections; DeepSeek-V3 technical report, section
     3.2.3).
+    gradients: the type in which they are summed up over micro-batches and reduced over replicas (fp32: Megatron-LM's
+    accumulate_allreduce_grads_in_fp32).
     micro_batch: sequences of a replica at a time. batch: sequences of the whole step.
     overlap: gradients are reduced, and weights gathered, beside the passes (Megatron's overlap_grad_reduce and
     overlap_param_gather); otherwise after and before them.
@@ -44,6 +48,7 @@ class TrainPlan:
     schedule: str = "1f1b"
     zero: int = 1
     recompute: str = "none"
+    gradients: str = "fp32"
     micro_batch: int = 1
     batch: int = 1
     overlap: bool = True
@@ -57,6 +62,10 @@ class TrainPlan:
     def micro_batches(self) -> int:
         """Micro-batches of each replica in a step."""
         return self.batch // (self.dp * self.micro_batch)
+
+    @property
+    def gradient_bytes(self) -> int:
+        return GRADIENTS[self.gradients]
 
     @property
     def layer(self) -> Plan:
@@ -105,7 +114,7 @@ def check(plan: TrainPlan, model: ModelFacts, chips: int, system: str) -> None:
     """InputError, in one sentence with what is legal, where a degree does not divide what it has to."""
     for name, value, legal in (
         ("schedule", plan.schedule, SCHEDULES), ("recompute", plan.recompute, RECOMPUTE),
-        ("zero", plan.zero, (0, 1, 2, 3)),
+        ("zero", plan.zero, (0, 1, 2, 3)), ("gradients", plan.gradients, tuple(GRADIENTS)),
     ):  # fmt: skip
         if value not in legal:
             raise InputError(f"{name} {value}: must be one of {', '.join(map(str, legal))}")

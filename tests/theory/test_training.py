@@ -18,6 +18,7 @@ from archsim.trace.mixed_precision import mixed_precision
 from archsim.trace.unfused import unfused_attention
 from archsim.training import TrainPlan, simulate_training
 from archsim.training.job import prepare_training
+from archsim.training.passes import Passes
 from archsim.training.step import run_training
 
 pytestmark = pytest.mark.theory
@@ -163,3 +164,42 @@ def test_a_tiled_step_stands_above_its_bound() -> None:
         for fidelity in ("roofline", "tile")
     )
     assert bound < tiled < 6 * bound
+
+
+def test_rows_of_several_experts_are_sorted_on_arrival_and_before_they_return() -> None:
+    graph = routed(load_workload("qwen3-30b-a3b", "train"), "balanced").at(batch=1, seq=512)
+    block = next(b for b in shard_training(graph, Plan(dp=8, ep=8), LINKS) if b.name == "layer")
+    names = [task.name.removeprefix("mlp.experts.") for task in block.tasks]
+    there, back = names.index("dispatch.sort"), names.index("combine.sort")
+    assert names[there - 1] == "dispatch.all_to_all"
+    assert names[back + 1] == "combine.all_to_all"
+    alone = shard_training(graph, Plan(dp=128, ep=128), links_of(CHIP, load_system("p5-x16", {"chips": 128})))
+    assert not any(task.name.endswith(".sort") for block in alone for task in block.tasks)
+
+
+@pytest.mark.parametrize(("precision", "sent"), [("fp8", "fp8"), ("fp8-tensor", "bf16"), ("mxfp8", "bf16")])
+def test_block_scales_are_made_before_rows_travel_and_others_after(precision: str, sent: str) -> None:
+    trace = mixed_precision(load_workload("qwen3-30b-a3b", "train"), precision)
+    ops = [op for block in trace.blocks for op in block.ops if op.kind == "moe_dispatch"]
+    assert {trace.tensors[op.outputs[0]].dtype for op in ops} == {sent}
+
+
+def test_a_host_that_waits_for_counts_adds_what_it_cannot_run_ahead() -> None:
+    operators = (("attention", 400), ("dispatch", 100), ("experts", 80), ("combine", 20))
+    passes = Passes(600, 600, 0, 0, 0, 0, operators, launches=(1, 1, 8, 1), waits=1)
+    ahead = replace(passes, waits=-1)
+    assert passes.paced(600, 0) == ahead.paced(600, 0) == 600
+    assert ahead.paced(600, 50) == 600  # 11 launches of 50 ps
+    # dispatch begins at 50 and ends at 150; the last of 8 experts is launched at 450 and ends a part (10 ps) later;
+    # combine is launched at 500 and ends at 520; attention is launched at 550
+    assert passes.paced(600, 50) == 550 + 400
+    assert ahead.paced(600, 100) == 1100
+
+
+def test_gradients_in_bf16_halve_what_is_exchanged_and_kept() -> None:
+    steps = [
+        simulate_training("hgx-h100", "llama-3.1-8b", small(zero=1, gradients=kind), seq=512, fidelity="roofline")
+        for kind in ("fp32", "bf16")
+    ]
+    assert steps[0].time_s > steps[1].time_s
+    assert steps[0].stages[0].gradients == pytest.approx(2 * steps[1].stages[0].gradients)

@@ -16,6 +16,7 @@ from typing import Any
 
 from archsim.hardware import SystemSpec, load_system
 from archsim.trace import Trace
+from archsim.trace.costs import flops
 from archsim.training import Software, TrainPlan, TrainStep
 from archsim.training.job import prepare_training
 from archsim.training.step import run_training
@@ -28,9 +29,9 @@ __all__ = ["STACKS", "Stack", "TrainingCase", "megatron_case", "published_case",
 #: rows of dense models of four stacks on A100, H100, H800 and B200, which ask for 0.73 to 0.94; rows of MaxText on TPUs
 #: ask for 0.64 to 0.93 (most for 0.8 to 0.9) and got the same. The GB300 was added afterwards.
 SHARE = 0.82
-#: What the host of eager PyTorch with Transformer Engine needs for an operator: chosen on the mixtures of experts of
-#: Megatron-Bridge on B200 and H100, which ask for 30 to 160 us.
-HOST_S = 60e-6
+#: What the host of eager PyTorch with Transformer Engine needs for an operator: chosen on every other of the mixtures
+#: of experts of Megatron-Bridge, of which two are bound by it and ask for 41 and 57 us.
+HOST_S = 45e-6
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,11 @@ _NODES = {"B200": "hgx-b200", "H100": "hgx-h100", "GB300": "gb300-nvl72"}
 
 
 def _megatron_bridge(row: Mapping[str, str]) -> TrainingCase | str:
-    """NVIDIA's table of Megatron-Bridge: degrees as they stand there, what a model keeps as its recipe does."""
+    """NVIDIA's table of Megatron-Bridge 25.11: degrees as they stand there, the rest as in its scripts/performance.
+
+    Gradients are reduced in bf16 (grad_reduce_in_fp32 = False), DeepSeek-V3 computes its up-projections again. User
+    buffers, which hide a part of the collectives of tensor parallelism, are left out: `overlap_tp` hides all of them.
+    """
     chip, _, chips = row["system"].partition(" x")
     degrees, sizes = _BRIDGE.match(row["parallelism"]), re.match(r"GBS (\d+) MBS (\d+)", row["batch_concurrency"])
     if degrees is None or sizes is None:
@@ -196,19 +201,38 @@ def _megatron_bridge(row: Mapping[str, str]) -> TrainingCase | str:
     dp = int(chips) // (tp * pp * cp)
     plan = TrainPlan(
         tp=tp, pp=pp, cp=cp, dp=dp, ep=ep, sp=tp > 1, virtual=virtual if pp > 1 else 1, zero=3 if fsdp else 1,
-        batch=int(sizes[1]), micro_batch=int(sizes[2]),
+        batch=int(sizes[1]), micro_batch=int(sizes[2]), gradients="bf16",
+        recompute="selective" if row["model"] == "DeepSeek-V3" else "none",
     )  # fmt: skip
     values: dict[str, Callable[[TrainStep], float]] = {
         "tokens per second per GPU": lambda s: s.tokens_per_s / s.plan.chips,
-        "model TFLOPS per GPU": lambda s: s.model_flops * 1e-12,
+        "model TFLOPS per GPU": lambda s: _as_bridge_counts(s) * 1e-12,
     }
+    # on B200 the two figures of DeepSeek-V3 are 260 GFLOP a token apart, which counts its MTP layer; on GB300 250
+    model = _MODELS[row["model"]] + ("+mtp" if (row["model"], chip) == ("DeepSeek-V3", "B200") else "")
     system = _gpus(_NODES[chip], int(chips))
     options = {"seq": int(row["input_len"]), "precision": _PRECISION[row["dtype"]]}
     kind = "experts" if ep > 1 else "dense"
     return TrainingCase(
         f"{chip.lower()} training, Megatron-Bridge, {kind}", STACKS["Megatron-Bridge"], system,
-        _MODELS[row["model"]], plan, options, values[row["metric"]],
+        model, plan, options, values[row["metric"]],
     )  # fmt: skip
+
+
+def _as_bridge_counts(step: TrainStep) -> float:
+    """Megatron-Bridge counts windows as full attention, and a gate only beside SiLU, which gpt-oss has not."""
+    if not step.workload.startswith("gpt-oss"):
+        return step.model_flops
+    counted = 0.0
+    for block in _trace(step.workload).at(batch=1, seq=step.seq).blocks:
+        for op in block.ops:
+            if op.attrs.get("pass") != "forward":
+                continue
+            if op.kind == "attention":
+                counted += flops(op.kind, op.dims, {**op.attrs, "window": None}) * block.repeat
+            elif op.kind in ("matmul", "grouped_matmul"):
+                counted += op.flops * block.repeat / (2 if op.name.endswith("gate_up_proj") else 1)
+    return step.model_flops * 3 * counted / step.seq / step.flops_per_token
 
 
 def _gpus(node: str, chips: int) -> SystemSpec:
