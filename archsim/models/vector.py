@@ -97,6 +97,10 @@ COSTS: dict[str, VectorCost] = {
     # five vectors of 16 B and the table of sines, 8 lines for each of 8 elements, and writes one: 88 lines of 128 B
     # for 256 elements.
     "rotate_append": VectorCost(24.0, 0.0, 88 * 128 / 256),
+    # TensorRT-LLM, decoderMaskedMultiheadAttentionTemplate.h, for each element of K or V and head: widened to fp32,
+    # multiplied and added. A thread adds up its 8 products of a key, and 16 threads theirs by four shuffles
+    "lane_product": VectorCost(2.0, 0.0),
+    "lane_sum": VectorCost(2.0, 0.0),
     "online_softmax": VectorCost(4.0, 1.0),  # the same per score of a flash-attention tile
     "attention_backward": VectorCost(5.0, 1.0),  # scale, exp; difference, product; conversion of P and dS
     # gradients (FLOPs: `archsim.trace.costs`; a multiply-add is one operation)

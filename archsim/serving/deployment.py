@@ -152,12 +152,13 @@ class Deployment:
         if phase != "decode" or not self.stack.heads_apart:
             return self.workload
         trace = load_workload(self.workload, phase)
-        apart = [
-            tuple(replace(op, attrs={**op.attrs, "pack": 1}) if op.kind == "attention" else op for op in block.ops)
+        apart = {"unit": "vector"}
+        blocks = [
+            [replace(op, attrs={**op.attrs, **apart}) if op.kind == "attention" else op for op in block.ops]
             for block in trace.blocks
         ]
-        blocks = tuple(replace(block, ops=ops) for block, ops in zip(trace.blocks, apart, strict=True))
-        return replace(trace, blocks=blocks)
+        new = tuple(replace(block, ops=tuple(ops)) for block, ops in zip(trace.blocks, blocks, strict=True))
+        return replace(trace, blocks=new)
 
     def capacity(self, tokens: int) -> int:
         """Most sequences over the whole system whose caches of ``tokens`` tokens fit; InputError if not even one does.

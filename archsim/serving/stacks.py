@@ -8,8 +8,8 @@ quantity                meaning
 ``launch_s``            host time of one kernel in an iteration with prompts, whose launches are not in a graph: the
                         device waits for the host where ``kernels x launch_s`` exceeds what the kernels take
 ``heads_apart``         decode attention works on query heads one by one, also on those that share keys and values, so
-                        that each reads the cache (TensorRT-LLM before the XQA kernels of January 2024, whose notes
-                        state 2.4 times the throughput of Llama-70B)
+                        that each reads the cache, and multiplies on the vector unit (TensorRT-LLM before the XQA
+                        kernels of January 2024, whose notes state 2.4 times the throughput of Llama-70B)
 ``graphs``              numbers of sequences for which a graph of a decode step was captured: others are filled up
                         to the next one with sequences that have no cache; none: a graph for every number
 ``kv_share``            share of the memory beside weights and activations that the KV cache gets

@@ -191,3 +191,17 @@ def test_many_small_products_keep_the_arrays_of_one_core_busy() -> None:
     run = CompiledInterpreter(TPU.machine).run(program, 0, [i << 34 for i in range(3)])
     busy_s = 512 * 256 / TPU.clock  # changing what is stationary takes 256 cycles
     assert busy_s < run.end_ps * 1e-12 < 1.1 * busy_s
+
+
+def test_a_kernel_that_multiplies_on_the_vector_unit_takes_its_lane_operations() -> None:
+    """An A100 issues 64 of them a cycle: for each element of K and V two for the product, two more to add up a key."""
+    kernel = AttentionKernel(pack=1, lanes=True)
+    one = np.array([1])
+    assert [int(each[0]) for each in stage_cycles(A100, shape(1, 64, kernel=kernel), one, 64)] == [
+        64 * 128 * 4 // 64, 64 * 4 // 64, 64 * 128 * 2 // 64,
+    ]  # fmt: skip
+    narrow = replace(shape(1, 64, kernel=kernel), kv_bytes=1.0)
+    assert int(stage_cycles(A100, narrow, one, 64)[2][0]) == 64 * 128 * 4 // 64
+    many = replace(shape(1, 2048, kernel=kernel), batch=108)
+    lane_s = 108 * 16 * 2048 * (128 * 6 + 4) / (108 * 64 * A100.clock)
+    assert lane_s < seconds(A100, many) < 1.3 * lane_s

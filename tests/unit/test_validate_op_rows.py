@@ -236,3 +236,9 @@ def test_formats_and_sources_are_complete() -> None:
     assert found is not None
     assert not found.first_gap
     assert build.elementwise(10, 100, "add", inputs=2)[0].nbytes == 3 * 10 * 100 * 2
+
+
+def test_eager_code_is_a_kernel_for_each_operator() -> None:
+    """Twelve for the rotation of queries and keys; a norm moves 36 B an element."""
+    assert len(build.rotary_eager(10, (100, 50), 10)) == 12
+    assert sum(kernel.nbytes for kernel in build.norm_eager(10, 1000)) == 36 * 10 * 1000 + 10 * (4 + 4 * 4)

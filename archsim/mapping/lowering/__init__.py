@@ -120,7 +120,7 @@ def attention_shape(kernel: Kernel, target: Target) -> AttentionShape:
         d_qk=d["d_qk"], d_v=d["d_v"], causal=bool(attrs.get("causal")), window=None if window is None else int(window),
         kv_shared=bool(attrs.get("kv_shared")), dtype=task.dtype, q_bytes=q.element_bytes, kv_bytes=k.element_bytes,
         out_bytes=task.outputs[0].element_bytes, convert=converted(task, k, target),
-        kernel=AttentionKernel(pack=int(str(attrs["pack"]))) if "pack" in attrs else ANY_KERNEL,
+        kernel=AttentionKernel(pack=1, lanes=True) if attrs.get("unit") == "vector" else ANY_KERNEL,
     )  # fmt: skip
 
 

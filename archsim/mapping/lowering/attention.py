@@ -101,12 +101,16 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     if tile_height(target, shape) is not None:
         rows = np.full_like(rows, cut.rows)
     first_product, vector, second_product = stage_cycles(target, shape, rows, cut.keys)
-    table.matrix(score, spread, first_product, shape.dtype, busy=cut.busy)
-    table.matrix(value, spread, second_product, shape.dtype, busy=cut.busy)
-    if shape.convert:
+    for step, cycles in ((score, first_product), (value, second_product)):
+        if shape.kernel.lanes:
+            table.vector(step, spread, cycles)
+        else:
+            table.matrix(step, spread, cycles, shape.dtype, busy=cut.busy)
+    if shape.convert and not shape.kernel.lanes:
         read = keys * (shape.d_qk + (0 if shape.kv_shared else shape.d_v))
         vector = vector + target.vector_cycles(read, VectorCost(shape.kernel.widen, 0.0))
-    table.vector(softmax, spread, vector, clock=target.sustained_clock(shape.dtype, cut.busy))
+    clock = None if shape.kernel.lanes else target.sustained_clock(shape.dtype, cut.busy)
+    table.vector(softmax, spread, vector, clock=clock)
 
     table.after(score, load_k)
     table.after(score, first[item])

@@ -53,6 +53,7 @@ class AttentionKernel:
 
     overlap: the softmax of a block runs beside the products of another, where the matrix unit is asynchronous.
     pack: most query heads that can share a tile of keys in decode; larger groups are worked on head by head.
+    lanes: both products run on the vector unit, in fp32, as in decode kernels from before tensor cores did them.
     split: keys may be split over cores. partials: results are partial, and merged, even where nothing was split.
     whole: blocks that the mask hides are worked on as well.
     fixed: its tiles have one size, which is worked on whole: the queries of two instructions of an asynchronous matrix
@@ -72,6 +73,7 @@ class AttentionKernel:
 
     overlap: bool = True
     pack: int = 1 << 30
+    lanes: bool = False
     split: bool = True
     partials: bool = False
     whole: bool = False
@@ -173,7 +175,7 @@ def single_buffered(target: Target, shape: AttentionShape) -> bool:
 
 def order_of(target: Target, shape: AttentionShape) -> Order:
     """How the stages of different blocks overlap (`archsim.models.attention`)."""
-    if not (shape.kernel.overlap and target.asynchronous):
+    if shape.kernel.lanes or not (shape.kernel.overlap and target.asynchronous):
         return "turns"
     return "apart" if target.chip.core.matrix.kind == "systolic" else "alternate"
 
@@ -181,8 +183,17 @@ def order_of(target: Target, shape: AttentionShape) -> Order:
 def stage_cycles(target: Target, shape: AttentionShape, rows: Ints, keys: int) -> tuple[Ints, Ints, Ints]:
     """Cycles of a block: of its scores on the matrix unit, of what the vector unit does then, and of P V.
 
-    The loads of warps that another block of threads hides count as work of the vector unit.
+    The loads of warps that another block of threads hides count as work of the vector unit; products are, where the
+    kernel has them there.
     """
+    if shape.kernel.lanes:
+        product, each = COSTS["lane_product"], np.asarray(rows, dtype=np.int64) * keys
+        if shape.kv_bytes <= 1:
+            product = product + COSTS["dequantise"]
+        cost = COSTS["online_softmax"]
+        work = ((shape.d_qk, product + COSTS["lane_sum"]), (1, cost), (shape.d_v, product))
+        first, softmax, second = (target.vector_cycles(each * width, cost) for width, cost in work)
+        return first, softmax, second
     ahead, apart = shape.kernel.read_ahead, single_buffered(target, shape)
     sizes = [(rows, np.full_like(rows, n), np.full_like(rows, k)) for n, k in ((keys, shape.d_qk), (shape.d_v, keys))]
     share = _cores_of_an_instruction(target, shape)

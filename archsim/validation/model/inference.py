@@ -122,7 +122,7 @@ def _table(record: Record, chip: str) -> Case | str:
         return _nim(name, metric, expected, server, request, batch, assumption)
     share = chips if "per GPU" in metric else 1
     group = f"TensorRT-LLM fixed batch, {chip}"
-    if model == "llama-2-70b":  # attention reads the cache once for each query head, which is modelled in part
+    if model == "llama-2-70b":  # its attention works on query heads one by one
         group = "TensorRT-LLM fixed batch, grouped queries"
     return Case(name, group, expected,
                 lambda: fixed_batch(server, request, batch).output_per_s / share, f"{assumption}: {source[-22:]}"
@@ -162,21 +162,24 @@ def _mlperf(record: Record, chip: str) -> Case | str:
         return f"the scenario '{scenario}' is neither Offline nor Server"
     if record.text("id") == "MLP-053":
         return "below the same submitter's Server row: contradicts itself"
-    chips = int((re.search(r"x(\d+)_TRT$", record.text("system")) or ["", "1"])[1])
+    of_amd = chip == "MI325X"  # AMD and its partners submit vLLM with fp8
+    count = re.search(r"^(\d+)x" if of_amd else r"x(\d+)_TRT$", record.text("system"))
+    chips = int(count[1]) if count else 1
     experts = model.startswith("DeepSeek")  # attention by data, experts over all chips; attention stays in bf16
-    quant = "fp8-kv" if chip == "H100" else "fp4-mlp-kv" if experts else "fp4-kv"
+    quant = "fp8-kv" if chip == "H100" or of_amd else "fp4-mlp-kv" if experts else "fp4-kv"
     workload, mix = MODELS[model], DATASETS[model]
     degree = _fewest(workload, quant, CHIPS[chip][0])
     if degree > chips:
         return f"{chips} x {chip} leave too little room beside the weights for the assumed replica"
-    server = _server(chip, workload, chips if experts else degree, 1 if experts else degree, quant, "tensorrt-llm")
+    stack = "vllm" if of_amd else "tensorrt-llm"
+    server = _server(chip, workload, chips if experts else degree, 1 if experts else degree, quant, stack)
     copies = 1 if experts else chips // degree
     load, how = (_offline, "") if scenario == "Offline" else (_online, f"; 99 % within {LIMITS[model]} s")
     return Case(
         record.text("id"), f"MLPerf {scenario.lower()}, {chip}", record.number("value"),
         lambda: copies * load(server, model, copies),
         f"{mix.title}: mean {mix.input_tokens} in, {mix.output_tokens} out, lengths spread exponentially; {quant}, "
-        f"{copies} x {'DP' if experts else 'TP'}{degree}{how}",
+        f"{copies} x {'DP' if experts else 'TP'}{degree}{how}" + (f", stack {stack}" if of_amd else ""),
         heavy=experts or scenario == "Server",
     )  # fmt: skip
 

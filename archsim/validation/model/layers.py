@@ -1,16 +1,27 @@
-"""Times of whole layers measured on GPUs, summed over kernels: Vidur's without attention, LLMServingSim's with it."""
+"""Times of whole layers measured on GPUs, summed over kernels: Vidur's without attention, LLMServingSim's with it.
+
+Neither profile fuses what serving engines do: every operator is a kernel, or several, written as its source has them
+(`archsim.validation.op.sources`), and the layer is the sum of their times.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
-from archsim.simulation import simulate
+from archsim.mapping import FUSION, Kernel, KernelBlock
+from archsim.simulation import Options, prepare
 from archsim.validation.model.case import Case
 from archsim.validation.model.names import CHIPS, system_of, trace_of
 from archsim.validation.model.training import megatron_case
 from archsim.validation.model.wiring import training_case
+from archsim.validation.op import build
+from archsim.validation.op.case import Case as Operator
+from archsim.validation.op.case import Kernel as Timed
+from archsim.validation.op.case import simulate_us
+from archsim.validation.op.dtypes import Format
+from archsim.validation.op.sources import Source, source_of
 from archsim.validation.table import Record
 
 __all__ = ["read_layer"]
@@ -24,6 +35,7 @@ _MODELS = {
 }  # fmt: skip
 #: presets of the GPUs that layers were measured on
 _CHIPS = {"A100": "a100", "H100": "h100", "A6000": "a6000", "RTX3090": "rtx-3090"}
+FP16 = Format("fp16", 2.0, 2.0)
 
 
 def read_layer(record: Record) -> Case | str:
@@ -44,25 +56,79 @@ def read_layer(record: Record) -> Case | str:
         return f"no preset of the {device}"
     if device not in CHIPS and record.integer("tp") > 1:
         return f"no preset of a board of several {device}"
-    tokens = int((re.search(r"tokens=(\d+)", phase) or ["", "0"])[1])
+    tokens, tp = int((re.search(r"tokens=(\d+)", phase) or ["", "0"])[1]), record.integer("tp")
+    source = source_of(record.text("source_file"))
+    if source is None or not (op.startswith("TOTAL") and tokens):
+        return "a single operator: the suite op has them"
     bare = "w/o attention core" in phase
-    tp = record.integer("tp")
-    if op.startswith("TOTAL") and tokens:
-        kind = "without attention" if bare else "with attention"
-        return Case(
-            name, f"layer {kind}, {device}", record.number("latency_us"),
-            lambda: _layer_us(device, _MODELS[model], tokens, tp, attention=not bare),
-            "kernel times of a layer added up, without launches, collectives" + (" and attention" if bare else ""),
-        )  # fmt: skip
-    return "a single operator: the suite op has them"
+    kind = "without attention" if bare else "with attention"
+    return Case(
+        name, f"layer {kind}, {device}", record.number("latency_us"),
+        lambda: _layer_us(device, _MODELS[model], tokens, tp, source),
+        "kernel times of a layer added up, without launches, collectives"
+        + (" and attention; kernels of vLLM 0.2, none fused" if bare else "; eager kernels of Hugging Face"),
+    )  # fmt: skip
 
 
-def _layer_us(device: str, workload: str, tokens: int, tp: int, *, attention: bool) -> float:
+def _layer_us(device: str, workload: str, tokens: int, tp: int, source: Source) -> float:
     """Microseconds of the kernels of one layer over ``tokens`` new tokens."""
-    options: dict[str, Any] = {"system": system_of(device, tp), "tp": tp, "fidelity": "tile"}
+    vidur = source.name == "Vidur"
     trace = trace_of(workload, "prefill")
     blocks = tuple(replace(block, repeat=min(block.repeat, 2)) for block in trace.blocks)  # the layers fit one chip
-    table = simulate(_CHIPS[device], replace(trace, blocks=blocks), phase="prefill", seq=tokens, **options).op_table
-    rows = zip(table.block, table.kind, table.repeat.tolist(), (table.time_ps - table.launch_ps).tolist(), strict=True)
-    left_out = {"all_reduce", "all_gather"} | (set() if attention else {"attention"})
-    return float(sum(ps for _, kind, repeat, ps in rows if repeat > 1 and kind not in left_out)) * 1e-6
+    options = Options("prefill", seq=tokens, tp=tp, pins={FUSION: {"products": vidur, "vectors": False}})
+    job = prepare(_CHIPS[device], replace(trace, blocks=blocks), options, system_of(device, tp))
+    layer = next(block for block in job.blocks if block.repeat > 1)
+    kernels = _of_vidur(layer, source) if vidur else _of_hugging_face(layer, source)
+    chip = job.chip.name
+    return sum(
+        simulate_us(Operator(workload, chip, "layer", "fp16", (kernel,), 1.0, source, frozenset({build.W})))
+        for kernel in kernels
+    )
+
+
+def _of_vidur(layer: KernelBlock, source: Source) -> Iterator[Timed]:
+    """The kernels that Vidur profiles; queries and keys rotate in one, and attention is not among them."""
+    rows, widths, _ = _rotated(layer)
+    yield from build.elementwise(rows, sum(widths), "rotary", loads=source.loads["rotary"])
+    for kernel in layer.kernels:
+        task, fn = kernel.tasks[0], kernel.tasks[0].attrs.get("fn")
+        cols = task.dims.get("cols", 0)
+        if kernel.kind == "product":
+            yield from _product(kernel)
+        elif task.kind == "norm":
+            yield from build.elementwise(rows, cols, "rms", whole_rows=True, loads=source.loads["norm"])
+        elif fn == "silu_mul":
+            yield from build.elementwise(rows, cols, fn, inputs=2, loads=source.loads["activation"])
+        elif fn == "add":
+            yield from build.elementwise(rows, cols, fn, inputs=2)
+
+
+def _of_hugging_face(layer: KernelBlock, source: Source) -> Iterator[Timed]:
+    """The kernels of Hugging Face's layer that LLMServingSim profiles; it leaves out the residual additions."""
+    yield from build.rotary_eager(*_rotated(layer))
+    for kernel in layer.kernels:
+        task, d = kernel.tasks[0], kernel.tasks[0].dims
+        if kernel.kind == "product":
+            yield from _product(kernel)
+        elif kernel.kind == "attention":
+            yield from build.attention(
+                d["batch"], d["q_len"], d["kv_len"], d["heads"], d["kv_heads"], d["d_qk"], d["d_v"], dtype="fp16",
+                kernel=source.attention,
+            )  # fmt: skip
+        elif task.kind == "norm":
+            yield from build.norm_eager(d["rows"], d["cols"])
+        elif task.attrs.get("fn") == "silu_mul":
+            yield from build.elementwise(d["rows"], d["cols"], "silu")
+            yield from build.elementwise(d["rows"], d["cols"], "mul", inputs=2)
+
+
+def _product(kernel: Kernel) -> tuple[Timed, ...]:
+    d = kernel.tasks[0].dims
+    return build.product((d["m"],), sum(task.dims["n"] for task in kernel.tasks), d["k"], FP16)[0]
+
+
+def _rotated(layer: KernelBlock) -> tuple[int, list[int], int]:
+    """Tokens, widths of the queries and of the keys that are rotated, and of a head."""
+    dims = [task.dims for kernel in layer.kernels for task in kernel.tasks if task.kind == "rotary"]
+    head = next(kernel.tasks[0].dims["d_qk"] for kernel in layer.kernels if kernel.kind == "attention")
+    return dims[0]["rows"], [d["cols"] for d in dims], head

@@ -24,7 +24,8 @@ MODELS = {
 #: chip preset, and the system of eight whose fabric smaller groups share
 CHIPS = {
     "H100": ("h100", "hgx-h100"), "A100": ("a100", "hgx-a100"), "B200": ("b200", "hgx-b200"),
-    "H800": ("h800", "h800-x32"), "H200": ("h200", "hgx-h200"),
+    "H800": ("h800", "h800-x32"), "H200": ("h200", "hgx-h200"), "GB300": ("gb300", "gb300-nvl72"),
+    "MI325X": ("mi325x", "mi325x-x8"),
 }  # fmt: skip
 
 #: the cells of the column dtype; checkpoints of TensorRT-LLM 1.0 in 8 and 4 bits have caches in 8 bits
@@ -33,7 +34,7 @@ FORMATS = {"FP16": "none", "BF16": "none", "FP8": "fp8", "FP8 + FP8 KV": "fp8-kv
 
 def chip_of(system: str) -> str | None:
     """The preset of the chip that a cell names: "H100 SXM 80GB x4" is "h100"."""
-    found = re.match(r"(?:DGX-)?(H100|A100|B200|H800|H200)(?![0-9A-Za-z])", system)
+    found = re.match(r"(?:DGX-|\d+x)?(H100|A100|B200|H800|H200|GB300|MI325X)(?![0-9A-Za-z])", system)
     return found[1] if found else None
 
 

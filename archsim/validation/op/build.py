@@ -13,11 +13,14 @@ from archsim.validation.op.case import Attention, Kernel, Product, Vector
 from archsim.validation.op.dtypes import Format
 
 __all__ = [
-    "W", "attention", "attention_unfused", "elementwise", "mla_decode", "mla_prefill", "moe", "moe_fused", "product",
+    "W", "attention", "attention_unfused", "elementwise", "mla_decode", "mla_prefill", "moe", "moe_fused", "norm_eager",
+    "product", "rotary_eager",
 ]  # fmt: skip
 
 #: bytes of an element of activations outside the product, and of the result
 WIDE = 2
+#: bytes of fp32
+FULL = 4
 #: elements of one row of a kernel without a reduction, which may be cut anywhere
 ANY_ROW = 1024
 #: TensorRT-LLM's block-scaled fp4 kernels: smallest tile, chosen among 128 x 64, 128 and 256 by half of the products
@@ -312,3 +315,37 @@ def elementwise(
             ((size, COSTS[function]),), loads=loads, cols=cols,
         ),
     )  # fmt: skip
+
+
+def norm_eager(rows: int, cols: int) -> tuple[Kernel, ...]:
+    """Hugging Face's ``LlamaRMSNorm``, a kernel of PyTorch for each operator of its line of code.
+
+    To fp32, square, mean, plus epsilon, inverse root, product with it, to 16 bits, product with the weight.
+    """
+    return (
+        _eager(rows, cols, WIDE, FULL, "cast"), _eager(rows, cols, FULL, FULL, "mul"),
+        _eager(rows, cols, FULL, FULL / cols, "sum_rows"), _eager(rows, 1, FULL, FULL, "add"),
+        _eager(rows, 1, FULL, FULL, "mul"), _eager(rows, cols, FULL, FULL, "mul"),
+        _eager(rows, cols, FULL, WIDE, "cast"), _eager(rows, cols, WIDE, WIDE, "mul"),
+    )  # fmt: skip
+
+
+def rotary_eager(rows: int, widths: Sequence[int], head: int) -> tuple[Kernel, ...]:
+    """Hugging Face's ``apply_rotary_pos_emb`` of tensors so wide: cosines and sines of the positions are gathered; for
+    each tensor a product with the one, half of it negated, both halves joined, a product with the other, the sum."""
+    kernels = [_eager(rows, head, WIDE, WIDE, "copy")] * 2
+    for cols in widths:
+        kernels += [
+            _eager(rows, cols, WIDE, WIDE, "mul"), _eager(rows, cols // 2, WIDE, WIDE, "mul"),
+            _eager(rows, cols, WIDE, WIDE, "concat"), _eager(rows, cols, WIDE, WIDE, "mul"),
+            _eager(rows, cols, 2 * WIDE, WIDE, "add"),
+        ]  # fmt: skip
+    return tuple(kernels)
+
+
+def _eager(rows: int, cols: int, read: float, written: float, function: str) -> Vector:
+    """A kernel of PyTorch over all elements, with bytes of each that it reads and writes."""
+    size = rows * cols
+    return Vector(
+        -(-size // ANY_ROW), ((X, size * read),), ((Y, size * written),), ((size, COSTS[function]),), cols=cols
+    )
