@@ -11,7 +11,7 @@ from itertools import groupby, takewhile
 from operator import or_
 
 from archsim.program import Cache, Dram, Memory, service_ps
-from archsim.program.machine import BINS, LOOK_AHEAD, SECTORS, SESSIONS, SLOTS
+from archsim.program.machine import BINS, LOOK_AHEAD, OLDEST, SECTORS, SESSIONS, SLOTS
 
 __all__ = ["ReferenceMemory"]
 
@@ -37,7 +37,7 @@ class _Bus:
 
     bin_ps: int
     end_ps: int = 0
-    front_ps: int = 0  # the end of what did not wait for its bank
+    front_ps: int = NEVER  # the end of what did not wait for its bank
     origin_ps: int = 0  # where bins are counted from
     first: int = 0
     solid: bool = True
@@ -105,7 +105,7 @@ class _Lane:
     sessions: list[list[_Session]]
     group_free_ps: list[int]
     activate_free_ps: int = 0
-    late_activate_ps: int = 0  # the last one that waited for its bank
+    late_activate_ps: int = NEVER  # the last one that waited for its bank
     posted: int = 0  # bursts of writes that wait
 
 
@@ -252,7 +252,8 @@ class _DramState:
         return t, last
 
     def _drain(self, channel: _Channel, t: int, down_to: int) -> None:
-        """Serve writes that wait, first those whose bank is ready first, until at most `down_to` bursts are left."""
+        """Serve writes that wait, of the oldest first those whose bank is ready first, until at most so many bursts are
+        left."""
 
         def ready(run: _Posted) -> int:
             lane = channel.lanes[run.lane]
@@ -262,7 +263,7 @@ class _DramState:
             return max(t, self._ready_again(session))
 
         while sum(run.bursts for run in channel.posted) > down_to:
-            run = min(channel.posted, key=ready)
+            run = min(channel.posted[:OLDEST], key=ready)
             channel.posted.remove(run)
             channel.lanes[run.lane].posted -= run.bursts
             self._serve(channel, t, run, True)

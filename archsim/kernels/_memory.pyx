@@ -2,7 +2,7 @@
 
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memmove, memset
 
 cdef extern from *:
     """
@@ -130,6 +130,7 @@ cdef class MemoryKernel:
         memset(m.pseudo_channels, 0, m.lanes * sizeof(Lane))
         for i in range(m.lanes):
             m.pseudo_channels[i].solid = True
+            m.pseudo_channels[i].front = m.pseudo_channels[i].late_act = NEVER
         memset(m.group_free, 0, m.lanes * m.groups * sizeof(int64_t))
         memset(m.sessions, 0, banks * SESSIONS * sizeof(Session))
         for i in range(banks * SESSIONS):

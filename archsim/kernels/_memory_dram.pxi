@@ -7,6 +7,7 @@ cdef enum:
     LOOK_AHEAD = 8  # entries that a queue has room for, of several bursts each
     SESSIONS = 8    # rows of a bank that are remembered
     BINS = 64       # of time on a data bus, that are remembered
+    OLDEST = 16     # writes that wait, among which the next one is chosen
 
 
 cdef inline int64_t scatter(int64_t number) noexcept nogil:
@@ -273,24 +274,29 @@ cdef inline int64_t ready(Memory *m, Channel *channel, Posted *post) noexcept no
 
 
 cdef void drain(Memory *m, Counters *counters, Channel *channel, int64_t t, int64_t down_to) noexcept nogil:
-    """Serve writes that wait, first those whose bank is ready first, until at most `down_to` bursts are left."""
+    """Serve writes that wait, of the oldest first those whose bank is ready first, until at most `down_to` bursts are left."""
     cdef int64_t head = 0, done = 0, earliest, at
     cdef int i, best = 0
+    cdef Posted *post = channel.post
     cdef Posted one
     while channel.posted and channel.posted_bursts > down_to:
         earliest = INT64_MAX
-        for i in range(channel.posted):
-            at = max(t, ready(m, channel, &channel.post[i]))
+        for i in range(min(channel.posted, OLDEST)):
+            at = max(t, ready(m, channel, &post[i]))
             if at < earliest:
                 earliest = at
                 best = i
-        one = channel.post[best]
+        one = post[best]
+        while best > 0:  # the older ones move up, which are few
+            post[best] = post[best - 1]
+            best -= 1
+        post += 1
         channel.posted -= 1
-        for i in range(best, channel.posted):
-            channel.post[i] = channel.post[i + 1]
         channel.posted_bursts -= one.bursts
         one.at.lane.posted -= one.bursts
         serve_write(m, counters, channel, t, one.at, one.row, one.bursts, &head, &done)
+    if post != channel.post:
+        memmove(channel.post, post, channel.posted * sizeof(Posted))
     channel.drained = latest(&channel.writes)
 
 

@@ -39,7 +39,7 @@ def balanced(costs: Sequence[float], stages: int) -> list[int]:
 
     costs: of each layer. Dynamic programming over where the last stage begins.
 
-    >>> balanced([1.0] * 80, 8), balanced([1.0] * 7 + [3.5], 4), balanced([0.2, 0.2, 1, 1, 1.4], 2)
+    >>> balanced([1.0] * 80, 8), balanced([1.0] * 7 + [3.5], 4), balanced([0.2, 0.2, 1, 1, 1.5], 2)
     ([10, 10, 10, 10, 10, 10, 10, 10], [2, 2, 3, 1], [4, 1])
     """
     sums = [0.0, *accumulate(costs)]

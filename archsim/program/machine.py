@@ -32,6 +32,8 @@ SECTOR_BYTES, SECTORS = 64, 64
 SLOTS = 8
 #: bins of time of a data bus that are remembered, of at least eight bursts each
 BINS = 64
+#: the oldest writes that wait at a channel, of which the next one is chosen: the window of a scheduler
+OLDEST = 16
 
 
 class Kind(IntEnum):

@@ -89,11 +89,13 @@ def test_what_is_left_out_of_the_digest_is_still_a_field_of_a_chip() -> None:
 
 
 def test_candidates_of_a_product_are_known_by_their_programs() -> None:
-    """A larger scratchpad that changes no program, and a larger cache that nothing leaves, need no new simulation."""
+    """A larger scratchpad that changes no program, and a larger cache that nothing leaves, need no new simulation.
+
+    The caches are large enough for what waits to be written to be as much in both."""
     shape, cache, hits = MatmulShape((32,), 2560, 2048, "bf16", 2, 2, 2), ResultCache(), []
-    for path, value in (("clock", "1.5 GHz"), ("core.scratchpad.capacity", "12 MiB"), ("cache.capacity", "48 MiB"),
+    for path, value in (("clock", "1.5 GHz"), ("core.scratchpad.capacity", "12 MiB"), ("cache.capacity", "192 MiB"),
                         ("core.vector.lanes", "512")):  # fmt: skip
-        target = make_target(load_chip("custom-npu", {path: value}))
+        target = make_target(load_chip("custom-npu", {"cache.capacity": "128 MiB"} | {path: value}))
         before = cache.hits
         with reusing(cache):
             chosen = choose_tiling(target, shape)

@@ -68,7 +68,8 @@ def test_the_command_gives_every_figure_as_an_interval() -> None:
 def test_what_a_server_yields_comes_as_intervals_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def step(server: Deployment, phase: str, batch: int, seq: int, ctx: int) -> Step:
         asked = {"phase": phase, "batch": batch, "seq": seq, "ctx": ctx, **server.options}
-        return Step(archsim.simulate(server.chip, server.workload, fidelity="roofline", **asked).time_s, 1)
+        time_s = archsim.simulate(server.chip, server.workload, fidelity="roofline", **asked).time_s
+        return Step(time_s, 1, time_s)
 
     monkeypatch.setattr(Deployment, "step", step)
     asked = "serve mtt-s5000 llama-3.1-8b --input 64 --output 16 --batch 1 --static --uncertainty --json"
