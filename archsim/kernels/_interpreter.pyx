@@ -1,4 +1,4 @@
-"""The event loop: a binary heap of (time, key) and C structs; `archsim.kernels.interpreter` documents the machine."""
+"""The event loop: a heap of four branches of (time, key) and C structs; `archsim.kernels.interpreter` documents the machine."""
 
 from libc.stdint cimport INT64_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc, realloc
