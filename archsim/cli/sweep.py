@@ -123,7 +123,8 @@ def _shard(context: click.Context, parameter: click.Parameter, text: str | None)
 @click.option("--no-prune", is_flag=True, help="Simulate also points whose bound is dominated.")
 @click.option(
     "--margin", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
-    help="Give up also what could be faster than another point by no more than this fraction. 0 loses no point.",
+    help="Give up also what could be faster than another point by no more than this fraction, trusting that more of a "
+    "resource takes no longer. 0 loses no point.",
 )  # fmt: skip
 @click.option("--no-reuse", is_flag=True, help="Look up no results of earlier points and runs, and keep none.")
 @click.option("--retry-failed", is_flag=True, help="Try points again that failed.")
@@ -196,7 +197,7 @@ def _pool(executor: str, address: str | None, workers: int | None) -> tuple[Call
 @contextlib.contextmanager
 def _bar() -> Iterator[Callable[[Outcome], None]]:
     with progress("sweeping") as update:
-        yield lambda outcome: update(outcome.done, outcome.total)
+        yield lambda outcome: update(outcome.done + outcome.given_up, outcome.total)
 
 
 @contextlib.contextmanager
@@ -216,7 +217,7 @@ def _report(outcome: Outcome, store: Store, as_json: bool) -> None:
     if as_json:
         emit_json({
             "folder": str(store.folder), "points": outcome.total, "reused": outcome.reused, **counts,
-            "wall_s": outcome.wall_s, "lookups": outcome.lookups, "hits": outcome.hits,
+            "wall_s": outcome.wall_s, "lookups": outcome.lookups, "hits": outcome.hits, "losses": outcome.losses,
         })  # fmt: skip
         return
     words = [f"{count:,} {status}" for status, count in sorted(counts.items())]
@@ -226,6 +227,9 @@ def _report(outcome: Outcome, store: Store, as_json: bool) -> None:
     if outcome.lookups:
         found = f"{outcome.hits:,} of {outcome.lookups:,} steps and tilings"
         click.echo(f"{found} found among earlier results ({outcome.hits / outcome.lookups:.0%})")
+    for path, losses in outcome.losses.items():
+        cost = ", ".join(f"{share:.2%} of {key}" for key, share in losses.items())
+        click.echo(f"more {path} cost up to {cost}: allowed for where points were given up")
     click.echo(f"archsim sweep show {store.folder}", err=True)
 
 

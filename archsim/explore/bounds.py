@@ -22,7 +22,7 @@ from archsim.explore.space import Point
 from archsim.mapping import Rates, bound_kernels
 from archsim.simulation import Job, candidates, options_of
 
-__all__ = ["Bounds", "bound_points"]
+__all__ = ["OF_TIME", "Bounds", "bound_points"]
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ _IRRELEVANT = (
 #: points whose arrays are worked on together, so that they stay in the processor's cache
 AT_ONCE = 4096
 #: metrics of a step that follow from its time, and the power of the time
-_OF_TIME = {"tokens_per_s": -1, "tokens_per_s_per_chip": -1, "flop_per_s": -1, "step_time": 1, "tpot": 1, "ttft": 1}
+OF_TIME = {"tokens_per_s": -1, "tokens_per_s_per_chip": -1, "flop_per_s": -1, "step_time": 1, "tpot": 1, "ttft": 1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,13 +108,13 @@ def _bound_group(evaluator: Evaluator, points: Sequence[Point]) -> dict[str, Flo
             options = options_of(**workload_arguments(workload, split(first)[2]))
             jobs = candidates(chip, evaluator.traces[label], options, system)
             times = np.min([_step_time(job, scales.rates(job)) for job in jobs], axis=0)
-            for name, power in _OF_TIME.items():
+            for name, power in OF_TIME.items():
                 base = _base(name, jobs[0])
                 if base is not None:
                     columns[f"{label}.{name}"] = base * times**power
     except InputError:
         return {}
-    for name in _OF_TIME:
+    for name in OF_TIME:
         values = {label: columns[key] for label in sweep.labels if (key := f"{label}.{name}") in columns}
         if values:
             total = sum(sweep.weights[label] for label in values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["dominated", "front"]
+__all__ = ["dominated", "dominator", "front"]
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -37,17 +37,28 @@ def dominated(values: Floats, best: Floats, margin: float | Floats = 0.0) -> Boo
     >>> dominated(np.array([[1.0, 2.0], [9.0, 0.0]]), np.array([[2.0, 2.0]])).tolist()
     [True, False]
     """
-    if not len(best):
-        return np.zeros(len(values), dtype=np.bool_)
-    shrunk = np.where(np.isfinite(values), values - margin * np.abs(np.nan_to_num(values)), values)
-    marks = np.zeros(len(values), dtype=np.bool_)
     if len(values) < len(best):
-        for index, row in enumerate(shrunk):
-            marks[index] = ((best >= row).all(axis=1) & (best > row).any(axis=1)).any()
-    else:
-        for row in best:
-            marks |= (row >= shrunk).all(axis=1) & (row > shrunk).any(axis=1)
+        return np.array([dominator(row, best, margin) is not None for row in values], dtype=np.bool_)
+    shrunk = _shrunk(values, margin)
+    marks = np.zeros(len(values), dtype=np.bool_)
+    for row in best:
+        marks |= (row >= shrunk).all(axis=1) & (row > shrunk).any(axis=1)
     return marks
+
+
+def dominator(row: Floats, best: Floats, margin: float | Floats = 0.0) -> int | None:
+    """The first row of `best` that dominates one row, by the same rule; None where there is none.
+
+    >>> dominator(np.array([1.0, 2.0]), np.array([[3.0, 1.0], [2.0, 2.0]]))
+    1
+    """
+    shrunk = _shrunk(row, margin)
+    found = np.flatnonzero((best >= shrunk).all(axis=1) & (best > shrunk).any(axis=1))
+    return int(found[0]) if len(found) else None
+
+
+def _shrunk(values: Floats, margin: float | Floats) -> Floats:
+    return np.where(np.isfinite(values), values - margin * np.abs(np.nan_to_num(values)), values)
 
 
 def _scaled(values: Floats) -> Floats:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from archsim._version import MODEL_VERSION, __version__
 from archsim.errors import InputError
 from archsim.explore.axis import Value
-from archsim.explore.bounds import Bounds, bound_points
+from archsim.explore.bounds import bound_points
 from archsim.explore.evaluate import Evaluator, Metrics
 from archsim.explore.executors import started
-from archsim.explore.pareto import dominated
+from archsim.explore.race import Race, Rivals, Task, why_give_up
 from archsim.explore.store import DONE, FAILED, INFEASIBLE, PRUNED, Journal, Record, Store
 from archsim.explore.sweep import Sweep
 from archsim.reuse import ResultCache, reusing
@@ -31,29 +30,32 @@ __all__ = ["Outcome", "count_records", "evaluate_points", "is_complete", "prepar
 CHUNK_S = 0.2
 #: times that a point may be in the hands of a worker that dies before it is recorded as failed
 DEATHS = 3
-DOMINATED = "even its bound is dominated"
-
-Floats = NDArray[np.float64]
 
 
 @dataclass
 class Outcome:
-    """What a run did: records by status, those found done before, and the wall time of the evaluations.
+    """What a run did: records by status, those found done before, and the wall time of those that were tried.
 
-    lookups, hits: of steps and tilings in the cache of results, over the points that were simulated.
+    lookups, hits: of steps and tilings in the cache of results, over the points that were simulated. given_up: points
+    that will get a record at the end, unless what is simulated until then brings them back. losses: by resource and
+    objective, the share that more of the one was seen to cost of the other.
     """
 
     total: int
     reused: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+    tried: int = 0
     busy_s: float = 0.0
     wall_s: float = 0.0
     lookups: int = 0
     hits: int = 0
+    given_up: int = 0
+    losses: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
         """Count a record that came in."""
         self.counts[record.status] += 1
+        self.tried += 1
         self.busy_s += record.wall_s
         self.lookups += int(record.meta.get("lookups", 0))
         self.hits += int(record.meta.get("hits", 0))
@@ -85,8 +87,9 @@ def run_sweep(
     shard: (i, n): only every n-th point, from the i-th on, for array jobs on a shared folder.
     limit: only the first so many points of the sample.
     prune: skip points, or the rest of their workloads, whose lower bound on time is dominated by what others really
-        reached. The front is the same as without as long as `margin` is 0; a margin also skips those that would be
-        better than another point by no more than that fraction, in what has yet to be simulated.
+        reached. The front is the same as without as long as `margin` is 0. A margin also skips those that would be
+        better than another point by no more than that fraction, in what has yet to be simulated, and takes it that
+        more of a resource takes no longer, apart from the losses that simulated points show (`envelope.py`).
     retry: try points again that failed before.
     cache: folder in which steps and tilings are looked up before they are simulated (:func:`archsim.reuse.user_folder`
         is the one that all sweeps share); None for none. The results are the same to the bit.
@@ -94,53 +97,73 @@ def run_sweep(
     begin = time.perf_counter()
     evaluator = Evaluator(sweep)
     numbers = prepare_store(sweep, store, limit, shard)
-    points = [sweep.space.point(number) for number in numbers]
-    keys = [evaluator.key(point) for point in points]
     known = store.records()
-    missing = [i for i, key in enumerate(keys) if key not in known or (retry and known[key].status == FAILED)]
-    outcome = Outcome(len(numbers), reused=len(numbers) - len(missing))
+    tasks, found = [], []
+    for number in numbers:
+        point = sweep.space.point(number)
+        task = Task(evaluator.key(point), number, point)
+        record = known.get(task.key)
+        if record is None or (retry and record.status == FAILED):
+            tasks.append(task)
+        else:
+            found.append(record)
+    outcome = Outcome(len(numbers), reused=len(found))
     on_progress(outcome)
     journal = Journal(store.journals)
 
-    bounds = bound_points(evaluator, [points[i] for i in missing]) if prune and missing else None
-    order = range(len(missing)) if bounds is None else np.argsort(-bounds.score, kind="stable").tolist()
-    race = _Race(sweep, bounds, margin, [known[key] for key in keys if key in known])
-    queue = _Queue([missing[i] for i in order])
-    rows = {index: row for row, index in enumerate(missing)}
+    def ruled_out(status: str, reasons: Iterable[tuple[Task, str]]) -> None:
+        records = [Record(task.key, task.number, task.point, status, why=why) for task, why in reasons]
+        journal.append(records)
+        outcome.counts[status] += len(records)
+        on_progress(outcome)
+
+    race: Race | None = None
+    if prune and tasks:
+        bounds = bound_points(evaluator, [task.point for task in tasks])
+        ruled_out(INFEASIBLE, [(task, why) for task, why in zip(tasks, bounds.broken, strict=True) if why])
+        order = [row for row in np.argsort(-bounds.score, kind="stable")[::-1].tolist() if not bounds.broken[row]]
+        tasks = [tasks[row] for row in order]
+        race = Race(sweep, tasks, bounds.objectives[order], margin, found)
+    in_order = iter(range(len(tasks)))
+    queue = _Queue(len(tasks), race.pick if race else lambda idle: next(in_order, None))
 
     def next_chunk(idle: bool) -> list[int]:
         chunk: list[int] = []
-        while len(chunk) < queue.chunk and (index := queue.pop(alone=idle and not chunk)) is not None:
-            why = race.why_not(rows[index])
-            if why is None:
-                chunk.append(index)
-                if index in queue.deaths:
-                    break
+        lost: list[tuple[Task, str]] = []
+        while len(chunk) < queue.chunk and (row := queue.pop(idle=idle and not chunk)) is not None:
+            why = race.why_not(row) if race else None
+            if why is not None:
+                lost.append((tasks[row], why))
                 continue
-            status, text = why
-            journal.append([Record(keys[index], numbers[index], points[index], status, why=text)])
-            outcome.counts[status] += 1
-            on_progress(outcome)
+            chunk.append(row)
+            if row in queue.deaths:
+                break
+        if lost:
+            outcome.given_up = race.given_up if race else 0
+            ruled_out(PRUNED, lost)
         return chunk
 
     def heard(records: Iterable[Record]) -> None:
         for record in records:
             outcome.add(record)
-            race.add(record)
-        done = sum(outcome.counts.values()) or 1
-        queue.chunk = int(min(max(CHUNK_S * done / max(outcome.busy_s, 1e-9), 1), 64))
+            if race:
+                race.add(record)
+        queue.chunk = int(min(max(CHUNK_S * outcome.tried / max(outcome.busy_s, 1e-9), 1), 64))
+        outcome.given_up = race.given_up if race else 0
         on_progress(outcome)
 
-    def died(indices: Sequence[int]) -> None:
-        for index in queue.died(indices):
-            record = Record(keys[index], numbers[index], points[index], FAILED, why="the worker died every time")
+    def died(rows: Sequence[int]) -> None:
+        for row in queue.died(rows):
+            task = tasks[row]
+            record = Record(task.key, task.number, task.point, FAILED, why="the worker died every time")
             journal.append([record])
             heard([record])
 
     work = work_of(sweep, store, cache)
 
     def submit(pool: Executor, chunk: list[int]) -> Future[list[Record]]:
-        return pool.submit(evaluate_points, work, race.rivals() if prune else None, margin, [numbers[i] for i in chunk])
+        rivals = None if race is None or any(map(race.tells, chunk)) else race.rivals()
+        return pool.submit(evaluate_points, work, rivals, margin, [tasks[row].number for row in chunk])
 
     try:
         while queue:
@@ -148,6 +171,7 @@ def run_sweep(
     finally:
         journal.close()
     outcome.wall_s = time.perf_counter() - begin
+    outcome.losses = race.losses if race else {}
     return outcome
 
 
@@ -180,63 +204,33 @@ def is_complete(sweep: Sweep, store: Store) -> bool:
 
 
 class _Queue:
-    """Points still to be tried; those whose worker died come last and one at a time, to find the one that kills."""
+    """Rows still to be tried; those whose worker died come last and one at a time, to find the one that kills.
 
-    def __init__(self, indices: Sequence[int]) -> None:
-        self.indices = list(indices)[::-1]
+    pick: the next of `left` rows, or none yet; told whether nothing is under way.
+    """
+
+    def __init__(self, left: int, pick: Callable[[bool], int | None]) -> None:
+        self.left, self.pick = left, pick
+        self.suspects: list[int] = []
         self.deaths: Counter[int] = Counter()
         self.chunk = 1
 
     def __bool__(self) -> bool:
-        return bool(self.indices)
+        return bool(self.left or self.suspects)
 
-    def pop(self, *, alone: bool) -> int | None:
-        """The next point; a suspect only if it would be alone with the workers."""
-        if not self.indices or (self.indices[-1] in self.deaths and not alone):
-            return None
-        return self.indices.pop()
+    def pop(self, *, idle: bool) -> int | None:
+        """The next row; a suspect only where nothing else is left and nothing is under way."""
+        if self.left:
+            row = self.pick(idle)
+            self.left -= row is not None
+            return row
+        return self.suspects.pop() if self.suspects and idle else None
 
-    def died(self, indices: Sequence[int]) -> list[int]:
-        """Take points back; return those that have been with too many dying workers."""
-        self.deaths.update(indices)
-        self.indices = [index for index in indices if self.deaths[index] < DEATHS] + self.indices
-        return [index for index in indices if self.deaths[index] >= DEATHS]
-
-
-class _Race:
-    """The best objective values so far, and whether a point's bound can still reach beyond them."""
-
-    def __init__(self, sweep: Sweep, bounds: Bounds | None, margin: float, known: Iterable[Record]) -> None:
-        self.sweep, self.bounds = sweep, bounds
-        self.margin = margin * np.array([objective.waits_for(sweep.labels) for objective in sweep.objectives])
-        self.best: Floats = np.empty((0, len(sweep.objectives)))
-        for record in known:
-            self.add(record)
-
-    def add(self, record: Record) -> None:
-        keys = [objective.key for objective in self.sweep.objectives]
-        if record.status != DONE or any(key not in record.metrics for key in keys) or self.bounds is None:
-            return
-        if any(limit.broken_by(record.metrics, self.sweep.labels) for limit in self.sweep.constraints):
-            return  # a point that may not be built beats nothing
-        row = np.array([[o.sign * record.metrics[o.key] for o in self.sweep.objectives]])
-        if not dominated(row, self.best)[0]:
-            self.best = np.vstack([self.best[~dominated(self.best, row)], row])
-
-    def rivals(self) -> list[list[float]]:
-        """The best so far, which a worker holds what it learns of a point against."""
-        return [list(map(float, row)) for row in self.best]
-
-    def why_not(self, row: int) -> tuple[str, str] | None:
-        """The status and the reason for which a missing point need not be tried, None where it must."""
-        if self.bounds is None:
-            return None
-        broken = self.bounds.broken[row]
-        if broken:
-            return INFEASIBLE, broken
-        if dominated(self.bounds.objectives[row : row + 1], self.best, self.margin)[0]:
-            return PRUNED, DOMINATED
-        return None
+    def died(self, rows: Sequence[int]) -> list[int]:
+        """Take rows back; return those that have been with too many dying workers."""
+        self.deaths.update(rows)
+        self.suspects += [row for row in rows if self.deaths[row] < DEATHS]
+        return [row for row in rows if self.deaths[row] >= DEATHS]
 
 
 def _drive(
@@ -288,7 +282,7 @@ def _worker(work: str) -> tuple[Evaluator, Journal, ResultCache | None]:
     return Evaluator(sweep), Journal(Store(told["store"]).journals), cache
 
 
-def evaluate_points(work: str, rivals: list[list[float]] | None, margin: float, numbers: list[int]) -> list[Record]:
+def evaluate_points(work: str, rivals: Rivals | None, margin: float, numbers: list[int]) -> list[Record]:
     """Evaluate points and append their records to this process's journal; runs in a worker.
 
     work: of `work_of`. rivals: objective values that others reached; a point is given up as soon as they dominate, by
@@ -308,9 +302,7 @@ def evaluate_points(work: str, rivals: list[list[float]] | None, margin: float, 
     return records
 
 
-def evaluate_point(
-    evaluator: Evaluator, number: int, rivals: Sequence[Sequence[float]] | None = None, margin: float = 0.0
-) -> Record:
+def evaluate_point(evaluator: Evaluator, number: int, rivals: Rivals | None = None, margin: float = 0.0) -> Record:
     """Evaluate one point, or as much of it as shows that it cannot matter. An error is recorded, and stops nothing."""
     point = evaluator.sweep.space.point(number)
     key, begin = evaluator.key(point), time.perf_counter()
@@ -319,11 +311,10 @@ def evaluate_point(
     def record(status: str, why: str = "", metrics: Metrics | None = None) -> Record:
         return Record(key, number, point, status, metrics or {}, why, time.perf_counter() - begin, meta)
 
-    best = np.array(rivals or np.empty((0, len(evaluator.sweep.objectives))))
     metrics: Metrics = {}
     try:
         for metrics, pending in evaluator.stages(point, bounds=rivals is not None):
-            if pending and (why := _why_give_up(evaluator.sweep, metrics, pending, best, margin)):
+            if pending and rivals and (why := why_give_up(evaluator.sweep, metrics, pending, rivals, margin)):
                 return record(*why)  # without metrics: bounds are no measure of the point
     except InputError as error:
         return record(FAILED, str(error))
@@ -331,22 +322,3 @@ def evaluate_point(
         return record(FAILED, f"internal fault ({type(error).__name__}: {error})")
     broken = [limit.text for limit in evaluator.sweep.constraints if limit.broken_by(metrics, evaluator.sweep.labels)]
     return record(INFEASIBLE if broken else DONE, "; ".join(broken), metrics)
-
-
-def _why_give_up(
-    sweep: Sweep, metrics: Metrics, pending: Sequence[str], best: Floats, margin: float
-) -> tuple[str, str] | None:
-    """The status and the reason of a point that needs no more of its workloads simulated; None where it does.
-
-    metrics: the best possible ones where the workload is `pending`.
-    """
-    broken = [limit.text for limit in sweep.constraints if limit.lost(metrics, sweep.labels, pending)]
-    if broken:
-        return INFEASIBLE, "; ".join(broken)
-    values = np.array([[objective.reach(metrics, pending) for objective in sweep.objectives]])
-    open_yet = np.array([objective.waits_for(pending) for objective in sweep.objectives])
-    if not dominated(values, best, margin * open_yet)[0]:
-        return None
-    if len(pending) == len(sweep.labels):
-        return PRUNED, DOMINATED
-    return PRUNED, f"dominated whatever {', '.join(pending)} yields"

@@ -45,7 +45,7 @@ def search_sweep(
             try:
                 while len(held) < in_flight and (proposal := search.next(alone=not held)) is not None:
                     taken = [proposal]
-                    held[pool.submit(evaluate_points, work, [], 0.0, [proposal[1]])] = proposal
+                    held[pool.submit(evaluate_points, work, ([], []), 0.0, [proposal[1]])] = proposal
                     taken = []
                 for future in wait(held, return_when=FIRST_COMPLETED).done if held else ():
                     (record,) = future.result()

@@ -124,7 +124,7 @@ def test_points_given_up_between_their_workloads_would_not_have_been_on_the_fron
     fronts = [[record.params for record in open_sweep(tmp_path / name).front] for name in ("all", "pruned")]
     assert fronts[0] == fronts[1] == [{"memory.bandwidth": "136 GB/s"}]
     reasons = {record.number: record.why for record in open_sweep(tmp_path / "pruned").records if record.why}
-    assert reasons == {0: "even its bound is dominated", 1: "dominated whatever prefill yields"}
+    assert reasons == {0: "even its bound is dominated by #2", 1: "dominated by #2 whatever prefill yields"}
 
 
 def test_a_margin_gives_up_what_is_hardly_faster_but_nothing_for_its_size(tmp_path: Path) -> None:
