@@ -15,6 +15,7 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from archsim.errors import InputError, write_atomically
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["MAX_BYTES", "open_h5", "write_h5"]
+__all__ = ["MAX_BYTES", "open_h5", "own_dataset", "write_h5"]
 
 MAX_BYTES = 1 << 30
 _BLOCK = 512
@@ -75,6 +76,23 @@ def open_h5(path: Path, kind: str, version: int, max_bytes: int = MAX_BYTES) -> 
             raise
         reason = str(error.args[0]) if error.args else type(error).__name__
         raise InputError(f"{path}: is not a valid archsim {kind} ({reason})") from error
+
+
+def own_dataset(file: h5py.File, name: str, max_bytes: int = MAX_BYTES) -> h5py.Dataset:
+    """The dataset `name` if its content lies in the file itself and is no larger than `max_bytes`; else ValueError.
+
+    A link or an external dataset would read another file; a packed one of a few bytes may claim to unpack to petabytes,
+    as a whole or for a single chunk.
+    """
+    import h5py
+
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.file.id != file.id or dataset.is_virtual or dataset.external:
+        raise ValueError(f"'{name}' is not a dataset of this file")
+    chunk = dataset.dtype.itemsize * prod(dataset.chunks or ())
+    if max(dataset.nbytes, chunk) > max_bytes:
+        raise ValueError(f"'{name}' claims {max(dataset.nbytes, chunk):,} bytes, more than {max_bytes:,}")
+    return dataset
 
 
 def _digest(data: bytes, kind: str, version: int) -> str:

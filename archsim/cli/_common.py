@@ -13,8 +13,9 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
-__all__ = ["console", "emit_json", "json_option", "progress", "step_options"]
+__all__ = ["console", "emit_json", "headed", "json_option", "progress", "step_options"]
 
 QUIET_S = 1.0  # work shorter than this shows no bar
 
@@ -44,10 +45,20 @@ class Update(Protocol):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console: tables go to stdout, progress and notes to stderr. Rich itself heeds NO_COLOR."""
+    """A rich console: tables go to stdout, progress and notes to stderr. Rich itself heeds NO_COLOR.
+
+    Names come from files of others: what looks like rich's markup (``[bold]``, ``:x:``) is text as it stands.
+    """
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def headed(head: str, rest: str = "") -> Text:
+    """A line that begins in bold."""
+    from rich.text import Text
+
+    return Text.assemble((head, "bold"), rest)
 
 
 def emit_json(obj: object) -> None:

@@ -104,7 +104,7 @@ def show_ranges(ranges: tuple[Mapping[str, Interval], Sequence[Uncertain]]) -> N
     out.print(table(["figure", ">from", ">as described", ">to"], rows, out.width))
     spreads = sorted({value.spread for value in ranges[1]})
     widths = ", ".join(f"{sum(v.spread == s for v in ranges[1])} by {s:.0%}" for s in spreads)
-    out.print(f"[dim]{len(ranges[1])} doubtful values of the chip moved together: {widths}[/dim]", soft_wrap=True)
+    out.print(f"{len(ranges[1])} doubtful values of the chip moved together: {widths}", style="dim", soft_wrap=True)
 
 
 def wrote(path: Path, hint: str = "") -> None:

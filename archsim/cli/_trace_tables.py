@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from archsim.cli._common import console
+from archsim.cli._common import console, headed
 
 if TYPE_CHECKING:
     from archsim.trace import Graph, Op, Trace
@@ -61,7 +61,7 @@ def print_graph(loaded: Trace, graph: Graph) -> None:
     out = console()
     held = describe(loaded)
     point = ", ".join(f"{name}={getattr(graph, name)}" for name in loaded.symbols)
-    out.print(f"[bold]{graph.name}[/bold] {graph.phase} at {point}")
+    out.print(headed(graph.name, f" {graph.phase} at {point}"))
     memory = (
         f"gradients {_size(graph.gradient_bytes)}, optimizer {_size(graph.optimizer_bytes)}, activations saved for the "
         f"backward pass {_size(graph.saved_bytes)}"
@@ -82,7 +82,7 @@ def print_graph(loaded: Trace, graph: Graph) -> None:
 def print_diff(a: Graph, b: Graph, change: GraphDiff) -> None:
     out = console()
     point = ", ".join(f"{name}={getattr(a, name)}" for name in ("batch", "seq", "ctx"))
-    out.print(f"[bold]{a.name}[/bold] {a.phase} to [bold]{b.name}[/bold] {b.phase} at {point}")
+    out.print(headed(a.name, f" {a.phase} to ") + headed(b.name, f" {b.phase} at {point}"))
     if not change:
         out.print("no operator differs")
         return

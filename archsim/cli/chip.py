@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from archsim.cli._common import console, emit_json, json_option
+from archsim.cli._common import console, emit_json, headed, json_option
 from archsim.cli._results import figure_file, wrote
 from archsim.errors import InputError
 
@@ -156,19 +156,16 @@ def chip_show(
         checks = [{"path": c.path, "text": c.text, "passed": c.passed} for c in spec.checks()]
         emit_json({**spec.model_dump(mode="json"), "content_hash": spec.content_hash, "checks": checks})
         return
-    from rich.markup import escape
     from rich.table import Table
 
-    estimate = "  [yellow]ESTIMATE[/]" if spec.estimated else ""
-    console().print(
-        f"[bold]{escape(spec.title)}[/]  ({escape(spec.vendor)}){estimate}", spec.status, sep="\n", end="\n\n"
-    )
+    console().print(headed(spec.title, f"  ({spec.vendor})").append("  ESTIMATE" * spec.estimated, "yellow"))
+    console().print(spec.status, end="\n\n")
     table = Table(box=None, show_header=False)
     sources: dict[Provenance, int] = {}
     for value in values(spec):
         source = value.provenance
         reference = f"[{sources.setdefault(source, len(sources) + 1)}]" if source else ""
-        table.add_row(*map(escape, (value.path, f"~{value.text}" if value.is_estimate else value.text, reference)))
+        table.add_row(value.path, f"~{value.text}" if value.is_estimate else value.text, reference)
     console().print(table)
     click.echo("\nSources (~ marks an estimate, not a public fact):")
     for source, number in sources.items():

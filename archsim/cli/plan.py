@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from archsim.cli._common import console, emit_json, json_option, progress
+from archsim.cli._common import console, emit_json, headed, json_option, progress
 
 __all__ = ["plan"]
 
@@ -67,8 +67,10 @@ def plan(
     out = console()
     shown = ranking.fitting[:top]
     out.print(
-        f"[bold]{ranking.workload} {ranking.phase}, {ranking.system}[/bold]  {len(ranking.fitting):,} plans fit, "
-        f"{len(ranking.refused):,} do not"
+        headed(
+            f"{ranking.workload} {ranking.phase}, {ranking.system}",
+            f"  {len(ranking.fitting):,} plans fit, {len(ranking.refused):,} do not",
+        )
     )
     out.print(
         table(
@@ -85,6 +87,6 @@ def plan(
         )
     )  # fmt: skip
     for name, why in ranking.refused[:3]:
-        out.print(f"[dim]not {name}: {why}[/dim]", soft_wrap=True)
+        out.print(f"not {name}: {why}", style="dim", soft_wrap=True)
     for note in ranking.notes:
-        out.print(f"[dim]note: {note}[/dim]", soft_wrap=True)
+        out.print(f"note: {note}", style="dim", soft_wrap=True)

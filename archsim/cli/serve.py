@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from archsim.cli._common import console, emit_json, json_option, progress
+from archsim.cli._common import console, emit_json, headed, json_option, progress
 from archsim.cli._results import figure_file, ranges_json, show_ranges, wrote
 from archsim.errors import InputError
 
@@ -184,14 +184,17 @@ def _show_online(
         return
     out = console()
     out.print(
-        f"[bold]{server.workload} on {server.where()}[/bold]  {len(run.ttft_s):,} requests, {run.rate:.3g} a second: "
-        f"{run.output_per_s:,.0f} output tokens/s, {run.most:,} sequences under way at most"
+        headed(
+            f"{server.workload} on {server.where()}",
+            f"  {len(run.ttft_s):,} requests, {run.rate:.3g} a second: {run.output_per_s:,.0f} output tokens/s, "
+            f"{run.most:,} sequences under way at most",
+        )
     )
     rows = [(name, *(si(v, "s") for v in values)) for name, values in (("TTFT", first), ("TPOT", each))]
     out.print(table(["", *(f">p{share}" for share in shares)], rows, out.width))
     if ttft_s is not None or tpot_s is not None:
         out.print(f"{run.within(ttft_s, tpot_s):.1%} keep the limits: {good:.3g} requests a second")
-    out.print(f"[dim]stack {server.stack.describe()}[/dim]", soft_wrap=True)
+    out.print(f"stack {server.stack.describe()}", style="dim", soft_wrap=True)
 
 
 def _deployment(
@@ -247,8 +250,10 @@ def _show(server: Deployment, request: Request, found: list[Operating], both: Po
     out = console()
     hit = f", {request.prefix_hit:.0%} of the prompt in the cache" if request.prefix_hit else ""
     out.print(
-        f"[bold]{server.workload} on {server.where()}[/bold]  {request.input_tokens:,} tokens in, "
-        f"{request.output_tokens:,} out{hit}"
+        headed(
+            f"{server.workload} on {server.where()}",
+            f"  {request.input_tokens:,} tokens in, {request.output_tokens:,} out{hit}",
+        )
     )
     unknown = both or not all(s.ttft_s for s in found)
     rows = [
@@ -268,5 +273,5 @@ def _show(server: Deployment, request: Request, found: list[Operating], both: Po
             soft_wrap=True,
         )
     if server.draft:
-        out.print(f"[dim]{server.draft} draft tokens: {server.tokens_per_step:.2f} tokens a step[/dim]")
-    out.print(f"[dim]stack {server.stack.describe()}[/dim]", soft_wrap=True)
+        out.print(f"{server.draft} draft tokens: {server.tokens_per_step:.2f} tokens a step", style="dim")
+    out.print(f"stack {server.stack.describe()}", style="dim", soft_wrap=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from archsim.cli._common import console, emit_json, json_option, progress
+from archsim.cli._common import console, emit_json, headed, json_option, progress
 from archsim.cli._results import wrote
 from archsim.errors import InputError
 
@@ -70,9 +70,9 @@ def plan(file: str, workers: int | None, measure: int, as_json: bool) -> None:
         return
     out = console()
     out.width = max(out.width, 120)
-    out.print(f"[bold]{chosen.spec.title or file}[/bold]")
+    out.print(headed(chosen.spec.title or file))
     for axis in chosen.space.axes:
-        out.print(f"  {axis}  [dim]({len(axis)})[/dim]")
+        out.print(f"  {axis}  ({len(axis)})")
     for path, expression in chosen.space.expressions:
         out.print(f"  {path}: {expression.text}")
     for label, workload in chosen.workloads:
@@ -89,7 +89,7 @@ def plan(file: str, workers: int | None, measure: int, as_json: bool) -> None:
     if chosen.constraints and not look.broken:
         out.print("  none breaks a constraint before it is simulated")
     for error in look.errors:
-        out.print(f"  [red]fails:[/red] {error}")
+        out.print(f"  fails: {error}", style="red")
     if look.measured:
         each = look.seconds_a_point
         out.print(
@@ -294,7 +294,7 @@ def _print_front(view: SweepView, limit: int | None, everything: bool) -> None:
 
     out = console()
     counts = Counter(record.status for record in view.records)
-    out.print(f"[bold]{view.sweep.spec.title or view.sweep.spec.chip}[/bold]")
+    out.print(headed(view.sweep.spec.title or view.sweep.spec.chip))
     out.print(f"{len(view.records):,} points: " + ", ".join(f"{n:,} {status}" for status, n in sorted(counts.items())))
     shown = (view.records if everything else view.front)[:limit]
     if not shown:

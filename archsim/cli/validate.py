@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archsim.cli._common import console, emit_json, json_option, progress
+from archsim.cli._common import console, emit_json, headed, json_option, progress
 from archsim.cli._results import figure_file, wrote
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _print(report: Report, rows: bool) -> None:
             out.print(
                 f"{PARTS[name]}: {part.cases:,} cases, mean error {error:.1f} %, bias {bias:+.1f} %", soft_wrap=True
             )
-    out.print(f"[bold]{report.suite}[/bold]: {SUITES[report.suite].title}", soft_wrap=True)
+    out.print(headed(report.suite, f": {SUITES[report.suite].title}"), soft_wrap=True)
     summary = Table(box=None, show_header=False, padding=(0, 2))
     sampled = f" of {report.sampled_from:,}; --all compares every one" if report.sampled_from else ""
     summary.add_row("cases", f"{report.cases:,}{sampled}")
@@ -154,4 +154,4 @@ def _print(report: Report, rows: bool) -> None:
             summary.add_row(ERROR_TITLES[name], f"{error:.3g} %{band}")
     summary.add_row("wall time", f"{report.wall_s:.3f} s")
     out.print(summary)
-    out.print("[green]within its band[/green]" if report.passed else "[red]misses its band[/red]")
+    out.print("within its band", style="green") if report.passed else out.print("misses its band", style="red")

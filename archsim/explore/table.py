@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archsim._h5file import own_dataset
 from archsim.errors import InputError, write_atomically
 
 if TYPE_CHECKING:
@@ -64,23 +65,24 @@ def read_table(path: Path) -> Iterator[Record]:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != "archsim sweep" or file.attrs.get("version") != VERSION:
                 raise InputError(f"{path}: is no table of a sweep (format version {VERSION})")
-            columns = {name: _read(file[name]) for name in ("key", "status", "why", "number", "wall_s", "meta")}
-            params = {name: _read(data) for name, data in file.get("params", {}).items()}
-            metrics = {name: _read(data) for name, data in file.get("metrics", {}).items()}
-    except (OSError, KeyError, ValueError) as error:
+            columns = {name: _read(file, name) for name in ("key", "status", "why", "number", "wall_s", "meta")}
+            params = {name: _read(file, f"params/{name}") for name in file.get("params", ())}
+            metrics = {name: _read(file, f"metrics/{name}") for name in file.get("metrics", ())}
+        for i, key in enumerate(columns["key"]):
+            values = {name: json.loads(v[i]) if isinstance(v[i], str) else v[i] for name, v in params.items()}
+            yield Record(
+                key, int(columns["number"][i]), {k: v for k, v in values.items() if v is not None},
+                columns["status"][i], {name: v[i] for name, v in metrics.items() if v[i] == v[i]},
+                columns["why"][i], columns["wall_s"][i], json.loads(columns["meta"][i]),
+            )  # fmt: skip
+    except (OSError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
-    for i, key in enumerate(columns["key"]):
-        values = {name: json.loads(v[i]) if isinstance(v[i], str) else v[i] for name, v in params.items()}
-        yield Record(
-            key, int(columns["number"][i]), {k: v for k, v in values.items() if v is not None}, columns["status"][i],
-            {name: v[i] for name, v in metrics.items() if v[i] == v[i]}, columns["why"][i], columns["wall_s"][i],
-            json.loads(columns["meta"][i]),
-        )  # fmt: skip
 
 
-def _read(dataset: Any) -> list[Any]:
+def _read(file: Any, name: str) -> list[Any]:
     import h5py
 
+    dataset = own_dataset(file, name)
     text = h5py.check_string_dtype(dataset.dtype) is not None
     values: list[Any] = (dataset.asstr()[()] if text else dataset[()]).tolist()
     return values

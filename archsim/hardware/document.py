@@ -99,6 +99,9 @@ class _Builder:
             self.path = self.path[:-1]
 
     def scalar(self, event: Any) -> None:
+        odd = next((c for c in event.value if not (c.isprintable() or c in "\n\t")), None)
+        if odd is not None:  # an escape sequence of a terminal, or one that turns the direction of writing
+            raise InputError(f"{self.place(event)}: the character U+{ord(odd):04X} is not allowed in text")
         is_key = bool(self.open) and isinstance(self.open[-1], dict) and self.keys[-1] is None
         if not is_key:
             self.add(_scalar(event.value) if event.style is None else event.value, event)

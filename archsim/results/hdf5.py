@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from archsim._h5file import open_h5, write_h5
+from archsim._h5file import open_h5, own_dataset, write_h5
 from archsim.results.op_table import COLUMNS, DRAM_ENERGIES, ENERGIES, OpTable
 from archsim.results.result import Result, Slice
 
@@ -35,7 +35,7 @@ __all__ = ["load_result", "save_result"]
 
 VERSION = 5
 MAX_BYTES = 256 << 20  # of a file
-MAX_ROWS = 1 << 22  # of a table
+MAX_COLUMN = 64 << 20  # bytes of a column
 MAX_TEXT = 8 << 20  # characters of the meta and of all strings together
 SMALL = 64  # rows up to which a chunk and a filter cost more than they save
 TABLES: dict[str, dict[str, type]] = {
@@ -131,13 +131,8 @@ def _rows(columns: Mapping[str, NDArray[Any]]) -> Iterable[tuple[Any, ...]]:
 
 
 def _dataset(file: h5py.File, name: str, ndim: int) -> h5py.Dataset:
-    """A dataset of the file itself, of a size that can be read without harm."""
-    import h5py
-
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.file.id != file.id or dataset.is_virtual or dataset.external:
-        raise ValueError(f"{name} is not a dataset of this file")
-    if dataset.ndim != ndim or dataset.size > MAX_ROWS or any(n > MAX_ROWS for n in dataset.chunks or ()):
+    dataset = own_dataset(file, name, MAX_COLUMN)
+    if dataset.ndim != ndim:
         raise ValueError(f"{name} has the shape {dataset.shape}")
     return dataset
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from archsim._h5file import open_h5, write_h5
+from archsim._h5file import open_h5, own_dataset, write_h5
 from archsim.errors import InputError
 from archsim.trace.expr import Expr
 from archsim.trace.graph import Attr
@@ -29,8 +29,7 @@ __all__ = ["FORMAT_VERSION", "load_trace", "write_trace"]
 FORMAT_VERSION = 1
 
 _MAX_FILE_BYTES = 16 * 2**20
-_MAX_ROWS = 65536
-_MAX_ROW_BYTES = 65536
+_MAX_TABLE_BYTES = 256 * 2**20
 
 _TENSOR_FIELDS = ("name", "role", "dtype", "shape", "scale_block")
 _OP_FIELDS = ("block", "name", "kind", "dtype", "dims", "attrs", "inputs", "outputs")
@@ -124,14 +123,12 @@ def _text_attr(file: h5py.File, key: str) -> str:
 
 
 def _read_table(file: h5py.File, name: str, fields: Sequence[str]) -> list[dict[str, str]]:
-    table = file.get(name)
-    if table is None or getattr(table, "ndim", 0) != 1 or table.dtype.names is None:
+    table = own_dataset(file, name, _MAX_TABLE_BYTES) if name in file else None
+    if table is None or table.ndim != 1 or table.dtype.names is None:
         raise InputError(f"the table '{name}' is missing")
     missing = [field for field in fields if field not in table.dtype.names]
     if missing or any(table.dtype[field].kind != "S" for field in fields):
         raise InputError(f"the table '{name}' must have the text columns {', '.join(fields)}")
-    if table.shape[0] > _MAX_ROWS or table.dtype.itemsize > _MAX_ROW_BYTES:
-        raise InputError(f"the table '{name}' is too large to be a trace ({table.shape[0]} rows)")
     data: NDArray[Any] = table[()]
     return [{field: row[field].decode() for field in fields} for row in data]
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from archsim._h5file import own_dataset
 from archsim.errors import InputError, did_you_mean
 from archsim.trace.moe import ROUTINGS, whole_rows
 from archsim.trace.trace import OpSpec, Trace
-
-if TYPE_CHECKING:
-    import h5py
 
 __all__ = ["describe_routing", "measured_routing", "routed"]
 
@@ -150,11 +148,5 @@ def _read_hdf5(content: bytes) -> NDArray[Any]:
         name = _DATASET if _DATASET in file else next(iter(file), "")
         if name != _DATASET and len(file) != 1:
             raise ValueError(f"it has {len(file)} items, none of them '{_DATASET}'")
-        link = file.get(name, getlink=True)
-        dataset: h5py.Dataset = file[name] if isinstance(link, h5py.HardLink) else None
-        if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
-            raise ValueError(f"'{name}' is not a plain dataset")
-        if dataset.nbytes > _MAX_BYTES:
-            raise ValueError(f"'{name}' would be larger than {_MAX_BYTES} bytes")
-        data: NDArray[Any] = dataset[()]
+        data: NDArray[Any] = own_dataset(file, name, _MAX_BYTES)[()]
         return data

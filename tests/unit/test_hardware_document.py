@@ -38,6 +38,8 @@ def test_scalars_follow_yaml_1_2(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("a: 1\na: 2\n", "x.yaml:2:1: a: duplicate key, first given on line 1"),
+        ('a: "\\e[31m"\n', "x.yaml:1:4: the character U+001B is not allowed in text"),
+        ("a: 1\n\u202eb: 2\n", "x.yaml:2:1: the character U+202E is not allowed in text"),
         ("a: {b: 1, b: 2}\n", "x.yaml:1:11: a.b: duplicate key, first given on line 1"),
         ("a: &x [1]\nb: *x\n", "x.yaml:1:4: anchors and aliases are not allowed"),
         (

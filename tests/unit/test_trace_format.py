@@ -194,13 +194,26 @@ def long_table(file: h5py.File) -> None:
     file.create_dataset("tensors", shape=(10**9,), dtype=fields, chunks=(4096,), compression="gzip")
 
 
+def wide_table(file: h5py.File) -> None:
+    del file["ops"]
+    fields = [(name, "S8192") for name in ("block", "name", "kind", "dtype", "dims", "attrs", "inputs", "outputs")]
+    file.create_dataset("ops", shape=(2**16,), dtype=fields, chunks=(64,), compression="gzip")
+
+
+def linked_table(file: h5py.File) -> None:
+    del file["blocks"]
+    file["blocks"] = h5py.ExternalLink("trace.h5", "blocks")
+
+
 @pytest.mark.parametrize(
     ("change", "what"),
     [
         (drop("ops"), "the table 'ops' is missing"),
         (drop("config"), "the text attribute 'config' is missing"),
         (objects, "must have the text columns"),
-        (long_table, "too large to be a trace"),
+        (long_table, "'tensors' claims .* bytes, more than"),
+        (wide_table, "'ops' claims 4,294,967,296 bytes, more than"),
+        (linked_table, "not a valid archsim trace|'blocks' is missing"),
         (lambda file: file.attrs.modify("config", "[1]"), "config: not a JSON object"),
         (lambda file: file.attrs.modify("config", "{"), "not a valid archsim trace"),
         (lambda file: file.attrs.modify("name", "other"), "does not match its content hash"),
