@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import click
+from click.core import ParameterSource
+
+from archsim.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["console", "emit_json", "headed", "json_option", "progress", "step_options"]
+__all__ = ["console", "emit_json", "headed", "json_option", "progress", "refuse", "step_options"]
 
 QUIET_S = 1.0  # work shorter than this shows no bar
 
@@ -70,6 +73,14 @@ def emit_json(obj: object) -> None:
         raise TypeError(f"{type(value).__name__} is not JSON")
 
     click.echo(json.dumps(obj, indent=2, allow_nan=False, default=plain))
+
+
+def refuse(why: str, *names: str) -> None:
+    """Raise InputError with `why` if one of these parameters of the command was given: nothing is left out silently."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
+            raise InputError(f"{parameter.opts[-1]}: {why}")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from archsim.cli._common import console, emit_json, headed, json_option
+from archsim.cli._common import console, emit_json, headed, json_option, refuse
 from archsim.cli._results import figure_file, wrote
 from archsim.errors import InputError
 
@@ -141,8 +141,10 @@ def chip_show(
     from archsim.hardware import load_chip
     from archsim.hardware.listing import values
 
-    if not physical and (power_cap is not None or floorplan is not None):
-        raise InputError("--power-cap and --floorplan go with --physical")
+    if physical:
+        refuse("shows the description; --physical shows what follows from it", "as_yaml")
+    else:
+        refuse("goes with --physical", "power_cap", "floorplan")
     if physical:
         from archsim.physical import load_variant
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archsim.cli._common import console, emit_json, json_option
+from archsim.cli._common import console, emit_json, json_option, refuse
 from archsim.cli._results import figure_file, wrote
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def bench_command(
     from archsim.hardware.memory import ControllerSpec
     from archsim.memory import bench
 
+    if trace is not None:
+        refuse("is of a stream that is made; --trace says all of its requests", "pattern", "requests", "reads", "load")
     if not 1 <= queue <= 4096 or not 1 <= channels <= 4096:
         raise InputError(f"--queue {queue} --channels {channels}: both must be 1 to 4096")
     controller = ControllerSpec.model_validate(

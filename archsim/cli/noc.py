@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archsim.cli._common import console, emit_json, json_option, progress
+from archsim.cli._common import console, emit_json, json_option, progress, refuse
 from archsim.cli._results import figure_file, wrote
 from archsim.errors import InputError
 
@@ -60,6 +60,10 @@ def bench(topology: str, size: str, graph: Path | None, routing: str | None, tab
       archsim noc bench --topology hierarchical --size 8x16x8 --vcs 8
       archsim noc bench --graph links.txt --table routes.txt --json
     """
+    if graph:
+        refuse("is of a network that is built, --graph is one of your own", "topology", "size")
+    if table:
+        refuse("is not needed: --table holds all routes", "routing", "datelines")
     from dataclasses import asdict
 
     from archsim.engine.noc import load_curve

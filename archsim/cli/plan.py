@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from archsim.cli._common import console, emit_json, headed, json_option, progress
+from archsim.cli._common import console, emit_json, headed, json_option, progress, refuse
 
 __all__ = ["plan"]
 
@@ -44,6 +44,10 @@ def plan(
       archsim plan h100-x16 llama-3.1-405b --phase decode --batch 64 --quant fp8 --pp 2
       archsim plan h800-x16 llama-3.1-8b --phase train --batch 128 --json
     """
+    if phase == "train":
+        refuse("is of a prefill or decode step; plans of a training step are all tried", "ctx", "cp", "pp", "quant")
+    else:
+        refuse("is of a training step; a prefill or decode step takes --quant", "precision")
     from archsim.planning import rank_inference, rank_training
     from archsim.simulation import Options
 

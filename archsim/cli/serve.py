@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from archsim.cli._common import console, emit_json, headed, json_option, progress
+from archsim.cli._common import console, emit_json, headed, json_option, progress, refuse
 from archsim.cli._results import figure_file, ranges_json, show_ranges, wrote
 from archsim.errors import InputError
 
@@ -89,15 +89,12 @@ def serve(
     from archsim import serving
 
     request = serving.Request(input_tokens, output_tokens, prefix_hit)
-    if rate is None and ttft is not None:
-        raise InputError("--ttft: is a limit for requests that arrive over time (--rate)")
+    _refuse_unused(rate, curve, tpot, requests, prefill_system, mtp_acceptance)
     drafts = draft if mtp_acceptance is not None else 0
     options: dict[str, Any] = {"quant": quant, "redundant": redundant, "routing": routing, "cp": cp, "pp": pp}
     shared = prefill_system is None
 
     if rate is not None:
-        if batch or static or curve or prefill_system or uncertainty:
-            raise InputError("--rate: goes with --requests, --ttft and --tpot, not with another way to load the server")
         server = _deployment(system, workload, options | {"set": {}}, tp, stack, drafts, mtp_acceptance or 0.0)
         count = requests or 1000
         outputs = [output_tokens] * count
@@ -147,6 +144,31 @@ def serve(
     _show(server, request, found, both)
     if ranges is not None:
         show_ranges(ranges)
+
+
+def _refuse_unused(
+    rate: float | None, curve: int | None, tpot: float | None, requests: int | None, prefill_system: str | None,
+    mtp_acceptance: float | None,
+) -> None:  # fmt: skip
+    """Options that say nothing beside the others are mistakes."""
+    if rate is None:
+        refuse("is of requests that arrive over time (--rate)", "ttft", "seed")
+        for flag, given, others in (
+            ("--curve", curve, ("batch", "static", "tpot", "requests", "prefill_system")),
+            ("--tpot", tpot, ("batch", "static", "requests")),
+            ("--requests", requests, ("batch", "static", "prefill_system")),
+        ):
+            if given is not None:
+                refuse(f"does not go with {flag}, which is another way to load the server", *others)
+    else:
+        ways = ("batch", "static", "curve", "prefill_system", "uncertainty", "figure")
+        refuse("does not go with --rate, which takes --requests, --ttft and --tpot", *ways)
+    if prefill_system is None:
+        refuse("is of prompts on another system (--prefill-system)", "prompts", "kv_link")
+    else:
+        refuse("needs the prompts on the same system, without --prefill-system", "static")
+    if mtp_acceptance is None:
+        refuse("needs --mtp-acceptance, the share of its tokens that are right", "draft")
 
 
 def _figures(found: Sequence[Operating]) -> dict[str, float]:

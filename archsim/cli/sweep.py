@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from archsim.cli._common import console, emit_json, headed, json_option, progress
+from archsim.cli._common import console, emit_json, headed, json_option, progress, refuse
 from archsim.cli._results import wrote
 from archsim.errors import InputError
 
@@ -151,8 +151,10 @@ def run(
     from archsim.explore.search import search_sweep
     from archsim.reuse import user_folder
 
-    if queue is not None and executor != "dask":
-        raise InputError("--queue starts Dask workers: give --executor dask with it")
+    if executor != "dask":
+        refuse("is of Dask: give --executor dask with it", "queue", "address")
+    if executor != "slurm" and queue is None:
+        refuse("is of jobs: give --executor slurm, or --executor dask with --queue", "shards", "sbatch")
     chosen = load_sweep(file)
     store = Store(out or Path(Path(file).stem))
     if chosen.searches and (executor == "slurm" or shard != (1, 1) or limit or no_prune or margin or retry_failed):

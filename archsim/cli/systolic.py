@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archsim.cli._common import console, emit_json, json_option
+from archsim.cli._common import console, emit_json, json_option, refuse
 from archsim.cli._results import figure_file, wrote
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def _core(
     if (chip is None) == (array is None):
         raise InputError("say either a CHIP or an --array RxC, not both and not neither")
     if array is not None:
+        refuse("is of a CHIP; an --array multiplies one pair of operands a cycle", "dtype")
         size, _, flow = array.partition(":")
         rows, cols = _integers(size, "x", 2, "--array")
         if flow and flow not in SHORT:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archsim.cli._common import console, emit_json, headed, json_option, progress
+from archsim.cli._common import console, emit_json, headed, json_option, progress, refuse
 from archsim.cli._results import figure_file, wrote
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def validate(
     archsim validate op --reference mine.csv --rows --json
     archsim validate collective --plot collective.png
     """
+    if everything:
+        refuse("does not go with --all", "per_group")
     from archsim.validation import FEW, MANY, markdown_table, run_suite
 
     count = None if everything else per_group or (MANY if suite or reference else FEW)

@@ -59,6 +59,40 @@ def test_usage_errors_exit_with_2(args: list[str]) -> None:
     assert CliRunner().invoke(main.cli, args).exit_code == 2
 
 
+SERVE = "serve h100 llama-3.1-8b --input 8 --output 8"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f"{SERVE} --ttft 1s", "--ttft: is of requests that arrive over time (--rate)"),
+        (f"{SERVE} --tpot 1s --batch 4", "--batch: does not go with --tpot"),
+        (f"{SERVE} --curve 3 --prefill-system h100-x8", "--prefill-system: does not go with --curve"),
+        (f"{SERVE} --rate 1 --static", "--static: does not go with --rate"),
+        (f"{SERVE} --draft 2", "--draft: needs --mtp-acceptance"),
+        (f"{SERVE} --prompts 2", "--prompts: is of prompts on another system"),
+        ("plan hgx-h100 llama-3.1-8b --phase train --batch 8 --quant fp8", "--quant: is of a prefill or decode step"),
+        ("plan hgx-h100 llama-3.1-8b --phase decode --batch 8 --precision fp8", "--precision: is of a training step"),
+        ("memory bench --trace x.trace --reads 0.5", "--reads: is of a stream that is made"),
+        ("noc bench --graph x.txt --size 4x4", "--size: is of a network that is built"),
+        ("systolic --array 8x8 --gemm 8,8,8 --dtype bf16", "--dtype: is of a CHIP"),
+        ("sweep run npu-serving --sbatch --partition=cpu", "--sbatch: is of jobs"),
+        ("chip show h100 --physical --yaml", "--yaml: shows the description"),
+    ],
+)
+def test_an_option_that_would_say_nothing_is_refused(line: str, message: str) -> None:
+    outcome = CliRunner().invoke(main.cli, line.split())
+    assert (outcome.exit_code, outcome.stdout) == (2, "")
+    assert outcome.stderr.startswith(f"archsim: {message}")
+
+
+def test_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    out = _common.console()
+    out.print("[bold]x[/y] :x:")
+    out.print(_common.headed("[red]", " [/b]"))
+    assert capsys.readouterr().out == "[bold]x[/y] :x:\n[red] [/b]\n"
+
+
 @pytest.fixture
 def fail(monkeypatch: pytest.MonkeyPatch):
     """Run `archsim fail` where that command raises the given error."""

@@ -69,7 +69,7 @@ def test_physical_as_json_and_text(tmp_path: Path) -> None:
         (("cost", "h100", "--set", "physical.technology=n1"), "unknown technology 'n1'"),
         (("cost", "h100", "--set", "physical.technology=null"), "states no physical.technology"),
         (("chip", "show", "h100", "--physical", "--power-cap", "10"), "is below the"),
-        (("chip", "show", "h100", "--power-cap", "10"), "go with --physical"),
+        (("chip", "show", "h100", "--power-cap", "10"), "--power-cap: goes with --physical"),
         (("run", "h100", "llama-3.1-8b", "--phase", "decode", "--power-cap", "-3"), "--power-cap -3: must be watts"),
         (("run", "h100", "llama-3.1-8b", "--phase", "decode", "--power-cap", "30"), "a power cap of 30 W is below"),
     ],
