@@ -111,7 +111,12 @@ def serve(
             return server, [serving.largest_batch(server, request, tpot, heard=heard, shared=shared)]
         if requests is not None:
             return server, [serving.answer_all(server, request, [output_tokens] * requests)]
-        most = batch or server.capacity(input_tokens + output_tokens)
+        most = server.capacity(input_tokens + output_tokens)
+        if batch is not None:
+            if batch > most:
+                tokens = f"{input_tokens + output_tokens:,} tokens"
+                raise InputError(f"--batch {batch}: at most {most:,} sequences of {tokens} fit {server.where()}")
+            most = batch
         if static:
             return server, [serving.fixed_batch(server, request, most)]
         return server, [(serving.at_batch if shared else serving.decode_pool)(server, request, most)]

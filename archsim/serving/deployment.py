@@ -13,7 +13,7 @@ from archsim.hardware import SystemSpec, load_chip, load_system
 from archsim.mapping import Footprint
 from archsim.serving.stacks import STACKS, Stack
 from archsim.simulation import Options, StagedJob, candidates, simulate, staged_candidates
-from archsim.trace import Trace, load_workload
+from archsim.trace import Trace, load_workload, quantised
 
 __all__ = ["Deployment", "Step"]
 
@@ -169,9 +169,9 @@ class Deployment:
         group = self.groups()
         chip = load_chip(self.chip, dict(self.options.get("set") or {}))
         room = {
-            (fixed, each_token * tokens): (chip.memory.usable_capacity - fixed) * self.stack.kv_share
-            for fixed, each_token in self._needs()
-        }  # fmt: skip
+            (fixed, each): (chip.memory.usable_capacity - fixed) * self.stack.kv_share
+            for fixed, each in self._needs(tokens)
+        }
         (fixed, each), free = min(room.items(), key=lambda item: item[1] / item[0][1])
         fit = int(free // each)
         if fit < 1:
@@ -196,14 +196,23 @@ class Deployment:
         tp = self.options.get("tp")
         return self.chips // (tp * self.options.get("cp", 1) * self.options.get("pp", 1)) if tp else 1
 
-    def _needs(self) -> list[tuple[int, float]]:
-        """Bytes of weights and activations on a chip of each stage, and of the cache of one token (exact but
+    def kv_bytes(self, tokens: int) -> int:
+        """Bytes of the KV cache of one sequence; no multiple of ``tokens`` where layers keep a window of them."""
+        trace = load_workload(self.workload, "decode")
+        quant = self.options.get("quant", "none")
+        return (trace if quant == "none" else quantised(trace, quant)).at(batch=1, seq=1, ctx=tokens - 1).kv_bytes
+
+    def _needs(self, tokens: int) -> list[tuple[int, float]]:
+        """Bytes of weights and activations on a chip of each stage, and of the cache of a sequence (exact but
         activations)."""
-        tokens = 64
-        decode = self._options("decode", 1, tokens - 1)
+        short = 64  # tokens that fit, where those asked for may not
+        decode = self._options("decode", 1, short - 1)
         prefill = self._options("prefill", self._padded(self.stack.chunk), 0)
+        if not (least := self.kv_bytes(short)):
+            raise InputError(f"{self.workload} keeps no KV cache: a server of it holds no sequences")
+        longer = self.kv_bytes(tokens) / least
         return [
-            (first.weights + max(first.activations, prompts.activations), first.kv_cache / tokens)
+            (first.weights + max(first.activations, prompts.activations), first.kv_cache * longer)
             for first, prompts in zip(self._stages(decode), self._stages(prefill), strict=True)
         ]
 

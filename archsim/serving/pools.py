@@ -8,9 +8,8 @@ from archsim.errors import InputError
 from archsim.hardware import load_chip, load_system
 from archsim.serving.deployment import Deployment
 from archsim.serving.load import Operating, Request, decode_pool, prefill_rate
-from archsim.trace import load_workload, quantised
 
-__all__ = ["Pools", "kv_bytes", "pools"]
+__all__ = ["Pools", "pools"]
 
 
 @dataclass(frozen=True)
@@ -32,15 +31,6 @@ class Pools:
     prefill_chips: int = 1
 
 
-def kv_bytes(server: Deployment, tokens: int) -> int:
-    """Bytes of the KV cache of one sequence."""
-    trace = load_workload(server.workload, "decode")
-    quant = server.options.get("quant", "none")
-    if quant != "none":
-        trace = quantised(trace, quant)
-    return trace.at(batch=1, seq=1, ctx=max(tokens - 1, 0)).kv_bytes
-
-
 def pools(
     prefill: Deployment, decode: Deployment, request: Request, prompts: int, batch: int, link_bytes_per_s: float | None
 ) -> Pools:
@@ -58,7 +48,7 @@ def pools(
         link_bytes_per_s = link.bandwidth * link.best_efficiency
     tp = int(prefill.options.get("tp") or (where.chips if where else 1))
     tp *= int(prefill.options.get("cp", 1)) * int(prefill.options.get("pp", 1))
-    nbytes = kv_bytes(decode, request.input_tokens)
+    nbytes = decode.kv_bytes(request.input_tokens)
     transfer = nbytes / (link_bytes_per_s * tp)
     rate = prefill_rate(prefill, request, prompts)
     state = decode_pool(decode, request, batch)

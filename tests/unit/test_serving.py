@@ -30,7 +30,6 @@ from archsim.serving import (
     stack_of,
 )
 from archsim.serving.deployment import Step
-from archsim.serving.pools import kv_bytes
 
 pytestmark = pytest.mark.unit
 
@@ -147,7 +146,7 @@ def test_sequences_fill_up_the_next_graph_but_read_only_their_own_cache() -> Non
 def test_pools_are_in_balance() -> None:
     both = pools(SERVER, SERVER, ASKED, 8, 100, 50e9)
     assert both.prefill_per_s * both.prefill_share == pytest.approx(both.decode.input_per_s)
-    assert both.kv_bytes == kv_bytes(SERVER, 1000) == 1000 * 32 * 2 * 8 * 128 * 2
+    assert both.kv_bytes == SERVER.kv_bytes(1000) == 1000 * 32 * 2 * 8 * 128 * 2
     assert both.transfer_s == pytest.approx(both.kv_bytes / 50e9)
 
 
@@ -160,6 +159,14 @@ def test_what_cannot_be_is_refused() -> None:
         Deployment("h100", "llama-3.1-8b", acceptance=2)
     with pytest.raises(InputError, match="less than one sequence of 9,000,000 tokens"):
         Deployment("h100", "llama-3.1-8b").capacity(9_000_000)
+
+
+def test_layers_with_a_window_of_keys_leave_room_for_more_sequences() -> None:
+    server = Deployment("h100", "gpt-oss-20b", options={"quant": "mxfp4"})
+    tokens, window, heads = 8192, 128, 8 * 2 * 64 * 2  # bytes of a token in a layer, keys and values in bf16
+    assert server.kv_bytes(tokens) == 12 * heads * (tokens + window)  # every other of 24 layers
+    held = server.capacity(tokens) * server.kv_bytes(tokens)
+    assert 0.8 * 80e9 - 14e9 < held < 80e9 - 12e9
 
 
 def test_capacity_is_the_memory_that_weights_leave() -> None:
