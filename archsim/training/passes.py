@@ -37,7 +37,7 @@ class Passes:
     kernels, collectives: sums of each alone. weights: of the backward pass, kernels whose results are gradients of
     weights. cheap: of the forward pass, kernels that selective recomputation repeats. flops: of this chip.
     operators: name and time of each kernel and collective. launches: of each, by the host, experts one by one. waits:
-    before which of them a host has to know how many tokens each expert got; -1: before none.
+    before which of them a host has to know how many tokens each expert got.
     """
 
     time: int
@@ -48,21 +48,23 @@ class Passes:
     flops: int
     operators: tuple[tuple[str, int], ...]
     launches: tuple[int, ...]
-    waits: int
+    waits: tuple[int, ...]
 
     def paced(self, time: float, launch_ps: float) -> float:
         """How long the pass takes, `time` without a host, where one launches operator by operator.
 
         The host runs ahead: ``max(time, launches * launch_ps)``. Where it has to wait for counts of tokens the chip has
-        nothing queued when it goes on, once a layer: kernel i starts when it is launched and i - 1 has ended, and its n
+        nothing queued when it goes on, in every layer: kernel i starts when it is launched and i - 1 has ended, and its n
         parts end no sooner than a part after the last launch. That is periodic, from one wait to the next.
         """
-        if self.waits < 0:
+        if not self.waits:
             return max(time, sum(self.launches) * launch_ps)
         stretch = time / max(sum(each for _, each in self.operators), 1)
         issued = done = 0.0
-        order = [*range(self.waits, len(self.operators)), *range(self.waits)]
-        for count, length in ((self.launches[i], self.operators[i][1] * stretch) for i in order):
+        first = self.waits[0]
+        for i in [*range(first, len(self.operators)), *range(first)]:
+            count, length = self.launches[i], self.operators[i][1] * stretch
+            issued = done if i in self.waits else issued
             begin = max(done, issued + launch_ps)
             issued += count * launch_ps
             done = max(begin + length, issued + length / count)
@@ -150,9 +152,8 @@ def _sums(block: KernelBlock, times: Sequence[float], whole: int | None) -> Pass
         cheap += time if all(is_cheap(task) for task in kernel.tasks) else 0.0
     flops = sum(kernel.flops for kernel in block.kernels)
     launches = tuple(sum(max(len(task.rows), 1) for task in kernel.tasks) for kernel in block.kernels)
-    waits = next((i for i, kernel in enumerate(block.kernels) if kernel.tasks[0].kind == "moe_dispatch"), -1)
-    if block.name.endswith(BACKWARD):  # the counts are known from the forward pass
-        waits = -1
+    dispatches = (i for i, kernel in enumerate(block.kernels) if kernel.tasks[0].kind == "moe_dispatch")
+    waits = () if block.name.endswith(BACKWARD) else tuple(dispatches)  # backward, the counts are known
     time = round(max(kernels, collectives)) if whole is None else whole
     operators = tuple((kernel.name, round(each)) for kernel, each in zip(block.kernels, times, strict=True))
     return Passes(

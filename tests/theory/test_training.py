@@ -186,13 +186,15 @@ def test_block_scales_are_made_before_rows_travel_and_others_after(precision: st
 
 def test_a_host_that_waits_for_counts_adds_what_it_cannot_run_ahead() -> None:
     operators = (("attention", 400), ("dispatch", 100), ("experts", 80), ("combine", 20))
-    passes = Passes(600, 600, 0, 0, 0, 0, operators, launches=(1, 1, 8, 1), waits=1)
-    ahead = replace(passes, waits=-1)
+    passes = Passes(600, 600, 0, 0, 0, 0, operators, launches=(1, 1, 8, 1), waits=(1,))
+    ahead = replace(passes, waits=())
     assert passes.paced(600, 0) == ahead.paced(600, 0) == 600
     assert ahead.paced(600, 50) == 600  # 11 launches of 50 ps
     # dispatch begins at 50 and ends at 150; the last of 8 experts is launched at 450 and ends a part (10 ps) later;
     # combine is launched at 500 and ends at 520; attention is launched at 550
     assert passes.paced(600, 50) == 550 + 400
+    two_layers = Passes(1200, 1200, 0, 0, 0, 0, operators * 2, launches=(1, 1, 8, 1) * 2, waits=(1, 5))
+    assert two_layers.paced(1200, 50) == 2 * passes.paced(600, 50)
     assert ahead.paced(600, 100) == 1100
 
 
