@@ -22,17 +22,19 @@ _OUTSIDE = ("prologue", "epilogue")
 def find_block(trace: Trace, layer: str | None) -> tuple[BlockSpec, str]:
     """The block that `layer` (a number, counted from 0 over all layers, or a name) means, and how often it comes."""
     layers = [block for block in trace.blocks if block.name not in _OUTSIDE] or list(trace.blocks)
-    total = sum(block.repeat for block in layers)
+    total = sum(block.repeat * block.layers for block in layers)
     first, spans = 0, {}
     for block in layers:
-        spans[block.name] = f"layer {first}" if block.repeat == 1 else f"layers {first} to {first + block.repeat - 1}"
-        first += block.repeat
+        end = first + block.repeat * block.layers
+        spans[block.name] = f"layer {first}" if end == first + 1 else f"layers {first} to {end - 1}"
+        spans[block.name] += f", {block.layers} by turns" if block.layers > 1 else ""
+        first = end
     if layer is None:
         chosen = max(layers, key=lambda block: block.repeat)
     elif layer.isdecimal():
         if int(layer) >= total:
             raise InputError(f"--layer {layer}: {trace.name} has {total} layers, the first is 0")
-        expanded = [block for block in layers for _ in range(block.repeat)]
+        expanded = [block for block in layers for _ in range(block.repeat * block.layers)]
         chosen = expanded[int(layer)]
     else:
         names = {block.name: block for block in trace.blocks}

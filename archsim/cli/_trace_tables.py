@@ -25,7 +25,10 @@ def describe(loaded: Trace) -> dict[str, Any]:
         "parameters": graph.n_params,
         "weight_bytes": graph.weight_bytes,
         "kv_bytes_per_token": graph.kv_bytes // held,
-        "blocks": [{"name": block.name, "repeat": block.repeat, "ops": len(block.ops)} for block in loaded.blocks],
+        "blocks": [
+            {"name": b.name, "repeat": b.repeat, "layers": b.repeat * b.layers, "ops": len(b.ops)}
+            for b in loaded.blocks
+        ],
     }
 
 
@@ -72,6 +75,7 @@ def print_graph(loaded: Trace, graph: Graph) -> None:
     out.print(f"{parameters}, {memory}, {_count(graph.flops)}FLOP a step", soft_wrap=True)
     for block in graph.blocks:
         times = f", {block.repeat} times" if block.repeat > 1 else ""
+        times += f", {block.layers} layers each" if block.layers > 1 else ""
         lines = table("operator", "kind", "dtype", "dims", "FLOP", "read", "written", "FLOP/B")
         lines.title, lines.title_justify = f"{block.name}{times}", "left"
         for op in block.ops:

@@ -43,7 +43,7 @@ def list_(as_json: bool) -> None:
         return
     lines = table("workload", "parameters", "layers", "KV bytes/token")
     for row in rows[:: len(_PHASES)]:  # the phases of a model differ in none of these
-        layers = " + ".join(f"{b['repeat']} {b['name']}" for b in row["blocks"] if b["repeat"] > 1)
+        layers = " + ".join(f"{b['layers']} {b['name']}" for b in row["blocks"] if b["repeat"] > 1)
         lines.add_row(row["name"], f"{row['parameters'] / 1e9:.2f} B", layers, f"{row['kv_bytes_per_token']:,}")
     console().print(lines)
 

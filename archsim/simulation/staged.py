@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import accumulate, pairwise
 
 from archsim.errors import InputError
 from archsim.hardware import ChipSpec, SystemSpec
@@ -29,7 +30,7 @@ from archsim.pipeline.run import LayerTimes, PipelineRun, run_pipeline
 from archsim.pipeline.schedule import Chunk, forward_only
 from archsim.results import Result
 from archsim.simulation.job import Job, Options, Setting, Share, refuse, resolve, variants
-from archsim.trace import Graph, Trace
+from archsim.trace import Block, Graph, Trace
 
 __all__ = ["StagedJob", "prepare_staged", "run_stages", "staged_candidates"]
 
@@ -165,15 +166,30 @@ def _check(setting: Setting) -> None:
         raise InputError(f"--pp {options.pp}: stages of equal size must divide {place}")
     if "batch" in trace.fixed or not any(op.kind == "embedding" for op in trace.blocks[0].ops):
         raise InputError(f"--pp {options.pp}: {trace.name} begins with no embedding, or its batch is fixed")
-    layers = len(_layers(setting.trace.at(batch=1, seq=options.seq, ctx=options.ctx))[0])
-    if options.pp > layers:
-        raise InputError(f"--pp {options.pp}: {trace.name} has only {layers} layers")
+    held = [block.layers for block in _layers(setting.trace.at(batch=1, seq=options.seq, ctx=options.ctx))[0]]
+    each = max(held)
+    if options.pp > len(held):
+        groups = f"layers that can be cut apart, {each} by turns" if each > 1 else "layers"
+        raise InputError(f"--pp {options.pp}: {trace.name} has only {len(held)} {groups}")
     given = options.stage_layers
-    if given is not None and (len(given) != options.pp or sum(given) != layers or min(given) < 1):
+    if given is not None and (len(given) != options.pp or _counts(given, held) is None):
+        alike = f", multiples of {each}: layers by turns stay together" if each > 1 else ""
         raise InputError(
             f"--stage-layers {','.join(map(str, given))}: must be {options.pp} numbers from 1 that add up to the "
-            f"{layers} layers of {trace.name}"
+            f"{sum(held)} layers of {trace.name}{alike}"
         )
+
+
+def _counts(layers: Sequence[int], held: Sequence[int]) -> list[int] | None:
+    """How many blocks make up so many layers on each stage, of blocks that hold so many; None where none do.
+
+    >>> _counts([2, 6], [2, 2, 2, 2]), _counts([3, 5], [2, 2, 2, 2])
+    ([1, 3], None)
+    """
+    ends, wanted = list(accumulate(held)), list(accumulate(layers))
+    if min(layers) < 1 or wanted[-1] != ends[-1] or not set(wanted) <= set(ends):
+        return None
+    return [b - a for a, b in pairwise([0, *(ends.index(end) + 1 for end in wanted)])]
 
 
 def _staged(setting: Setting, plan: Plan) -> StagedJob:
@@ -195,26 +211,31 @@ def _staged(setting: Setting, plan: Plan) -> StagedJob:
 
 def _shares(whole: Job, options: Options) -> tuple[list[int], list[Share]]:
     """Layers of each stage as given, or so that the slowest has least to do by the closed form; and their blocks."""
-    kinds, before, after = _layers(whole.graph)
+    layers, before, after = _layers(whole.graph)
+    kinds = [block.name for block in layers]
     seconds = {
         block.name: float(bound.seconds.sum()) for block, bound in zip(whole.blocks, whole.bounds, strict=True)
     }  # fmt: skip
     costs = [seconds[kind] for kind in kinds]
     costs[0] += sum(seconds[name] * times for name, times in before.items())
     costs[-1] += sum(seconds[name] * times for name, times in after.items())
-    counts = list(options.stage_layers or balanced(costs, options.pp))
-    shares = [dict(Counter(names)) for names in cut(kinds, counts)]
-    return counts, [before | shares[0], *shares[1:-1], shares[-1] | after]
+    held = [block.layers for block in layers]
+    counts = (_counts(options.stage_layers, held) if options.stage_layers else None) or balanced(costs, options.pp)
+    parts = cut(kinds, counts)
+    each = dict(zip(kinds, held, strict=True))
+    shares = [dict(Counter(names)) for names in parts]
+    standing = [sum(each[name] for name in names) for names in parts]
+    return standing, [before | shares[0], *shares[1:-1], shares[-1] | after]
 
 
-def _layers(graph: Graph) -> tuple[list[str], dict[str, int], dict[str, int]]:
-    """The block of each layer, and repeats of the blocks that stay with the first and the last."""
+def _layers(graph: Graph) -> tuple[list[Block], dict[str, int], dict[str, int]]:
+    """The block of each layer (or of several by turns), and repeats of blocks that stay with the first and the last."""
     ends = [block.name.startswith(("prologue", "epilogue", "mtp")) for block in graph.blocks]
     first = ends.index(False)
-    kinds = [block.name for block, end in zip(graph.blocks, ends, strict=True) if not end for _ in range(block.repeat)]
+    layers = [block for block, end in zip(graph.blocks, ends, strict=True) if not end for _ in range(block.repeat)]
     before = {block.name: block.repeat for block in graph.blocks[:first]}
     after = {b.name: b.repeat for b, end in list(zip(graph.blocks, ends, strict=True))[first:] if end}
-    return kinds, before, after
+    return layers, before, after
 
 
 def _hidden_bytes(graph: Graph) -> int:

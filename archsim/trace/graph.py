@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-__all__ = ["DTYPE_BITS", "ROLES", "Attr", "Block", "Graph", "Op", "Tensor", "scale_bytes"]
+__all__ = ["DTYPE_BITS", "ROLES", "Attr", "Block", "Graph", "Op", "Tensor", "layers_of", "scale_bytes"]
 
 DTYPE_BITS = {"fp32": 32, "tf32": 32, "int32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4, "int4": 4}
 # A gradient (of a weight) and the optimizer's state are kept, as the weight is, once for each repeat of a block.
@@ -81,6 +82,15 @@ class Op:
         return sum(self.output_bytes)
 
 
+def layers_of(names: Iterable[str]) -> int:
+    """Layers of the model in a block with operators of these `names`, which say where kinds of layers alternate.
+
+    >>> layers_of(["self_attn.q_proj", "mlp.down_proj"]), layers_of(["0.mlp.down_proj", "1.mlp.down_proj"])
+    (1, 2)
+    """
+    return len({name.split(".")[0] for name in names if name.split(".")[0].isdecimal()}) or 1
+
+
 @dataclass(frozen=True)
 class Block:
     """A run of operators in execution order, performed `repeat` times one after another."""
@@ -93,6 +103,11 @@ class Block:
     def tensors(self) -> frozenset[int]:
         """Indices of the tensors that the block touches."""
         return frozenset(index for op in self.ops for index in op.inputs + op.outputs)
+
+    @property
+    def layers(self) -> int:
+        """Layers of the model in one repeat."""
+        return layers_of(op.name for op in self.ops)
 
     @property
     def flops(self) -> int:

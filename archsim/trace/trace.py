@@ -13,7 +13,7 @@ from typing import Any
 from archsim.errors import InputError, did_you_mean
 from archsim.trace import costs
 from archsim.trace.expr import Expr
-from archsim.trace.graph import DTYPE_BITS, ROLES, Attr, Block, Graph, Op, Tensor
+from archsim.trace.graph import DTYPE_BITS, ROLES, Attr, Block, Graph, Op, Tensor, layers_of
 
 __all__ = ["PHASES", "BlockSpec", "OpSpec", "TensorSpec", "Trace"]
 
@@ -63,6 +63,11 @@ class BlockSpec:
     name: str
     repeat: int
     ops: tuple[OpSpec, ...]
+
+    @property
+    def layers(self) -> int:
+        """Layers of the model in one repeat: several where kinds of them alternate."""
+        return layers_of(op.name for op in self.ops)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Passes:
         """How long the pass takes, `time` without a host, where one launches operator by operator.
 
         The host runs ahead: ``max(time, launches * launch_ps)``. Where it has to wait for counts of tokens the chip has
-        nothing queued when it goes on, in every layer: kernel i starts when it is launched and i - 1 has ended, and its n
+        nothing queued when it goes on, each layer: kernel i starts when it is launched and i - 1 has ended, and its n
         parts end no sooner than a part after the last launch. That is periodic, from one wait to the next.
         """
         if not self.waits:

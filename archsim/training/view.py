@@ -41,7 +41,7 @@ def step_view(step: TrainStep, width: int) -> RenderableType:
         ("   bubble ", "dim"), percent(step.bubble), ("   exposed network ", "dim"), percent(step.exposed), "\n",
     )  # fmt: skip
     passes = table(
-        ["block", ">layers", ">forward", ">backward", ">of weights", ">collectives"],
+        ["block", ">times", ">forward", ">backward", ">of weights", ">collectives"],
         [
             (
                 b.name, str(b.repeat), si(b.forward.time * 1e-12, "s"), si(b.backward.time * 1e-12, "s"),

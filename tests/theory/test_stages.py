@@ -101,6 +101,14 @@ def test_experts_lie_on_the_chips_of_a_stage() -> None:
     assert "dense" not in names[1]
 
 
+def test_layers_by_turns_stay_together_and_are_counted_one_by_one() -> None:
+    given = {"phase": "decode", "system": "hgx-h100", "quant": "mxfp4", "pp": 2, "fidelity": "roofline"}
+    step = archsim.simulate("h100", "gpt-oss-20b", stage_layers=[10, 14], **given)
+    assert [stage["layers"] for stage in step.meta["pipeline"]["stages"]] == [10, 14]
+    with pytest.raises(InputError, match="the 24 layers of gpt-oss-20b, multiples of 2"):
+        archsim.simulate("h100", "gpt-oss-20b", stage_layers=[11, 13], **given)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
