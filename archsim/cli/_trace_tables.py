@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["describe", "graph_json", "print_diff", "print_graph", "table"]
 
 
+#: columns of a terminal from which there is room for all that is known of an operator
+WIDE = 110
+
+
 def describe(loaded: Trace) -> dict[str, Any]:
     """What holds at every point."""
     graph = loaded.at(**dict.fromkeys(loaded.symbols, 1))
@@ -76,10 +80,13 @@ def print_graph(loaded: Trace, graph: Graph) -> None:
     for block in graph.blocks:
         times = f", {block.repeat} times" if block.repeat > 1 else ""
         times += f", {block.layers} layers each" if block.layers > 1 else ""
-        lines = table("operator", "kind", "dtype", "dims", "FLOP", "read", "written", "FLOP/B")
+        columns = ("operator", "kind", "dtype", "dims", "FLOP", "read", "written", "FLOP/B")
+        kept = [c for c in columns if out.width >= WIDE or c not in ("kind", "dtype", "FLOP/B")]
+        lines = table(*kept)
         lines.title, lines.title_justify = f"{block.name}{times}", "left"
         for op in block.ops:
-            lines.add_row(op.name, _kind(op), op.dtype, _dims(op), _count(op.flops), *_bytes(op))
+            cells = (op.name, _kind(op), op.dtype, _dims(op), _count(op.flops), *_bytes(op))
+            lines.add_row(*(cell for column, cell in zip(columns, cells, strict=True) if column in kept))
         out.print(lines)
 
 
@@ -149,5 +156,6 @@ def table(*columns: str) -> Any:
     lines = Table(box=None, pad_edge=False, header_style="dim")
     text = {"", "workload", "phase", "layers", "symbols", "operator", "kind", "dtype", "dims", "change"}
     for column in columns:
-        lines.add_column(column, justify="left" if column in text else "right", overflow="fold")
+        whole = column not in ("dims", "change", "layers")
+        lines.add_column(column, justify="left" if column in text else "right", overflow="fold", no_wrap=whole)
     return lines
