@@ -1,4 +1,4 @@
-"""The errors a user may meet, and the two helpers that keep them short and files whole."""
+"""The errors a user may meet, and the helpers that keep them short and files whole."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-__all__ = ["ArchsimError", "InputError", "KernelError", "did_you_mean", "write_atomically"]
+__all__ = ["ArchsimError", "InputError", "KernelError", "did_you_mean", "whole_number", "write_atomically"]
 
 
 class ArchsimError(Exception):
@@ -36,9 +36,21 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     return f" (did you mean '{by_lower[close[0]]}'?)" if close else ""
 
 
+def whole_number(text: str) -> int | None:
+    """The number that `text` writes in plain digits, as far as any count here goes; None where it writes none.
+
+    >>> whole_number(" 4096 "), whole_number("-1"), whole_number("9" * 5000)
+    (4096, None, None)
+    """
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 12 else None
+
+
 def write_atomically(path: Path, writer: Callable[[Path], object]) -> None:
     """Let `writer` fill a file beside `path`, then move it into place: readers see the old or the whole new file."""
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # what a link points at, not the link
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is not a file")  # a device or a pipe would be replaced by one
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         writer(beside)

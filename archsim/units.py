@@ -225,12 +225,16 @@ class Quantity:
         }
 
 
-_POSITIVE = Field(gt=0, allow_inf_nan=False)
-Time = Annotated[float, Field(ge=0, allow_inf_nan=False), Quantity("time")]
-Frequency = Annotated[float, _POSITIVE, Quantity("frequency")]
+def _below(most: float) -> Any:
+    """More than nothing, and less than what no machine of this century has: sums of such values stay in range."""
+    return Field(gt=0, lt=most, allow_inf_nan=False)
+
+
+Time = Annotated[float, Field(ge=0, lt=1e3, allow_inf_nan=False), Quantity("time")]
+Frequency = Annotated[float, _below(1e12), Quantity("frequency")]
 Size = Annotated[int, Field(gt=0, lt=2**63), Quantity("size")]
-Bandwidth = Annotated[float, _POSITIVE, Quantity("bandwidth")]
-TransferRate = Annotated[float, _POSITIVE, Quantity("transfer rate")]
-ComputeRate = Annotated[float, _POSITIVE, Quantity("compute rate")]
-Power = Annotated[float, _POSITIVE, Quantity("power")]
-Area = Annotated[float, _POSITIVE, Quantity("area")]
+Bandwidth = Annotated[float, _below(1e18), Quantity("bandwidth")]
+TransferRate = Annotated[float, _below(1e13), Quantity("transfer rate")]
+ComputeRate = Annotated[float, _below(1e21), Quantity("compute rate")]
+Power = Annotated[float, _below(1e9), Quantity("power")]
+Area = Annotated[float, _below(1e9), Quantity("area")]

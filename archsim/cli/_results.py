@@ -48,12 +48,14 @@ def check_outputs(*paths: Path | None) -> None:
     """Raise InputError unless each of the files can be written, before any work is done for it."""
     wanted = [path for path in paths if path is not None]
     for path in wanted:
-        if path.is_dir():
-            raise InputError(f"{path}: is a directory, expected the name of a file")
-        if not path.parent.is_dir():
-            raise InputError(f"{path}: the directory {path.parent} does not exist")
         try:
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:100]}."):
+            if path.is_dir():
+                raise InputError(f"{path}: is a directory, expected the name of a file")
+            if path.exists() and not path.is_file():
+                raise InputError(f"{path}: is a device or a pipe, expected the name of a file")
+            if not path.parent.is_dir():
+                raise InputError(f"{path}: the directory {path.parent} does not exist")
+            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
                 pass
         except OSError as error:
             raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error

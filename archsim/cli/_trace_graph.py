@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from archsim.errors import InputError, did_you_mean
+from archsim.errors import InputError, did_you_mean, whole_number
 
 if TYPE_CHECKING:
     from archsim.report.trace_graph import Node, Side
@@ -31,11 +31,11 @@ def find_block(trace: Trace, layer: str | None) -> tuple[BlockSpec, str]:
         first = end
     if layer is None:
         chosen = max(layers, key=lambda block: block.repeat)
-    elif layer.isdecimal():
-        if int(layer) >= total:
+    elif (number := whole_number(layer)) is not None:
+        if number >= total:
             raise InputError(f"--layer {layer}: {trace.name} has {total} layers, the first is 0")
         expanded = [block for block in layers for _ in range(block.repeat * block.layers)]
-        chosen = expanded[int(layer)]
+        chosen = expanded[number]
     else:
         names = {block.name: block for block in trace.blocks}
         if layer not in names:

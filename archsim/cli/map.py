@@ -38,7 +38,7 @@ def map_product(
       archsim map a100 --gemm 64,12288,12288 --json
       archsim map custom-npu --gemm 256,4096,4096 --mapping pinned.yaml    # layout: {weights: row_major}
     """
-    from archsim.errors import InputError
+    from archsim.errors import InputError, whole_number
     from archsim.hardware import load_chip
     from archsim.mapping import MatmulShape, Storage, candidates, make_target
     from archsim.mapping.lowering.sample import tile_count, whole_waves
@@ -46,12 +46,12 @@ def map_product(
     from archsim.mapping.search import simulated_s
     from archsim.trace.graph import DTYPE_BITS
 
-    sizes = gemm.split(",")
-    if len(sizes) != 3 or not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+    sizes = [whole_number(size) or 0 for size in gemm.split(",")]
+    if len(sizes) != 3 or 0 in sizes:
         raise InputError(f"--gemm {gemm}: must be three whole numbers, at least 1, as in 4096,4096,4096")
     if dtype not in DTYPE_BITS:
         raise InputError(f"--dtype {dtype}: must be one of {', '.join(DTYPE_BITS)}")
-    m, n, k = (int(size) for size in sizes)
+    m, n, k = sizes
     spec = load_chip(chip)
     pin, layout = read_pin(mapping) if mapping else ({}, {})
     target = make_target(spec, storage=replace(Storage.usual(spec), **layout))

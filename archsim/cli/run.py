@@ -26,7 +26,7 @@ __all__ = ["run"]
 def _counts(_: click.Context, __: click.Parameter, value: str | None) -> tuple[int, ...] | None:
     if value is None:
         return None
-    if not re.fullmatch(r"\d+(,\d+)*", value):
+    if not re.fullmatch(r"\d{1,6}(,\d{1,6})*", value):
         raise InputError(f"--stage-layers {value}: must be whole numbers with commas between them, such as 20,20")
     return tuple(map(int, value.split(",")))
 

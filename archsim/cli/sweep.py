@@ -15,7 +15,7 @@ import click
 
 from archsim.cli._common import console, emit_json, headed, json_option, progress, refuse
 from archsim.cli._results import wrote
-from archsim.errors import InputError
+from archsim.errors import InputError, whole_number
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -101,10 +101,10 @@ def plan(file: str, workers: int | None, measure: int, as_json: bool) -> None:
 def _shard(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, int]:
     if text is None:
         return 1, 1
-    part, slash, parts = text.partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+    part, parts = (whole_number(word) or 0 for word in text.partition("/")[::2])
+    if not 1 <= part <= parts:
         raise InputError(f"--shard {text}: expected I/N such as 3/16, with I from 1 to N")
-    return int(part), int(parts)
+    return part, parts
 
 
 @sweep.command()

@@ -11,7 +11,7 @@ import click
 
 from archsim.cli._common import console, emit_json, json_option
 from archsim.cli._trace_tables import describe, graph_json, print_diff, print_graph, table
-from archsim.errors import InputError, did_you_mean
+from archsim.errors import InputError, did_you_mean, whole_number
 
 if TYPE_CHECKING:
     from archsim.trace import Graph, Trace
@@ -240,9 +240,10 @@ def _point(text: str) -> dict[str, int]:
         name, _, value = (part.strip() for part in term.partition("="))
         if name not in _SYMBOLS:
             raise InputError(f"--at {text}: unknown symbol '{name}'{did_you_mean(name, _SYMBOLS)}")
-        if not value.isdecimal():
+        number = whole_number(value)
+        if number is None:
             raise InputError(f"--at {text}: {name} needs a whole number, not '{value}'")
-        point[name] = int(value)
+        point[name] = number
     return point
 
 

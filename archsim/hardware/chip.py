@@ -17,7 +17,7 @@ from archsim.hardware.link import LinkSpec
 from archsim.hardware.memory import MemorySpec
 from archsim.hardware.noc import CacheSpec, DiesSpec, NocSpec
 from archsim.hardware.physical import PhysicalSpec
-from archsim.hardware.spec import Count, Dtype, Provenance, ProvenanceMap, Spec, source_for
+from archsim.hardware.spec import Dtype, Provenance, ProvenanceMap, Spec, source_for
 from archsim.units import AS_TEXT, ComputeRate, Frequency, Time
 
 __all__ = ["ChipSpec", "LaunchSpec"]
@@ -59,7 +59,8 @@ class ChipSpec(Spec):
     """What the matrix units sustain when all are busy, where power holds them below `clock`."""
     load_clocks: dict[Dtype, Frequency] = Field(default_factory=dict)
     """The same for types that draw more or less power than most."""
-    cores: Count
+    cores: int = Field(strict=True, ge=1, le=65536)
+    """Every one is simulated."""
     core: CoreSpec
     noc: NocSpec
     dies: DiesSpec | None = None

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from archsim._data import data_path
-from archsim.errors import InputError, did_you_mean
+from archsim.errors import InputError, did_you_mean, whole_number
 from archsim.hardware.chip import ChipSpec
 from archsim.hardware.document import Document, read_document
 from archsim.hardware.memory import MemoryStandard
@@ -173,9 +173,10 @@ def _plain_system(name: str) -> Document | None:
     """``CHIP-xN`` where no preset has that name: nodes as large as the scale-up link of the chip reaches."""
     chip, _, count = name.rpartition("-x")
     known = chip in _list("chip") or chip.endswith((".yaml", ".yml"))
-    if not known or not count.isdigit() or name in _list("system"):
+    chips = whole_number(count)
+    if not known or chips is None or name in _list("system"):
         return None
-    spec, chips = load_chip(chip), int(count)
+    spec = load_chip(chip)
     node = min(chips, spec.scale_up.domain if spec.scale_up else 1)
     data = {
         "name": f"{spec.name}-x{chips}", "title": f"{chips} x {spec.title}", "chip": chip, "chips": chips,

@@ -12,7 +12,7 @@ Dtype = Literal["fp32", "tf32", "bf16", "fp16", "fp8", "int8", "fp4", "int4"]
 """Operand types that a matrix unit may offer; accumulation is fp32 (int32 for integers)."""
 
 Count = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
-Rate = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(strict=True, gt=0, lt=1e9, allow_inf_nan=False)]
 
 
 class Spec(BaseModel):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import click
 import numpy as np
@@ -15,7 +17,7 @@ from click.testing import CliRunner
 
 from archsim import __version__
 from archsim.cli import _common, main
-from archsim.errors import InputError, KernelError
+from archsim.errors import InputError, KernelError, write_atomically
 
 HEAVY = ("numpy", "pandas", "pydantic", "h5py", "simpy", "rich", "ruamel", "matplotlib", "torch", "json.tool")
 SHOW_HEAVY = f"print([name for name in {HEAVY!r} if name in sys.modules])"
@@ -84,6 +86,29 @@ def test_an_option_that_would_say_nothing_is_refused(line: str, message: str) ->
     outcome = CliRunner().invoke(main.cli, line.split())
     assert (outcome.exit_code, outcome.stdout) == (2, "")
     assert outcome.stderr.startswith(f"archsim: {message}")
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("pipe", "is a device or a pipe"), ("a" * 300, "cannot be written (File name too long)"), ("", "is a directory")],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(out: str, message: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    command = ["run", "h100", "llama-3.1-8b", "--phase", "decode", "--out", str(tmp_path / out)]
+    outcome = CliRunner().invoke(main.cli, command)
+    assert (outcome.exit_code, message in outcome.stderr) == (2, True)
+
+
+def test_a_file_is_written_where_a_link_points_and_no_device_is_replaced(tmp_path: Path) -> None:
+    target, link, pipe = tmp_path / "target", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(target)
+    write_atomically(link, lambda path: path.write_text("new"))
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    os.mkfifo(pipe)
+    with pytest.raises(InputError, match="is not a file"):
+        write_atomically(pipe, lambda path: path.write_text("new"))
+    assert pipe.is_fifo()
 
 
 def test_names_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
