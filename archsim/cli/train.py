@@ -48,8 +48,8 @@ def degrees(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--zero", type=click.IntRange(0, 3), default=1, show_default=True,
               help="Split over replicas: 1 optimizer, 2 gradients, 3 weights (FSDP).")  # fmt: skip
-@click.option("--recompute", type=click.Choice(("none", "selective", "full")), default="none", show_default=True,
-              help="What a layer computes again in its backward pass.")  # fmt: skip
+@click.option("--recompute", type=click.Choice(("none", "selective", "needed", "full")), default="none",
+              show_default=True, help="What a layer computes again in its backward pass.")  # fmt: skip
 @click.option("--gradients", type=click.Choice(("fp32", "bf16")), default="fp32", show_default=True,
               help="Type in which gradients are summed up and reduced.")  # fmt: skip
 @click.option("--precision", type=click.Choice(("bf16", "fp8", "fp8-tensor", "mxfp8")), default="bf16",
@@ -57,8 +57,15 @@ def degrees(command: Callable[..., Any]) -> Callable[..., Any]:
               help="Of the products: fp8 has block scales, fp8-tensor one scale a tensor.")  # fmt: skip
 @click.option("--attention", type=click.Choice(("fused", "unfused")), default="fused", show_default=True,
               help="Flash attention, or products per head with a softmax between them.")  # fmt: skip
+@click.option("--experts", type=click.Choice(("fused", "eager")), default="fused", show_default=True,
+              help="Clamps and biases of experts in the kernels around them, or in kernels of PyTorch.")  # fmt: skip
 @click.option("--overlap/--no-overlap", default=True, show_default=True, help="Reduce gradients beside the passes.")
-@click.option("--overlap-tp", is_flag=True, help="Tensor-parallel collectives beside their products, piece by piece.")
+@click.option("--overlap-tp", type=click.Choice(("none", "gathers", "all")), default="none", is_flag=False,
+              flag_value="all", show_default=True,
+              help="Tensor-parallel collectives beside their products, piece by piece.")  # fmt: skip
+@click.option("--exchange", type=click.Choice(("node", "row")), default="node", show_default=True,
+              help="What crosses to other nodes for experts there: a row once, or for each.")  # fmt: skip
+@click.option("--overlap-ep", is_flag=True, help="Rows travel to experts beside the kernels of another micro-batch.")
 @click.option("--efficiency", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True,
               help="Share of the simulated speed of the passes that the software reaches.")  # fmt: skip
 @click.option("--host-launch", type=click.FloatRange(0), default=0.0, metavar="US", show_default=True,
@@ -75,7 +82,7 @@ def degrees(command: Callable[..., Any]) -> Callable[..., Any]:
 def train(
     system: str, workload: str, timeline: Path | None, plot: Path | None, as_json: bool, fidelity: str,
     overrides: dict[str, str], chip: str | None, routing: str | None, precision: str, attention: str,
-    seq: int, efficiency: float, host_launch: float, uncertainty: bool, **degrees: Any,
+    experts: str, seq: int, efficiency: float, host_launch: float, uncertainty: bool, **degrees: Any,
 ) -> None:  # fmt: skip
     """Simulate one training step of WORKLOAD on SYSTEM: time, tokens/s, MFU, bubbles, memory of each stage.
 
@@ -106,9 +113,9 @@ def train(
 
         def simulated(values: Mapping[str, str]) -> TrainStep:
             return simulate_training(
-                system, workload, plan, seq=seq, precision=precision, attention=attention, routing=routing, chip=chip,
-                set=values, software=Software(efficiency, host_launch * 1e-6), fidelity=fidelity, timeline=drawn,
-                progress=hear,
+                system, workload, plan, seq=seq, precision=precision, attention=attention, experts=experts,
+                routing=routing, chip=chip, set=values, software=Software(efficiency, host_launch * 1e-6),
+                fidelity=fidelity, timeline=drawn, progress=hear,
             )  # fmt: skip
 
         step = simulated(overrides)

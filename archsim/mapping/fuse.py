@@ -190,7 +190,7 @@ def _kernels(tasks: Sequence[Task], readers: Counter[int], rules: Fusion) -> lis
 
 def _chains(task: Task, rules: Fusion = Fusion()) -> bool:
     fits = task.kind in VECTOR_KINDS and task.kind not in ALONE and task.attrs.get("fn") not in ALONE
-    return fits and task.name not in rules.apart
+    return fits and task.name not in rules.apart and not task.attrs.get("eager")
 
 
 def _kernel(group: list[Task], readers: Counter[int]) -> Kernel:

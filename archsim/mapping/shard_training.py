@@ -35,21 +35,24 @@ BACKWARD, OPTIMIZER = ".backward", ".optimizer"
 
 
 def shard_training(
-    graph: Graph, plan: Plan, fabric: Fabric | None, seed: int = 0, *, gradient_bytes: int = 4
+    graph: Graph, plan: Plan, fabric: Fabric | None, seed: int = 0, *, gradient_bytes: int = 4, by_row: bool = False
 ) -> tuple[TaskBlock, ...]:
     """The tasks of one chip in the forward and backward blocks; updates of weights are not among them.
 
     ``graph`` must be evaluated at the sequences of one micro-batch, and at ``seq / plan.cp`` tokens. gradient_bytes: of
-    one gradient of weights as it is summed up over micro-batches.
+    one gradient of weights as it is summed up over micro-batches. by_row: a row crosses to another node for each of its
+    experts there (NCCL's all-to-all), not once (DeepEP).
     """
-    sharder = _TrainingSharder(graph, plan, fabric, seed, gradient_bytes)
+    sharder = _TrainingSharder(graph, plan, fabric, seed, gradient_bytes, by_row)
     return tuple(sharder.block(block) for block in graph.blocks if not block.name.endswith(OPTIMIZER))
 
 
 class _TrainingSharder(Sharder):
-    def __init__(self, graph: Graph, plan: Plan, fabric: Fabric | None, seed: int, gradient_bytes: int) -> None:
+    def __init__(
+        self, graph: Graph, plan: Plan, fabric: Fabric | None, seed: int, gradient_bytes: int, by_row: bool
+    ) -> None:
         super().__init__(graph, plan, fabric, seed)
-        self.gradient_bytes = gradient_bytes
+        self.gradient_bytes, self.by_row = gradient_bytes, by_row
         self.states: dict[str, State] = {}  # of the forward blocks
         self.by_rows: set[int] = set()  # tensors whose tokens are split over tp chips
         self.gathered: set[int] = set()  # of these, the ones that this block has gathered
@@ -125,6 +128,11 @@ class _TrainingSharder(Sharder):
     def _combine(self, op: Op, state: State) -> list[Task]:
         return [*self._sorted(op, op.inputs[0], state.expert_rows[op.inputs[0]]), *super()._combine(op, state)]
 
+    def _exchange(self, op: Op, nbytes: int, tokens: int, tensor: int) -> Task:
+        if self.by_row:
+            return self._collective(op, "all_to_all", nbytes, self.plan.ep, tensor)
+        return super()._exchange(op, nbytes, tokens, tensor)
+
     def _sorted(self, op: Op, tensor: int, rows: tuple[int, ...]) -> list[Task]:
         """The pass that reorders the rows of this chip's experts, in place as a collective works."""
         if self.plan.ep == 1 or len(rows) == 1 or self._has_all_tokens():
@@ -136,7 +144,8 @@ class _TrainingSharder(Sharder):
 
     def _on_routed_rows(self, op: Op, state: State, rows: tuple[int, ...]) -> Task:
         task = super()._on_routed_rows(op, state, rows)
-        return replace(task, rows=rows) if op.attrs.get("fn") in ("amax", "quantise_twice") else task
+        each = op.attrs.get("fn") in ("amax", "quantise_twice") or op.attrs.get("eager") == "experts"
+        return replace(task, rows=rows) if each else task
 
     def _has_all_tokens(self) -> bool:
         """Each chip sends its share of the tokens and gets it back, as Megatron-LM's dispatcher does."""

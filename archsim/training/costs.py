@@ -68,7 +68,7 @@ def measure(
     beside = (plan.zero >= 3 and plan.dp > 1) or (plan.schedule == "dualpipe" and plan.ep > 1)
     passes, tasks = simulate_passes(
         job.graph, plan.layer, job.target, links_of(job.chip, job.system), job.network, fidelity=fidelity,
-        beside=beside, gradient_bytes=plan.gradient_bytes, seed=seed, progress=progress,
+        beside=beside, gradient_bytes=plan.gradient_bytes, by_row=plan.exchange == "row", seed=seed, progress=progress,
     )  # fmt: skip
     blocks = {block.name: block for block in tasks}
     held = {block.name: parameters(job.graph, blocks[block.name], plan) for block in passes}
@@ -79,9 +79,9 @@ def layer_times(
     block: BlockPasses, plan: TrainPlan, exchanges: Exchanges, held: Parameters, software: Software
 ) -> LayerTimes:
     """The times of a block in a pipeline, with what it computes again, as the software lets it run."""
-    layer, pieces = is_layer(block.name), plan.overlap_tp
-    forward_ps, backward_ps = block.forward_ps(pieces=pieces), block.backward_ps(pieces=pieces)
-    again = {"none": 0, "selective": block.forward.cheap, "full": forward_ps}[plan.recompute] if layer else 0
+    layer = is_layer(block.name)
+    forward_ps, backward_ps = block.forward.hiding(plan.hidden), block.backward.hiding(plan.hidden)
+    again = _again(block, plan) if layer else 0
     launch_ps = software.launch_s * 1e12
     forward = block.forward.paced(forward_ps / software.efficiency, launch_ps)
     if plan.recompute == "full" and layer:
@@ -93,6 +93,14 @@ def layer_times(
     both = max((block.both + again) / software.efficiency, launched * launch_ps)
     gather, reduce = exchanges.gather_ps(held), exchanges.reduce_ps(held, plan.gradient_bytes)
     return LayerTimes(round(forward), round(backward), round(weights), round(both), gather, reduce)
+
+
+def _again(block: BlockPasses, plan: TrainPlan) -> int:
+    """What a layer computes again in its backward pass."""
+    forward = block.forward
+    if plan.recompute == "full":
+        return forward.hiding(plan.hidden)
+    return {"none": 0, "selective": forward.cheap, "needed": forward.needed(plan.hidden)}[plan.recompute]
 
 
 def stages_of(passes: tuple[BlockPasses, ...], stages: int) -> list[tuple[str, ...]]:

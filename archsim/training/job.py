@@ -13,6 +13,7 @@ from archsim.physical import load_variant
 from archsim.pipeline.partition import is_layer
 from archsim.simulation.collectives import attach
 from archsim.trace import Graph, Trace, load_workload, routed
+from archsim.trace.eager_experts import eager_experts
 from archsim.trace.mixed_precision import PRECISIONS, mixed_precision
 from archsim.trace.unfused import ATTENTIONS, unfused_attention
 from archsim.training.plan import ModelFacts, TrainPlan, check
@@ -49,7 +50,7 @@ class TrainJob:
 
 def prepare_training(
     system: str | SystemSpec, workload: str | Trace, plan: TrainPlan, *, seq: int = 4096, precision: str = "bf16",
-    attention: str = "fused", routing: str | None = None, chip: str | ChipSpec | None = None,
+    attention: str = "fused", experts: str = "fused", routing: str | None = None, chip: str | ChipSpec | None = None,
     set: Mapping[str, str] | None = None,
 ) -> TrainJob:  # fmt: skip
     """Resolve names and check the plan; memory is checked when it runs, since what is kept is known then."""
@@ -71,6 +72,7 @@ def prepare_training(
         raise InputError(f"attention {attention}: must be one of {', '.join(ATTENTIONS)}")
     if attention == "unfused":
         trace = unfused_attention(trace)
+    trace = eager_experts(trace, experts)
     trace = mixed_precision(trace, precision)
     if facts.experts:
         trace = routed(trace, routing or "balanced")

@@ -61,7 +61,7 @@ def saved_bytes(forward: TaskBlock, backward: TaskBlock, recompute: str) -> tupl
     residual = max(outside.values(), default=0)
     working = max((sum(o.nbytes for o in (*t.inputs, *t.outputs) if o.role == "activation") for t in backward.tasks),
                   default=0)  # fmt: skip
-    if recompute == "full":
+    if recompute in ("full", "needed"):
         return residual, working + kept
     return kept, working
 

@@ -10,7 +10,7 @@ holds as far as pieces can be interleaved finely, which is what the schedule was
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from archsim.engine import Session
@@ -19,7 +19,7 @@ from archsim.mapping import KernelBlock, Plan, Target, bound_kernels, fuse, lay_
 from archsim.mapping.shard_training import BACKWARD
 from archsim.mapping.task import Task, TaskBlock
 from archsim.network import Fabric
-from archsim.simulation.blocks import BlockRun, run_block
+from archsim.simulation.blocks import run_block
 from archsim.simulation.collectives import narrowed
 from archsim.trace import Graph
 
@@ -37,7 +37,9 @@ class Passes:
     kernels, collectives: sums of each alone. weights: of the backward pass, kernels whose results are gradients of
     weights. cheap: of the forward pass, kernels that selective recomputation repeats. flops: of this chip.
     operators: name and time of each kernel and collective. launches: of each, by the host, experts one by one. waits:
-    before which of them a host has to know how many tokens each expert got.
+    before which of them a host has to know how many tokens each expert got. exchanges: kind and time of each
+    collective, and whether the backward pass needs what it brings. spare, spare_flops: kernels of a forward pass whose
+    results its backward pass does not need.
     """
 
     time: int
@@ -49,6 +51,19 @@ class Passes:
     operators: tuple[tuple[str, int], ...]
     launches: tuple[int, ...]
     waits: tuple[int, ...]
+    exchanges: tuple[tuple[str, int, bool], ...] = ()
+    spare: int = 0
+    spare_flops: int = 0
+
+    def needed(self, kinds: Collection[str]) -> int:
+        """How long it takes to compute again what the backward pass reads (`hiding` collectives of these kinds)."""
+        gone = sum(time for kind, time, needed in self.exchanges if not needed and kind not in kinds)
+        return max(self.hiding(kinds) - self.spare - gone, 0)
+
+    def hiding(self, kinds: Collection[str]) -> int:
+        """How long the pass takes where collectives of these kinds run beside kernels, as far as they are shorter."""
+        hidden = sum(time for kind, time, _ in self.exchanges if kind in kinds)
+        return max(self.kernels, self.time - hidden, hidden)
 
     def paced(self, time: float, launch_ps: float) -> float:
         """How long the pass takes, `time` without a host, where one launches operator by operator.
@@ -80,13 +95,11 @@ class BlockPasses:
     forward: Passes
     backward: Passes
 
-    def forward_ps(self, *, pieces: bool) -> int:
-        """The forward pass; in `pieces` its collectives hide behind its kernels as far as they are shorter."""
-        return max(self.forward.kernels, self.forward.collectives) if pieces else self.forward.time
-
-    def backward_ps(self, *, pieces: bool) -> int:
-        """The backward pass, likewise."""
-        return max(self.backward.kernels, self.backward.collectives) if pieces else self.backward.time
+    def flops(self, recompute: str) -> int:
+        """Of both passes, and of the whole layer where that is computed again (not of what is cheap to compute)."""
+        forward = self.forward
+        again = {"full": forward.flops, "needed": forward.flops - forward.spare_flops}.get(recompute, 0)
+        return forward.flops + again + self.backward.flops
 
     @property
     def both(self) -> int:
@@ -98,7 +111,7 @@ class BlockPasses:
 
 def simulate_passes(
     graph: Graph, plan: Plan, target: Target, links: Links | None, network: Fabric | None, *, fidelity: str,
-    beside: bool = False, gradient_bytes: int = 4, seed: int = 0,
+    beside: bool = False, gradient_bytes: int = 4, by_row: bool = False, seed: int = 0,
     progress: Callable[[str], None] = lambda name: None,
 ) -> tuple[tuple[BlockPasses, ...], tuple[TaskBlock, ...]]:  # fmt: skip
     """Both passes of every block of one micro-batch, and the tasks they consist of.
@@ -107,22 +120,24 @@ def simulate_passes(
     tokens. beside: another collective (of gradients, of weights) is always under way and holds its cores. fidelity:
     "tile", or "roofline" for a lower bound.
     """
-    tasks = shard_training(graph, plan, links, seed, gradient_bytes=gradient_bytes)
+    tasks = shard_training(graph, plan, links, seed, gradient_bytes=gradient_bytes, by_row=by_row)
     blocks = fuse(tasks)
+    needs = _needs(blocks)
     if beside:
         target = narrowed(target, network)
     if fidelity == "roofline":
-        passes = {block.name: _bound(block, target) for block in blocks}
+        passes = {block.name: _bound(block, target, needs[block.name]) for block in blocks}
     else:
         layout = lay_out(graph, tasks, blocks, target.block_bytes, target.storage)
         passes = {}
         for block in blocks:
             progress(block.name)
             session = Session(target.machine)
-            long = _bound(block, target).time > LONG_S * 1e12
+            long = _bound(block, target, ()).time > LONG_S * 1e12
             some = KernelBlock(block.name, 1 if long else min(block.repeat, REPEATS), block.kernels)
             run = run_block(session, some, target, layout, network, exact=False)
-            passes[block.name] = _measured(run)
+            times = [each.time_ps for each in run.kernels]
+            passes[block.name] = _sums(run.block, times, run.period_ps, needs[block.name])
     return tuple(_pairs(blocks, passes)), tasks
 
 
@@ -131,16 +146,29 @@ def _pairs(blocks: tuple[KernelBlock, ...], passes: Mapping[str, Passes]) -> lis
     return [BlockPasses(b.name, b.repeat, passes[b.name], passes[f"{b.name}.backward"]) for b in forward]
 
 
-def _measured(run: BlockRun) -> Passes:
-    return _sums(run.block, [each.time_ps for each in run.kernels], run.period_ps)
+def _needs(blocks: tuple[KernelBlock, ...]) -> dict[str, tuple[int, ...]]:
+    """Of every forward pass the kernels, by number, whose results its backward pass reads or those start from."""
+    named = {block.name: block for block in blocks}
+    found: dict[str, tuple[int, ...]] = {}
+    for block in blocks:
+        back = named.get(block.name + BACKWARD)
+        wanted = {o.tensor for kernel in back.kernels for o in kernel.inputs} if back else set()
+        numbers = []
+        for number in reversed(range(len(block.kernels))):
+            kernel = block.kernels[number]
+            if wanted & {o.tensor for o in kernel.outputs}:
+                wanted |= {o.tensor for o in kernel.inputs}
+                numbers.append(number)
+        found[block.name] = tuple(numbers)
+    return found
 
 
-def _bound(block: KernelBlock, target: Target) -> Passes:
+def _bound(block: KernelBlock, target: Target, needed: Collection[int]) -> Passes:
     seconds = bound_kernels(block.kernels, target).seconds * 1e12
-    return _sums(block, seconds.tolist(), None)
+    return _sums(block, seconds.tolist(), None, needed)
 
 
-def _sums(block: KernelBlock, times: Sequence[float], whole: int | None) -> Passes:
+def _sums(block: KernelBlock, times: Sequence[float], whole: int | None, needed: Collection[int]) -> Passes:
     """A pass from the times of its kernels; without a time of the whole, the longer of its two streams."""
     kernels = collectives = weights = cheap = 0.0
     for kernel, time in zip(block.kernels, times, strict=True):
@@ -156,9 +184,13 @@ def _sums(block: KernelBlock, times: Sequence[float], whole: int | None) -> Pass
     waits = () if block.name.endswith(BACKWARD) else tuple(dispatches)  # backward, the counts are known
     time = round(max(kernels, collectives)) if whole is None else whole
     operators = tuple((kernel.name, round(each)) for kernel, each in zip(block.kernels, times, strict=True))
+    timed = list(enumerate(zip(block.kernels, times, strict=True)))
+    exchanges = tuple((k.tasks[0].kind, round(t), i in needed) for i, (k, t) in timed if k.kind == "collective")
+    unread = [(kernel, time) for i, (kernel, time) in timed if kernel.kind != "collective" and i not in needed]
     return Passes(
-        time, round(kernels), round(collectives), round(weights), round(cheap), flops, operators, launches, waits
-    )
+        time, round(kernels), round(collectives), round(weights), round(cheap), flops, operators, launches, waits,
+        exchanges, sum(round(time) for _, time in unread), sum(kernel.flops for kernel, _ in unread),
+    )  # fmt: skip
 
 
 def _of_weights(name: str) -> bool:
@@ -169,4 +201,6 @@ def is_cheap(task: Task) -> bool:
     """Whether selective recomputation repeats a task rather than keep its result: row by row, or of low rank."""
     if task.kind == "matmul":
         return 4 * task.dims["k"] <= task.dims["n"]
+    if task.attrs.get("eager") == "experts":  # behind the second product
+        return False
     return task.kind in ("norm", "rotary", "elementwise") and task.attrs.get("fn") != "add"

@@ -9,12 +9,19 @@ from archsim.errors import InputError
 from archsim.hardware import SystemSpec
 from archsim.mapping import Plan
 
-__all__ = ["GRADIENTS", "RECOMPUTE", "SCHEDULES", "ModelFacts", "TrainPlan", "check", "fill"]
+__all__ = ["EXCHANGES", "GRADIENTS", "OVERLAPS", "RECOMPUTE", "SCHEDULES", "ModelFacts", "TrainPlan", "check", "fill"]
 
 #: in which gradients are summed up and reduced, and its bytes
 GRADIENTS = {"fp32": 4, "bf16": 2}
+#: what travels between nodes on the way to experts: a row for each node, or for each expert
+EXCHANGES = ("node", "row")
 SCHEDULES = ("1f1b", "gpipe", "zero-bubble", "dualpipe")
-RECOMPUTE = ("none", "selective", "full")
+#: tensor-parallel collectives that run beside products
+OVERLAPS: dict[str, frozenset[str]] = {
+    "none": frozenset(), "gathers": frozenset({"all_gather"}),
+    "all": frozenset({"all_gather", "reduce_scatter", "all_reduce"}),
+}  # fmt: skip
+RECOMPUTE = ("none", "selective", "needed", "full")
 
 
 @dataclass(frozen=True)
@@ -26,16 +33,22 @@ class TrainPlan:
     sp: norms and residuals are split by tokens over tp (Megatron's sequence parallelism).
     virtual: chunks of layers on each stage (interleaved 1F1B). schedule: of micro-batches over stages.
     zero: 0 all-reduces gradients; 1 splits the optimizer's state over dp, 2 gradients too, 3 weights too (FSDP).
-    recompute: what a layer computes again in its backward pass: "full" the whole forward pass; "selective" what is
-    cheap to compute (norms, activations, rotations, low-rank up-projections; DeepSeek-V3 technical report, section
+    exchange: a row crosses to another node once for its experts there ("node": DeepEP), or for each ("row": NCCL's
+    all-to-all).
+    recompute: what a layer computes again in its backward pass: "full" the whole forward pass (PyTorch's checkpoints);
+    "needed" of it what the backward pass reads (compilers drop the rest, of a layer its last product); "selective" what
+    is cheap to compute (norms, activations, rotations, low-rank up-projections; DeepSeek-V3 technical report, section
     3.2.3).
     gradients: the type in which they are summed up over micro-batches and reduced over replicas (fp32: Megatron-LM's
     accumulate_allreduce_grads_in_fp32).
     micro_batch: sequences of a replica at a time. batch: sequences of the whole step.
     overlap: gradients are reduced, and weights gathered, beside the passes (Megatron's overlap_grad_reduce and
     overlap_param_gather); otherwise after and before them.
-    overlap_tp: collectives of a layer run beside the products that feed them or wait for them, piece by piece (user
-    buffers of Transformer Engine, collective matmul of XLA); otherwise only beside what does not need them.
+    overlap_tp: which tensor-parallel collectives of a layer run beside the products that feed them or wait for them,
+    piece by piece: "gathers" (XLA's collective fusion, as far as it fuses all-gathers), "all" (user buffers of
+    Transformer Engine), "none"; otherwise they run beside what does not need them.
+    overlap_ep: rows travel to experts and back beside the kernels of another micro-batch (Megatron-LM's
+    overlap_moe_expert_parallel_comm).
     """
 
     tp: int = 1
@@ -48,11 +61,13 @@ class TrainPlan:
     schedule: str = "1f1b"
     zero: int = 1
     recompute: str = "none"
+    exchange: str = "node"
     gradients: str = "fp32"
     micro_batch: int = 1
     batch: int = 1
     overlap: bool = True
-    overlap_tp: bool = False
+    overlap_tp: str = "none"
+    overlap_ep: bool = False
 
     @property
     def chips(self) -> int:
@@ -66,6 +81,11 @@ class TrainPlan:
     @property
     def gradient_bytes(self) -> int:
         return GRADIENTS[self.gradients]
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Kinds of collectives of a layer that run beside its kernels."""
+        return OVERLAPS[self.overlap_tp] | (frozenset({"all_to_all"}) if self.overlap_ep else frozenset())
 
     @property
     def layer(self) -> Plan:
@@ -115,6 +135,7 @@ def check(plan: TrainPlan, model: ModelFacts, chips: int, system: str) -> None:
     for name, value, legal in (
         ("schedule", plan.schedule, SCHEDULES), ("recompute", plan.recompute, RECOMPUTE),
         ("zero", plan.zero, (0, 1, 2, 3)), ("gradients", plan.gradients, tuple(GRADIENTS)),
+        ("overlap_tp", plan.overlap_tp, tuple(OVERLAPS)), ("exchange", plan.exchange, EXCHANGES),
     ):  # fmt: skip
         if value not in legal:
             raise InputError(f"{name} {value}: must be one of {', '.join(map(str, legal))}")

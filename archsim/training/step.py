@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from archsim.errors import InputError
 from archsim.hardware import ChipSpec, SystemSpec
+from archsim.pipeline.partition import is_layer
 from archsim.pipeline.run import PipelineRun, run_pipeline
 from archsim.pipeline.schedule import make_schedule
 from archsim.trace import Trace
@@ -35,7 +36,7 @@ KERNELS = Software()
 
 def simulate_training(
     system: str | SystemSpec, workload: str | Trace, plan: TrainPlan, *, seq: int = 4096, precision: str = "bf16",
-    attention: str = "fused", routing: str | None = None, chip: str | ChipSpec | None = None,
+    attention: str = "fused", experts: str = "fused", routing: str | None = None, chip: str | ChipSpec | None = None,
     set: Mapping[str, str] | None = None, fidelity: str = "tile", software: Software = KERNELS, timeline: bool = False,
     seed: int = 0, progress: Callable[[str], None] = lambda name: None,
 ) -> TrainStep:  # fmt: skip
@@ -49,6 +50,7 @@ def simulate_training(
         precision: of the products of linear layers: "bf16", "fp8" (block scales, as DeepSeek-V3 trains), "fp8-tensor"
             or "mxfp8".
         attention: "fused" (flash attention) or "unfused".
+        experts: clamps and biases of experts "fused" into the kernels around them, or "eager" (Megatron-LM's gpt-oss).
         routing: of tokens to experts; by default "balanced", since auxiliary losses see to it in training.
         chip, set: another chip than the system's, and overrides of it.
         fidelity: "tile", or "roofline" for a lower bound of each pass.
@@ -58,7 +60,8 @@ def simulate_training(
     Raises InputError where a degree does not divide, or memory does not suffice.
     """
     job = prepare_training(
-        system, workload, plan, seq=seq, precision=precision, attention=attention, routing=routing, chip=chip, set=set
+        system, workload, plan, seq=seq, precision=precision, attention=attention, experts=experts, routing=routing,
+        chip=chip, set=set,
     )  # fmt: skip
     return run_training(job, fidelity=fidelity, software=software, timeline=timeline, seed=seed, progress=progress)
 
@@ -99,10 +102,8 @@ def _result(
     update: list[int], software: Software,
 ) -> TrainStep:  # fmt: skip
     plan, passes = job.plan, costs.passes
-    again = 1 if plan.recompute == "full" else 0
-    computed = sum(
-        ((1 + again) * b.forward.flops + b.backward.flops) * b.repeat for b in passes
-    ) * plan.micro_batches / plan.pp  # fmt: skip
+    ways = {b.name: plan.recompute if is_layer(b.name) else "none" for b in passes}
+    computed = sum(b.flops(ways[b.name]) * b.repeat for b in passes) * plan.micro_batches / plan.pp
     flops = model_flops(job) / (plan.micro_batch * job.seq)
     busy = sum(run.busy_ps) / len(run.busy_ps)
     exposed = max(run.time_ps - run.passes_ps - max(update), 0) / run.time_ps

@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from archsim.cli.main import cli
 from archsim.errors import InputError
 from archsim.hardware import load_chip, load_system
-from archsim.mapping import Plan, shard_training
+from archsim.mapping import Plan, fuse, shard_training
 from archsim.simulation.job import links_of
 from archsim.trace import load_workload, routed
+from archsim.trace.eager_experts import eager_experts
 from archsim.trace.mixed_precision import mixed_precision
 from archsim.trace.unfused import unfused_attention
 from archsim.training import TrainPlan, simulate_training
@@ -85,7 +86,7 @@ def step(plan: TrainPlan, **options: object) -> float:
 def test_more_work_takes_longer() -> None:
     base = step(small())
     assert step(small(batch=32)) > base
-    assert step(small(recompute="full")) > base
+    assert step(small(recompute="full")) > step(small(recompute="needed")) > step(small(recompute="selective")) > base
     assert step(small(zero=3)) > base
     assert step(small(), attention="fused", precision="fp8") < base
     assert step(small(pp=2, dp=4)) > step(small(pp=2, dp=4, virtual=2)) > 0
@@ -196,6 +197,40 @@ def test_a_host_that_waits_for_counts_adds_what_it_cannot_run_ahead() -> None:
     two_layers = Passes(1200, 1200, 0, 0, 0, 0, operators * 2, launches=(1, 1, 8, 1) * 2, waits=(1, 5))
     assert two_layers.paced(1200, 50) == 2 * passes.paced(600, 50)
     assert ahead.paced(600, 100) == 1100
+
+
+def test_collectives_hide_behind_kernels_as_far_as_they_are_shorter() -> None:
+    exchanges = (("all_gather", 30, True), ("reduce_scatter", 20, False), ("all_to_all", 40, True))
+    passes = Passes(190, 100, 90, 0, 0, 0, (), launches=(), waits=(), exchanges=exchanges, spare=25)
+
+    def time(**overlap: object) -> int:
+        return passes.hiding(small(**overlap).hidden)
+
+    assert time() == 190
+    assert time(overlap_tp="gathers") == 160
+    assert time(overlap_tp="all") == 140
+    assert time(overlap_tp="all", overlap_ep=True) == 100  # the kernels
+    assert replace(passes, exchanges=(("all_to_all", 150, True),)).hiding({"all_to_all"}) == 150  # the exchange
+    assert passes.needed(small().hidden) == 190 - 25 - 20
+    assert passes.needed(small(overlap_tp="all").hidden) == 140 - 25
+
+
+def test_clamps_and_biases_of_experts_move_what_pytorch_moves() -> None:
+    trace = load_workload("gpt-oss-20b", "train")
+    assert eager_experts(trace, "fused") is trace
+    llama = load_workload("llama-3.1-8b", "train")
+    assert eager_experts(llama, "eager").content_hash == llama.content_hash
+    graph = routed(eager_experts(trace, "eager"), "balanced").at(batch=1, seq=512)
+    kernels = {b.name: [k for k in b.kernels if "1.mlp.experts" in k.name]
+               for b in fuse(shard_training(graph, Plan(dp=8, ep=8), LINKS))}  # fmt: skip
+    rows, y, x = 512 * 4, 2880 * 2, 5760 * 2  # of a chip, and bytes of a row
+    moved = {k.name.partition("experts.")[2]: k.nbytes for b in ("layer", "layer.backward") for k in kernels[b]}
+    assert moved["silu_mul.clamp"] == moved["silu_mul.cat"] == 2 * rows * x
+    assert moved["down_proj.add_bias"] == 3 * rows * y
+    assert moved["silu_mul.backward.clamp"] == 3 * rows * x
+    assert moved["down_proj.bias.scale"] == 2 * rows * y
+    launched = {task.name: len(task.rows) for b in kernels.values() for k in b for task in k.tasks}
+    assert launched["1.mlp.experts.down_proj.add_bias"] == 4  # for each of a chip's experts
 
 
 def test_gradients_in_bf16_halve_what_is_exchanged_and_kept() -> None:
