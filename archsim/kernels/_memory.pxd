@@ -20,13 +20,15 @@ cdef struct Session:  # a row of a bank: since when it is open, when it has been
     int64_t row, opened, next_column, next_act, closed, late
 
 
-cdef struct Queue:  # when the bursts in it leave, the earliest first: a ring of time << 8 | bursts
-    int64_t *left
-    int64_t head, tail, mask, bursts, room
-    int64_t piece           # bursts that enter and leave together, at most
+cdef struct Queue:  # when the bursts in it leave, the earliest first: time << 8 | bursts
+    int64_t *left           # those from head to tail; the one before head has left last
+    int64_t bursts, room    # in it, and that it has room for
+    int32_t head, tail
+    int32_t piece           # bursts that enter and leave together, at most
+    bint bounded
 
 
-cdef struct Lane:  # a pseudo-channel: its data bus, and how much of each bin of time is used
+cdef struct Lane:  # a pseudo-channel: its data bus, and how much of each bin of time is used; begins a line of the host's cache
     int64_t end             # of what is used
     int64_t front           # the end of what did not wait for its bank
     int64_t act_free
@@ -48,17 +50,20 @@ cdef struct Place:  # a bank
 cdef struct Posted:  # a write that waits to be served
     Place at
     int64_t row, bursts
+    int64_t ready           # when it could have its column, or its bank an activate
 
 
 cdef struct Channel:
-    Queue reads, writes
-    Posted *post
-    int64_t posted, posted_bursts
+    Queue reads
     int64_t accepted        # the last request
     int64_t drained         # the last of the writes that were served together has left the queue
     int64_t row_free        # its row-command bus
     int64_t refresh_at      # the next one
     int64_t closed_before   # rows opened before this (live) time have been closed by a refresh
+    int64_t posted, posted_bursts
+    Posted *post
+    Queue writes
+    int64_t[6] unused       # a channel takes three lines of the host's cache
 
 
 cdef struct Block:  # of the cache: its sectors as bits
@@ -82,6 +87,7 @@ cdef struct Memory:
     int64_t cl_ps, rcd_ps, rcd_write_ps, rp_ps, rc_ps, column_to_act_ps, write_to_act_ps, act_ps, ccd_ps
     int64_t row_bus_ps, to_write_ps, to_read_ps, groups, drain_high, drain_low
     int64_t live_ps, rfc_ps, refi_bank_ps, rfc_bank_ps  # live: between two all-bank refreshes (0: none)
+    int32_t doubt, patience            # of `read_of_channels`: how often channels were not alike, and whom it does not ask
     bint hashed                        # rows of chunks are turned, each by a number of channels
     int burst_shift, bin_shift         # of a mapped address; tables NULL: rows go round the banks
     const uint64_t *tables

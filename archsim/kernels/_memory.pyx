@@ -1,6 +1,6 @@
 """Block cache and DRAM channels in C structs; `archsim.kernels.memory` documents the model."""
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memmove, memset
 
@@ -18,6 +18,7 @@ cdef extern from *:
 
 cdef enum:
     NONE = -1
+    LINE = 64       # bytes of the host's cache
     AS_PER_PS = 1000000
 cdef int64_t NEVER = -(<int64_t>1 << 60)  # long ago
 cdef uint64_t ALL_SECTORS = ~<uint64_t>0
@@ -30,19 +31,30 @@ include "_memory_cache.pxi"
 # --- ownership ----------------------------------------------------------------------------------------------------
 
 cdef void *allocate(int64_t count, size_t size) except NULL:
-    cdef void *memory = calloc(max(1, count), size)
+    """Zeros that begin a line of the host's cache; what was allocated lies before them."""
+    cdef void *memory = calloc(max(1, count) * size + LINE + sizeof(void *), 1)
+    cdef void **begin
     if memory == NULL:
         raise MemoryError
-    return memory
+    begin = <void **>((<uintptr_t>memory + sizeof(void *) + LINE - 1) & ~<uintptr_t>(LINE - 1))
+    begin[-1] = memory
+    return begin
+
+
+cdef void release(void *begin) noexcept:
+    if begin != NULL:
+        free((<void **>begin)[-1])
 
 
 cdef set_up(Queue *queue, int64_t room):
-    cdef int64_t places = 1
-    while places < 2 * room:
-        places *= 2
-    queue.room, queue.mask = room if room else <int64_t>1 << 60, places - 1
-    queue.piece = min(255, max(1, room // LOOK_AHEAD)) if room else <int64_t>1 << 40
-    queue.left = <int64_t *>allocate(places, sizeof(int64_t))
+    queue.bounded, queue.room = room > 0, room if room else <int64_t>1 << 60
+    queue.piece = min(255, max(1, room // LOOK_AHEAD)) if room else 1 << 30
+    queue.left = <int64_t *>allocate(2 * room + SLIDE + 2, sizeof(int64_t))
+
+
+cdef void empty(Queue *queue) noexcept:
+    queue.head = queue.tail = 1
+    queue.bursts = queue.left[0] = 0
 
 
 cdef class MemoryKernel:
@@ -107,20 +119,20 @@ cdef class MemoryKernel:
     def __dealloc__(self):
         cdef Memory *m = &self.memory
         cdef int64_t i
-        free(m.pseudo_channels)
-        free(m.group_of)
+        release(m.pseudo_channels)
+        release(m.group_of)
         if m.controllers != NULL:
             for i in range(m.channels):
-                free(m.controllers[i].reads.left)
-                free(m.controllers[i].writes.left)
-                free(m.controllers[i].post)
-        free(m.controllers)
-        free(m.sessions)
-        free(m.group_free)
-        free(m.table)
-        free(m.slice_free)
-        free(m.slice_load)
-        free(m.blocks)
+                release(m.controllers[i].reads.left)
+                release(m.controllers[i].writes.left)
+                release(m.controllers[i].post)
+        release(m.controllers)
+        release(m.sessions)
+        release(m.group_free)
+        release(m.table)
+        release(m.slice_free)
+        release(m.slice_load)
+        release(m.blocks)
 
     def reset(self):
         """Forget everything: rows closed, cache empty, clocks and counters at zero."""
@@ -138,8 +150,8 @@ cdef class MemoryKernel:
             m.sessions[i].next_column = NEVER
         for i in range(m.channels):
             channel = &m.controllers[i]
-            channel.reads.head = channel.reads.tail = channel.reads.bursts = channel.reads.left[channel.reads.mask] = 0
-            channel.writes.head = channel.writes.tail = channel.writes.bursts = channel.writes.left[channel.writes.mask] = 0
+            empty(&channel.reads)
+            empty(&channel.writes)
             channel.accepted = channel.drained = channel.closed_before = channel.row_free = channel.posted = channel.posted_bursts = 0
             channel.refresh_at = m.live_ps if m.live_ps else INT64_MAX
         memset(m.table, 0xFF, (m.table_mask + 1) * sizeof(int32_t))
@@ -147,6 +159,7 @@ cdef class MemoryKernel:
         m.taken = 0
         m.newest = m.oldest = m.spare = NONE
         m.held = m.present = 0
+        m.doubt = m.patience = 0
         memset(&self.counters, 0, sizeof(Counters))
 
     def access_in_order(self, const int64_t[::1] address, const int64_t[::1] nbytes, const uint8_t[::1] write,

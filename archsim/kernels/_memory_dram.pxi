@@ -7,6 +7,8 @@ cdef enum:
     LOOK_AHEAD = 8  # entries that a queue has room for, of several bursts each
     SESSIONS = 8    # rows of a bank that are remembered
     BINS = 64       # of time on a data bus, that are remembered
+    SLIDE = 8       # entries that have left a queue, before the others take their place
+    MOST_PATIENT = 4095     # channels that are not asked whether they are alike
     OLDEST = 16     # writes that wait, among which the next one is chosen
 
 
@@ -31,10 +33,10 @@ cdef inline int64_t real(Memory *m, int64_t t) noexcept nogil:
 cdef inline int64_t enter_queue(Queue *queue, int64_t bursts, int64_t t) noexcept nogil:
     """When there is room for so many bursts that are offered at `t`."""
     cdef int64_t entry
-    cdef int64_t head = queue.head
+    cdef int32_t head = queue.head
     bursts += queue.bursts
     while bursts > queue.room and head != queue.tail:
-        entry = queue.left[head & queue.mask]
+        entry = queue.left[head]
         head += 1
         bursts -= entry & 255
         t = max(t, entry >> 8)
@@ -46,24 +48,30 @@ cdef inline int64_t enter_queue(Queue *queue, int64_t bursts, int64_t t) noexcep
 cdef inline void leave_queue(Queue *queue, int64_t bursts, int64_t leaves) noexcept nogil:
     """So many bursts that are in the queue will have left it at `leaves`."""
     cdef int64_t entry = leaves << 8 | bursts
-    cdef int64_t at = queue.tail
-    cdef int64_t before
-    if queue.mask == 0:  # it has no limit
+    cdef int64_t *at
+    cdef int64_t *head
+    if not queue.bounded:
         queue.left[0] = max(queue.left[0], entry)
         return
-    queue.tail = at + 1
-    while at != queue.head:
-        before = queue.left[(at - 1) & queue.mask]
-        if before <= entry:
-            break
-        queue.left[at & queue.mask] = before
+    if queue.head > SLIDE + queue.tail - queue.head:  # few lines of the host's cache hold what is few
+        slide(queue)
+    head, at = queue.left + queue.head, queue.left + queue.tail
+    queue.tail += 1
+    while at != head and at[-1] > entry:
+        at[0] = at[-1]
         at -= 1
-    queue.left[at & queue.mask] = entry
+    at[0] = entry
+
+
+cdef void slide(Queue *queue) noexcept nogil:
+    cdef int32_t gone = queue.head - 1
+    memmove(queue.left, queue.left + gone, (queue.tail - gone) * sizeof(int64_t))
+    queue.head, queue.tail = 1, queue.tail - gone
 
 
 cdef inline int64_t latest(Queue *queue) noexcept nogil:
     """When the last of those that have entered leaves."""
-    return queue.left[(queue.tail - 1) & queue.mask] >> 8
+    return queue.left[queue.tail - 1] >> 8
 
 
 cdef inline int64_t take_bus(Memory *m, Lane *bus, int64_t arrival, int64_t earliest, int64_t length, int64_t *end) noexcept nogil:
@@ -265,7 +273,7 @@ cdef void refresh(Memory *m, Channel *channel, int64_t t) noexcept nogil:
     channel.refresh_at = channel.closed_before + m.live_ps
 
 
-cdef inline int64_t ready(Memory *m, Channel *channel, Posted *post) noexcept nogil:
+cdef inline int64_t ready(Memory *m, Channel *channel, const Posted *post) noexcept nogil:
     """When a write that waits could have its column, or its bank an activate."""
     cdef Session *session = post.at.rows
     if session.row == post.row and session.opened >= channel.closed_before:
@@ -275,26 +283,37 @@ cdef inline int64_t ready(Memory *m, Channel *channel, Posted *post) noexcept no
 
 cdef void drain(Memory *m, Counters *counters, Channel *channel, int64_t t, int64_t down_to) noexcept nogil:
     """Serve writes that wait, of the oldest first those whose bank is ready first, until at most `down_to` bursts are left."""
-    cdef int64_t head = 0, done = 0, earliest, at
-    cdef int i, best = 0
+    cdef int64_t head = 0, done = 0, earliest
+    cdef int64_t closed_before = channel.closed_before
+    cdef int i, best
+    cdef int known = 0      # of how many it is known when they are ready
     cdef Posted *post = channel.post
     cdef Posted one
     while channel.posted and channel.posted_bursts > down_to:
         earliest = INT64_MAX
+        best = 0
         for i in range(min(channel.posted, OLDEST)):
-            at = max(t, ready(m, channel, &post[i]))
-            if at < earliest:
-                earliest = at
+            if i == known:
+                post[i].ready = ready(m, channel, &post[i])
+                known += 1
+            if post[i].ready < earliest:
+                earliest = post[i].ready
                 best = i
+                if earliest <= t:
+                    break
         one = post[best]
-        while best > 0:  # the older ones move up, which are few
-            post[best] = post[best - 1]
-            best -= 1
+        for i in range(best, 0, -1):  # the older ones move up, which are few
+            post[i] = post[i - 1]
         post += 1
         channel.posted -= 1
         channel.posted_bursts -= one.bursts
         one.at.lane.posted -= one.bursts
         serve_write(m, counters, channel, t, one.at, one.row, one.bursts, &head, &done)
+        known = known - 1 if channel.closed_before == closed_before else 0
+        closed_before = channel.closed_before
+        for i in range(known):
+            if post[i].at.group_free == one.at.group_free:  # nothing else has changed
+                post[i].ready = ready(m, channel, &post[i])
     if post != channel.post:
         memmove(channel.post, post, channel.posted * sizeof(Posted))
     channel.drained = latest(&channel.writes)
@@ -310,10 +329,10 @@ cdef void write_run(
         piece = min(bursts, channel.writes.piece)
         bursts -= piece
         channel.accepted = t = enter_queue(&channel.writes, piece, max(t, channel.accepted))
-        if channel.writes.mask == 0 or (channel.posted == 0 and latest(&channel.reads) <= t):
+        if not channel.writes.bounded or (channel.posted == 0 and latest(&channel.reads) <= t):
             serve_write(m, counters, channel, t, at, row, piece, head, done)
             continue
-        channel.post[channel.posted] = Posted(at, row, piece)
+        channel.post[channel.posted] = Posted(at, row, piece, 0)
         channel.posted += 1
         channel.posted_bursts += piece
         at.lane.posted += piece
@@ -342,7 +361,7 @@ cdef inline void read_run(
 # has done to one of them, the model, it then does to the next: all that it depends on is compared, not computed again.
 
 cdef struct Before:  # the state that the model was in, as far as a read of one piece depends on it
-    int64_t accepted, drained, refresh_at, closed_before, row_free, bursts, first_out, last_out, head
+    int64_t accepted, drained, refresh_at, closed_before, row_free, bursts, first_out, last_out, entries
     int64_t arrival         # of the piece, when it has been read
     int64_t end, front, act_free, late_act
     int64_t row, opened, next_column, next_act, late, group_free
@@ -353,8 +372,8 @@ cdef inline void remember(Before *was, const Channel *model, Place at) noexcept 
     cdef const Queue *queue = &model.reads
     was.accepted, was.drained, was.row_free = model.accepted, model.drained, model.row_free
     was.refresh_at, was.closed_before = model.refresh_at, model.closed_before
-    was.bursts, was.head = queue.bursts, queue.head
-    was.first_out, was.last_out = queue.left[queue.head & queue.mask], queue.left[(queue.tail - 1) & queue.mask]
+    was.bursts, was.entries = queue.bursts, queue.tail - queue.head
+    was.first_out, was.last_out = queue.left[queue.head], queue.left[queue.tail - 1]
     was.end, was.front = at.lane.end, at.lane.front
     was.act_free, was.late_act = at.lane.act_free, at.lane.late_act
     was.row, was.opened, was.next_column = at.rows.row, at.rows.opened, at.rows.next_column
@@ -367,8 +386,8 @@ cdef inline bint can_be_repeated(const Before *was, const Channel *model, Place 
     cdef const Queue *queue = &model.reads
     return (
         was.plain and at.lane.solid and at.rows.row == row and model.refresh_at == was.refresh_at
-        and queue.head == was.head + 1 and queue.bursts <= queue.room
-        and queue.left[(queue.tail - 1) & queue.mask] != was.last_out
+        and queue.tail - queue.head == was.entries and queue.bursts <= queue.room
+        and queue.left[queue.tail - 1] != was.last_out
     )
 
 
@@ -378,14 +397,14 @@ cdef inline bint repeat(
     """Do to a channel what has been done to the model, if it is in the state that the model was in."""
     cdef Queue *queue = &channel.reads
     cdef Session *session = at.rows
-    cdef int64_t leaves = model.reads.left[(model.reads.tail - 1) & queue.mask]
+    cdef int64_t leaves = model.reads.left[model.reads.tail - 1]
     cdef int alive = 1
     if (
         at.lane.end != was.end or at.lane.front != was.front or not at.lane.solid or at.lane.writing or channel.posted
         or channel.accepted != was.accepted or channel.drained != was.drained
         or channel.refresh_at != was.refresh_at or channel.closed_before != was.closed_before
         or queue.bursts != was.bursts or queue.head == queue.tail
-        or queue.left[queue.head & queue.mask] != was.first_out or queue.left[(queue.tail - 1) & queue.mask] > leaves
+        or queue.left[queue.head] != was.first_out or queue.left[queue.tail - 1] > leaves
         or session.row != was.row or session.opened != was.opened or session.next_column != was.next_column
         or session.next_act != was.next_act or session.late != was.late or at.group_free[0] != was.group_free
     ):
@@ -406,9 +425,8 @@ cdef inline bint repeat(
     session.next_column, at.group_free[0] = done.rows.next_column, done.group_free[0]
     at.lane.end, at.lane.front = done.lane.end, done.lane.front
     channel.accepted = model.accepted
-    queue.left[queue.tail & queue.mask] = leaves
     queue.head += 1
-    queue.tail += 1
+    leave_queue(queue, leaves & 255, leaves >> 8)
     queue.bursts = model.reads.bursts
     return True
 
@@ -421,11 +439,37 @@ cdef inline void fetch_ahead(const Memory *m, Place at) noexcept nogil:
     PREFETCH(rows + SESSIONS - 1)
 
 
+cdef inline void next_channel(const Memory *m, Place *at) noexcept nogil:
+    """The same bank of the next channel."""
+    at.lane += m.lanes_per_channel
+    at.rows += m.lanes_per_channel * SESSIONS
+    at.group_free += m.lanes_per_channel
+
+
 cdef inline void read_of_channels(
     Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t count, int64_t row, int64_t bursts,
     int64_t *head, int64_t *done,
 ) noexcept nogil:
     """A run in the same row of the same bank of `count` channels, read."""
+    cdef Channel *end = channel + count
+    cdef int64_t first = head[0], last = done[0]
+    if m.patience < count:
+        read_alike(m, counters, t, channel, at, count, row, bursts, head, done)
+        return
+    m.patience -= <int32_t>count
+    while channel != end:
+        fetch_ahead(m, at)
+        read_run(m, counters, t, channel, at, row, bursts, &first, &last)
+        channel += 1
+        next_channel(m, &at)
+    head[0], done[0] = first, last
+
+
+cdef void read_alike(
+    Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t count, int64_t row, int64_t bursts,
+    int64_t *head, int64_t *done,
+) noexcept nogil:
+    """The same where channels may be in the same state; the more often they were not, the longer nobody asks."""
     cdef Channel *end = channel + count
     cdef Channel *model = NULL
     cdef Place as_in
@@ -434,9 +478,12 @@ cdef inline void read_of_channels(
     while channel != end:
         fetch_ahead(m, at)
         if model != NULL and repeat(&was, model, as_in, channel, at, row):
+            m.doubt = 0
             if was.row != row or was.opened < was.closed_before:
                 counters.activates += 1
         else:
+            if model != NULL:
+                m.doubt = m.patience = min(2 * m.doubt + 1, MOST_PATIENT)
             promising = (
                 channel + 1 != end and channel[1].accepted == channel.accepted
                 and at.lane[m.lanes_per_channel].end == at.lane.end and bursts <= channel.reads.piece
@@ -450,9 +497,7 @@ cdef inline void read_of_channels(
                 as_in = at
                 was.arrival = max(channel.accepted, channel.drained - m.rcd_ps)
         channel += 1
-        at.lane += m.lanes_per_channel
-        at.rows += m.lanes_per_channel * SESSIONS
-        at.group_free += m.lanes_per_channel
+        next_channel(m, &at)
 
 
 cdef inline void write_of_channels(
@@ -463,9 +508,7 @@ cdef inline void write_of_channels(
     while channel != end:
         write_run(m, counters, t, channel, at, row, bursts, head, done)
         channel += 1
-        at.lane += m.lanes_per_channel
-        at.rows += m.lanes_per_channel * SESSIONS
-        at.group_free += m.lanes_per_channel
+        next_channel(m, &at)
 
 
 cdef void run_of_channels(

@@ -253,6 +253,20 @@ def test_layers_carried_forward_agree_with_all_of_them_simulated(chip: str) -> N
     assert moved <= 0.01 * exact.time_ps
 
 
+def test_a_long_layer_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes far longer than the cache takes to fill and its kernels' refreshes last; the others take as long."""
+    trace = shortened(LLAMA, "prefill", 3)
+    trace = replace(trace, blocks=trace.blocks[:2])
+    small = {"core.matrix.count": 1, "core.matrix.rows": 16, "core.matrix.cols": 16, "cache.capacity": "1 MiB"}
+    point: dict[str, Any] = {"phase": "prefill", "seq": 128, "set": small}
+    carried = archsim.simulate("custom-npu", trace, **point)
+    monkeypatch.setattr("archsim.simulation.blocks.SETTLED", 0.0)
+    every = archsim.simulate("custom-npu", trace, **point)
+    assert any("2 more like the last" in each.name for each in carried.timeline)
+    assert not any("more like the last" in each.name for each in every.timeline)
+    assert carried.time_ps == pytest.approx(every.time_ps, rel=0.003)
+
+
 def assert_waves_are_skipped_to_no_effect(chip: str, trace: Trace, seq: int) -> None:
     point = {"phase": "prefill", "batch": 1, "seq": seq}
     job = prepare(chip, trace, Options(**point))
