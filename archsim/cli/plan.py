@@ -82,7 +82,7 @@ def plan(
             [
                 (
                     r.plan, si(r.bound_s, "s"), "-" if r.time_s is None else si(r.time_s, "s"),
-                    count(r.tokens_per_s / r.chips), f"{r.memory_bytes / 1e9:.1f} GB",
+                    "< " * (r.time_s is None) + count(r.tokens_per_s / r.chips), f"{r.memory_bytes / 1e9:.1f} GB",
                     percent(r.memory_bytes / ranking.capacity_bytes),
                 )
                 for r in shown

@@ -72,7 +72,7 @@ def serve(
 
     Without --batch, --tpot, --requests or --curve: as many sequences as fit. With --rate requests (1,000, or
     --requests) arrive over time and queue; goodput are those that keep --ttft and --tpot. SYSTEM is a preset or file of
-    a system, or a chip.
+    a system, or a chip. PATH as the WORKLOAD stands for the files PATH.prefill.h5 and PATH.decode.h5.
 
     \b
     Examples:

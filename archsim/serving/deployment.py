@@ -32,6 +32,21 @@ class Step:
 
 
 @dataclass(frozen=True)
+class _Need:
+    """Bytes of a chip: weights, activations of a chunk of prompts, activations and cache of a sequence in decode."""
+
+    weights: int
+    prompts: int
+    decode: int
+    kv_cache: float
+
+    def most(self, whole: float, share: float) -> int:
+        """Sequences that fit into ``whole`` bytes; the cache gets a ``share`` of what weights and prompts leave."""
+        beside = (whole - self.weights - self.prompts) * share / self.kv_cache
+        return int(min(beside, (whole - self.weights) / (self.kv_cache + self.decode)))
+
+
+@dataclass(frozen=True)
 class Deployment:
     """A model on a system under a serving stack; simulated steps are kept, equal ones are simulated once.
 
@@ -167,14 +182,13 @@ class Deployment:
         gets the stack's share of what they leave.
         """
         group = self.groups()
-        chip = load_chip(self.chip, dict(self.options.get("set") or {}))
-        room = {
-            (fixed, each): (chip.memory.usable_capacity - fixed) * self.stack.kv_share
-            for fixed, each in self._needs(tokens)
-        }
-        (fixed, each), free = min(room.items(), key=lambda item: item[1] / item[0][1])
-        fit = int(free // each)
+        whole = load_chip(self.chip, dict(self.options.get("set") or {})).memory.usable_capacity
+        fit, need = min(
+            ((need.most(whole, self.stack.kv_share), need) for need in self._needs(tokens)), key=lambda found: found[0]
+        )
         if fit < 1:
+            fixed, each = need.weights + need.prompts, need.kv_cache
+            free = (whole - fixed) * self.stack.kv_share
             raise InputError(
                 f"{self.workload} on {self.where()}: {fixed / 1e9:.1f} GB of weights and activations leave "
                 f"{max(free, 0) / 1e9:.1f} GB for the KV cache of a chip, less than one sequence of {tokens:,} tokens "
@@ -202,9 +216,8 @@ class Deployment:
         quant = self.options.get("quant", "none")
         return (trace if quant == "none" else quantised(trace, quant)).at(batch=1, seq=1, ctx=tokens - 1).kv_bytes
 
-    def _needs(self, tokens: int) -> list[tuple[int, float]]:
-        """Bytes of weights and activations on a chip of each stage, and of the cache of a sequence (exact but
-        activations)."""
+    def _needs(self, tokens: int) -> list[_Need]:
+        """What a chip of each stage holds."""
         short = 64  # tokens that fit, where those asked for may not
         decode = self._options("decode", 1, short - 1)
         prefill = self._options("prefill", self._padded(self.stack.chunk), 0)
@@ -212,7 +225,9 @@ class Deployment:
             raise InputError(f"{self.workload} keeps no KV cache: a server of it holds no sequences")
         longer = self.kv_bytes(tokens) / least
         return [
-            (first.weights + max(first.activations, prompts.activations), first.kv_cache * longer)
+            _Need(
+                first.weights, max(first.activations, prompts.activations), first.activations, first.kv_cache * longer
+            )
             for first, prompts in zip(self._stages(decode), self._stages(prefill), strict=True)
         ]
 

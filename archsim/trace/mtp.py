@@ -35,7 +35,8 @@ def with_mtp(trace: Trace) -> Trace:
     if trace.phase == "train":
         raise InputError(f"{trace.name}: add these layers when a training trace is exported (trace export --mtp)")
     if any(block.name == "mtp" for block in trace.blocks):
-        raise InputError(f"{trace.name} has its layers for the prediction of more than one token already")
+        has = "has its layers for the prediction of more than one token already"
+        raise InputError(f"{trace.name} {has}: export it without --mtp")
     module = _Module(trace)
     return replace(trace, blocks=(*trace.blocks, module.block(depth)), tensors=tuple(module.tensors))
 

@@ -23,17 +23,25 @@ def list_workloads() -> tuple[str, ...]:
 
 
 def load_workload(name: str, phase: str) -> Trace:
-    """The trace of a shipped workload, or of the `.h5` file that `name` is the path of, in `phase`."""
+    """The trace of a workload in `phase`: of a shipped one, of the file NAME.PHASE.h5, or of the `.h5` file NAME."""
     if phase not in PHASES:
         raise InputError(f"unknown phase '{phase}'{did_you_mean(phase, PHASES)}; it is one of {', '.join(PHASES)}")
     if name.endswith(".h5"):
         trace = load_trace(name)
         if trace.phase != phase:
-            raise InputError(f"{name}: holds the {trace.phase} phase, not {phase}")
+            every = name.removesuffix(f".{trace.phase}.h5")
+            hint = f"; {every} stands for the files {every}.PHASE.h5 of all phases" if every != name else ""
+            raise InputError(f"{name}: holds the {trace.phase} phase, not {phase}{hint}")
         return trace
     known = list_workloads()
     if name not in known:
-        raise InputError(f"unknown workload '{name}'{did_you_mean(name, known)}; shipped are {', '.join(known)}")
+        own = Path(f"{name}.{phase}.h5")
+        if own.is_file():
+            return load_trace(own)
+        raise InputError(
+            f"unknown workload '{name}'{did_you_mean(name, known)}, and there is no file {own}; shipped are "
+            f"{', '.join(known)}"
+        )
     model = _aliases().get(name, name)
     path = Path(data_path("workloads")) / f"{model}.{phase}.h5"
     if not path.exists():

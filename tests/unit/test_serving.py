@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import archsim
 from archsim.cli.main import cli
 from archsim.errors import InputError
 from archsim.serving import (
@@ -159,6 +160,13 @@ def test_what_cannot_be_is_refused() -> None:
         Deployment("h100", "llama-3.1-8b", acceptance=2)
     with pytest.raises(InputError, match="less than one sequence of 9,000,000 tokens"):
         Deployment("h100", "llama-3.1-8b").capacity(9_000_000)
+
+
+def test_short_sequences_leave_room_for_the_activations_of_all_of_them() -> None:
+    most = Deployment("h100", "deepseek-r1-distill-qwen-1.5b").capacity(8)
+    given = {"phase": "decode", "batch": most, "ctx": 7, "fidelity": "roofline"}
+    step = archsim.simulate("h100", "deepseek-r1-distill-qwen-1.5b", **given)
+    assert 0.95 * step.memory_capacity < step.memory_used <= step.memory_capacity
 
 
 def test_layers_with_a_window_of_keys_leave_room_for_more_sequences() -> None:

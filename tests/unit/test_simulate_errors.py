@@ -23,7 +23,10 @@ def refused(**changes: Any) -> str:
     ("changes", "message"),
     [
         ({"chip": "h80"}, "unknown chip 'h80' (did you mean 'h800'?)"),
-        ({"workload": "llama-3.1-8"}, "unknown workload 'llama-3.1-8' (did you mean 'llama-3.1-8b'?)"),
+        (
+            {"workload": "llama-3.1-8"},
+            "unknown workload 'llama-3.1-8' (did you mean 'llama-3.1-8b'?), and there is no file llama-3.1-8.decode.h5",
+        ),
         ({"system": "hgx-h80"}, "unknown system 'hgx-h80' (did you mean 'hgx-h800'?)"),
         ({"set": {"memory.bandwith": "3 TB/s"}}, "memory.bandwith: unknown key (did you mean 'bandwidth'?)"),
         ({"set": {"memory.bandwidth": "3 GB"}}, "'3 GB' is a size, expected a bandwidth"),

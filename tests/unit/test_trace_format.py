@@ -348,6 +348,10 @@ def test_workloads_by_path(tmp_path: Path) -> None:
     assert load_workload(str(path), "prefill") == small()
     with pytest.raises(InputError, match="holds the prefill phase, not decode"):
         load_workload(str(path), "decode")
+    small().save(tmp_path / "all.prefill.h5")
+    assert load_workload(str(tmp_path / "all"), "prefill") == small()
+    with pytest.raises(InputError, match=r"there is no file .*all\.decode\.h5"):
+        load_workload(str(tmp_path / "all"), "decode")
 
 
 def test_the_documented_examples_hold(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,13 @@ def capture_model(name: str, config: dict[str, Any], phase: str, mtp: bool, coll
         weights = _track_weights(model, runs, recorder)
         if sum(weights) != total:
             raise InputError(f"{name}: the blocks hold {sum(weights)} parameters, the model {total}")
-        spans = _step(model, runs, recorder, cache, phase)
+        try:
+            spans = _step(model, runs, recorder, cache, phase)
+        except InputError:
+            raise
+        except Exception as error:  # a cache of another kind, control flow on values, ...
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise InputError(f"{name}: its code does not run without weights, layer by layer ({what})") from error
     if shapes.guards:
         raise InputError(f"{name}: its shapes hold only where {shapes.guards[0].expr} ({sizes})")
     tensors, ops = recorder.specs(sizes)
