@@ -52,11 +52,12 @@ class NarrowLoads:
     per_pass   loads of a pass that wait for each other                     1
     per_row    round trips once a row: reductions, positions                1
     latency    of a load under load                                         s
-    blocks     that a core works on at a time                               1
+    blocks     that a core works on at a time, ``most`` at most             1
     ========== ============================================================ ======
 
     Assumptions: the compiler does not move loads of one pass before the end of the pass before.
-    Not modelled: second passes over a row, which find it in the core's memory.
+    Not modelled: latencies of second passes. passes: times that a row is read; it is fetched again where the rows of
+    all blocks exceed the core's memory. cold: rows are in no cache, as those of a table.
 
     >>> NarrowLoads(threads=1024, per_row=1).trips(4096)
     5.0
@@ -66,6 +67,9 @@ class NarrowLoads:
     width: int = 1
     per_pass: float = 1.0
     per_row: float = 0.0
+    most: int = 1 << 30
+    cold: bool = False
+    passes: int = 1
 
     def trips(self, cols: int) -> float:
         """Round trips of one row."""
@@ -101,6 +105,11 @@ COSTS: dict[str, VectorCost] = {
     # multiplied and added. A thread adds up its 8 products of a key, and 16 threads theirs by four shuffles
     "lane_product": VectorCost(2.0, 0.0),
     "lane_sum": VectorCost(2.0, 0.0),
+    # PyTorch, softmax_warp_forward for rows of up to 1,024: widen, compare, subtract, exponential (range reduction and
+    # eight in all), add, a quotient rounded as IEEE says (ten), narrow; cunn_SoftMaxForward for longer ones widens and
+    # exponentiates once more
+    "softmax_warp": VectorCost(23.0, 2.0),
+    "softmax_block": VectorCost(33.0, 3.0),
     "online_softmax": VectorCost(4.0, 1.0),  # the same per score of a flash-attention tile
     "attention_backward": VectorCost(5.0, 1.0),  # scale, exp; difference, product; conversion of P and dS
     # gradients (FLOPs: `archsim.trace.costs`; a multiply-add is one operation)

@@ -46,37 +46,42 @@ def lower_rows(
     per_row = max(sum(s.nbytes for s in (*inputs, *outputs)) / rows, 1e-9)
     slots = max(min(ceil(target.in_flight_bytes / BLOCK_BYTES) + 1, target.scratchpad_bytes // BLOCK_BYTES), 2)
     room = min(target.scratchpad_bytes // slots, BLOCK_BYTES)
-    block = int(np.clip(room // per_row, 1, -(-rows // cores)))
+    held = target.resident_rows(loads, cols) if loads else 0  # blocks of threads that follow each other, a row each
+    block = int(np.clip(room // per_row, 1, min(-(-rows // cores), held or rows)))
     count = -(-rows // block)
     begin = np.arange(count) * block
     end = np.minimum(begin + block, rows)
     core, turn = np.arange(count) % cores, np.arange(count) // cores
 
+    again = loads.passes - 1 if loads and held * sum(s.nbytes for s in inputs) / rows > target.scratchpad_bytes else 0
     streams = [*inputs, *outputs]
-    size = len(streams) + 1
+    read = len(inputs) * (1 + again)
+    size = read + 1 + len(outputs)
     table = StepTable(target, count * size)
     first = np.arange(count) * size
-    compute = first + len(inputs)
+    compute = first + read
     cycles = sum(
         target.vector_cycles(np.ceil((end - begin) * (n / rows)), cost, in_turn=in_turn)
         for n, cost in work
         if cost.simple or cost.special
     )
     if loads:
-        cached = sum(s.nbytes for s in (*inputs, *outputs)) <= target.cache_bytes
+        cached = not loads.cold and sum(s.nbytes for s in (*inputs, *outputs)) <= target.cache_bytes
         waiting = np.ceil((end - begin) * (target.row_seconds(loads, cols, rows, cached=cached) * target.clock))
         cycles = np.maximum(cycles, waiting.astype(np.int64))
     table.vector(compute, core, np.broadcast_to(np.asarray(cycles), compute.shape))
+    freed = np.where(turn >= slots, compute - slots * cores * size, -1)
     for i, stream in enumerate(streams):
         origin = begin * stream.nbytes // rows
         nbytes = end * stream.nbytes // rows - origin
         if i < len(inputs):
-            step = first + i
-            table.load(step, core, i, origin, nbytes)
-            table.after(step, np.where(turn >= slots, compute - slots * cores * size, -1))
-            table.after(compute, step)
+            for j in range(1 + again):  # what the core has no room for is fetched again
+                step = first + i + j * len(inputs)
+                table.load(step, core, i, origin, nbytes)
+                table.after(step, step - len(inputs) if j else freed)
+                table.after(compute, step)
         else:
-            step = first + i + 1
+            step = first + read + 1 + i - len(inputs)
             table.store(step, core, i, origin, nbytes)
             table.after(step, compute)
     return table.build(

@@ -21,6 +21,8 @@ __all__ = [
 WIDE = 2
 #: bytes of fp32
 FULL = 4
+#: rows up to which a block of PyTorch's ``index_select`` gathers its columns of all of them, one after the other
+FEW_INDICES = 16
 #: elements of one row of a kernel without a reduction, which may be cut anywhere
 ANY_ROW = 1024
 #: TensorRT-LLM's block-scaled fp4 kernels: smallest tile, chosen among 128 x 64, 128 and 256 by half of the products
@@ -33,6 +35,7 @@ FP4_LOADS = NarrowLoads(threads=512, width=8, per_row=3)
 #: cudaFp8Utils.cu, from memory: 1024 blocks of 256 threads stride over the matrix by single elements, unrolled fourfold
 FP8_LOADS, FP8_BLOCKS, FP8_COLS = NarrowLoads(threads=256, width=4), 1024, 16384
 X, W, Y, QUANTISED, K, V, CACHE, GATHERED, HIDDEN, ACTIVE, W2, PARTS, CHOSEN, MAPS, SIZES, NARROW = range(16)
+RESIDUAL, W_BEFORE, X_BEFORE = range(16, 19)
 
 
 #: the block-scaled fp8 kernel for Ada, the only tile it is built for and the part of each of its four warps
@@ -298,20 +301,25 @@ def elementwise(
     outputs: int = 1,
     table: bool = False,
     whole_rows: bool = False,
+    residual: bool = False,
+    element: int = WIDE,
     loads: NarrowLoads | None = None,
 ) -> tuple[Kernel, ...]:
-    """A vector kernel of so many streams in and out; whole_rows: it reduces along the row.
+    """A vector kernel of so many streams in and out; whole_rows: it reduces along the row; residual: the last of those
+    that come in is what the layer before left. element: bytes of one.
 
     loads: how its threads move a row, with a block of threads each.
     """
     size = rows * cols
     source = W if table else X
-    if loads and not whole_rows and loads.threads * loads.width < cols and table:  # a block for each part of a row
-        rows, cols = -(-size // (loads.threads * loads.width)), loads.threads * loads.width
+    if loads and table:  # a block of threads for each part of a row, or of all rows where they are few
+        part = loads.threads * loads.width
+        rows, cols = (-(-cols // part), rows * part) if rows <= FEW_INDICES else (-(-size // part), part)
     return (
         Vector(
             rows if whole_rows or loads else -(-size // ANY_ROW),
-            ((source, inputs * size * WIDE),), ((Y, outputs * size * WIDE),),
+            ((source, (inputs - residual) * size * element), (RESIDUAL, residual * size * element)),
+            ((Y, outputs * size * element),),
             ((size, COSTS[function]),), loads=loads, cols=cols,
         ),
     )  # fmt: skip

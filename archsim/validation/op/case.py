@@ -143,7 +143,8 @@ Kernel = Product | Attention | Vector
 class Case:
     """One row of a reference file: the kernels that were timed, on which chip, and their time in microseconds.
 
-    weights: the tensors that are weights, for the rule of the source.
+    weights: the tensors that are weights, for the rule of the source. before: kernels that ran just before, untimed,
+    and left the cache as they did.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Case:
     expected_us: float
     source: Source
     weights: frozenset[int] = field(default=frozenset())
+    before: tuple[Kernel, ...] = ()
 
     @property
     def group(self) -> str:
@@ -191,10 +193,11 @@ def simulate_us(case: Case) -> float:
 
     The kernels run one after the other on a fresh chip, twice on the same addresses: the second run, which is the one
     that counts, finds in the cache what the first one left there, as a benchmark loop does. Tensors that the source's
-    rule calls cold lie elsewhere in the second run.
+    rule calls cold lie elsewhere in the second run. Where kernels ran before, these take the place of the first run.
     """
     target, source = target_of(case.chip), case.source
-    lowered = [kernel.lower(target) for kernel in case.kernels]
+    kernels = (*case.before, *case.kernels)
+    lowered = [kernel.lower(target) for kernel in kernels]
     sizes: dict[int, int] = {}
     for each in lowered:
         for tensor, region in zip(each.tensors, each.program.regions, strict=True):
@@ -212,9 +215,10 @@ def simulate_us(case: Case) -> float:
         raise InputError(f"{case.name}: its tensors of {address:,} B exceed the memory of {case.chip}")
     session = Session(target.machine)
     # without a cache the first run leaves nothing that the second could find
-    for bases in (warm, again) if target.cache_bytes and not source.flushed else (warm,):
-        records = session.run(_launches(case.kernels, lowered, bases, target))
-    begin = records[0].ready_ps if source.first_gap else records[0].start_ps
+    for bases in (warm, again) if target.cache_bytes and not (source.flushed or case.before) else (warm,):
+        records = session.run(_launches(kernels, lowered, bases, target))
+    first = records[len(case.before)]
+    begin = first.ready_ps if source.first_gap else first.start_ps
     keys = (f"{case.chip} {case.operator}", f"{case.operator} {case.dtype}")
     return (records[-1].end_ps - begin) * 1e-6 + sum(source.host_us.get(key, 0.0) for key in keys)
 

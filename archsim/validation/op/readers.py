@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from math import inf
 
 from archsim.hardware import list_chips
+from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import NarrowLoads
 from archsim.trace.graph import DTYPE_BITS
 from archsim.validation.op import build
-from archsim.validation.op.case import Case, target_of
+from archsim.validation.op.case import Case, Kernel, Product, target_of
 from archsim.validation.op.dtypes import Format, format_of, width
 from archsim.validation.op.routing import rank_rows
 from archsim.validation.op.sources import (
@@ -221,7 +223,7 @@ def read_moe(row: Record) -> Case | str:
 
 #: operators of measured_norm_softmax_gelu.csv: group, vector function, streams read, reduces along the row
 FUNCTIONS = {
-    "softmax": ("softmax", "softmax", 1, True),
+    "softmax": ("softmax", "softmax_block", 1, True),
     "layernorm": ("norm", "layer", 1, True),
     "input_layernorm": ("norm", "rms", 1, True),
     "final_layernorm": ("norm", "rms", 1, True),
@@ -240,6 +242,10 @@ FUNCTIONS = {
 WITH_RESIDUAL = {"layernorm", "input_layernorm", "final_layernorm"}
 #: operators that the GPU rows of LLMServingSim v0 time as eager Hugging Face code
 EAGER_OPERATORS = {"input_layernorm", "final_layernorm", "rope"}
+#: terms of the product before over the hidden size, or its inverse: the inner size of a layer (an estimate; 2.7 to 5)
+INNER = 3.5
+#: longest rows of which PyTorch's softmax leaves each to a warp, in registers
+WARP_SOFTMAX = 1024
 #: vLLM normalises queries and keys by its kernel for rows, here heads of 128 dims: it sums, and reads the row again
 HEAD, HEAD_NORM = 128, NarrowLoads(threads=128, per_row=2)
 #: models whose experts its eager profile did not shard: the time of their activation does not depend on tp
@@ -261,7 +267,10 @@ def read_rows(row: Record) -> Case | str:
     if eager and operator == "act_fn" and row.integer("tp") > 1 and any(name in row.text("model") for name in EXPERTS):
         return UNSHARDED
     group, function, streams, whole_rows = FUNCTIONS[operator]
-    loads = source.loads.get(group)
+    few = group == "embedding" and row.integer("rows") <= build.FEW_INDICES
+    loads = source.loads.get("few embeddings" if few else group)
+    if group == "softmax" and row.integer("cols") <= WARP_SOFTMAX:
+        function, loads = "softmax_warp", None
     if "phi-2" in row.text("model"):  # the one model here with LayerNorm, and an activation without a gate
         function, streams = {"rms": ("layer", 1), "silu_mul": ("gelu", 1)}.get(function, (function, streams))
         loads = None if group in ("norm", "activation") else loads  # PyTorch's, whose loads are wide
@@ -275,7 +284,8 @@ def read_rows(row: Record) -> Case | str:
         return "the time is 0 in the resolution of the source"
     kernels = build.elementwise(
         rows, cols, function, inputs=streams, outputs=2 if residual else 1, table=function == "copy",
-        whole_rows=whole_rows, loads=loads,
+        whole_rows=whole_rows, residual=residual, loads=loads,
+        element=build.FULL if chip in source.full else build.WIDE,
     )  # fmt: skip
     if eager and operator == "act_fn":  # SiLU of the gate, then the product with it: two kernels of PyTorch
         kernels = (*build.elementwise(rows, cols, "silu"), *build.elementwise(rows, cols, "mul", inputs=2))
@@ -285,4 +295,20 @@ def read_rows(row: Record) -> Case | str:
     form = format_of(row.text("dtype"), formats_of(chip))
     dtype = form.dtype if isinstance(form, Format) else row.text("dtype")
     name = f"{chip} {operator} {dtype} {rows} x {cols}"
-    return Case(name, chip, group, dtype, kernels, row.number("latency_us"), source, weights)
+    in_model = source.weight_copies == inf and isinstance(form, Format) and target_of(chip).cache_bytes
+    before = _before(row, group, streams - residual, form.dtype) if in_model else ()
+    return Case(name, chip, group, dtype, kernels, row.number("latency_us"), source, weights, before)
+
+
+def _before(row: Record, group: str, streams: int, dtype: str) -> tuple[Kernel, ...]:
+    """The product that writes the streams of a vector kernel in a model, on chips with a cache that may hold them."""
+    rows, cols = row.integer("rows"), row.integer("cols")
+    shards = row.integer("tp") if "tp" in row.cells else 1
+    inner = {
+        "norm": cols * INNER / shards, "add": cols * INNER / shards, "activation": cols * shards / INNER,
+        "rotary": cols * shards,
+    }.get("rotary" if row.text("op") == "qk_norm" else group)  # fmt: skip
+    if inner is None:
+        return ()
+    shape = MatmulShape((rows,), streams * cols, max(round(inner), 1), dtype, build.WIDE, build.WIDE, build.WIDE)
+    return (Product(shape, (build.X_BEFORE, build.W_BEFORE, build.X)),)

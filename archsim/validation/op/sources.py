@@ -67,7 +67,7 @@ class Source:
     count. weight_copies: how many copies of the weights its loop goes round; they are read from memory when all of them
     together exceed the cache. flushed: everything comes from memory.
     loads: vector kernels with narrow loads. host_us: what the host spends on a call, by chip and operator or operator
-    and type, where the times hold it.
+    and type, where the times hold it. full: chips whose vector operators ran in fp32.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Source:
     flushed: bool = False
     loads: Mapping[str, NarrowLoads] = field(default_factory=dict)
     host_us: Mapping[str, float] = field(default_factory=dict)
+    full: frozenset[str] = frozenset()
     attention: AttentionKernel = ANY_KERNEL
     decode: AttentionKernel | None = None
     shared_context: bool = False
@@ -103,19 +104,29 @@ PAGED = replace(FLASH_2, keys=128, read_ahead=False)
 WHOLE = replace(PAGED, whole=True)
 FLASH_3 = AttentionKernel(fixed=True)
 
+#: PyTorch's ``index_select`` (Indexing.cu): an element of 2 B a thread, behind the index and an integer division;
+#: eight blocks of 128 threads a core, at most, go over the parts of all rows. Of few rows a block gathers its columns
+#: of each in turn, without the division. Waits of a pass: one of five, by half of the rows of A40, A100 and H100
+INDEXED = NarrowLoads(threads=128, per_pass=2.0, most=8, cold=True)
+FEW_INDEXED = replace(INDEXED, per_pass=1.25)
+
 #: the kernels of vLLM 0.2 and 0.3, which Vidur profiles: activation_kernels.cu, layernorm_kernels.cu and
 #: pos_encoding_kernels.cu load one element of 2 B a thread, a block for each row; a block of the rotation reads a
-#: position and the table, and goes over queries and keys in turn; PyTorch's embedding finds the index, by integer
-#: divisions, and the row before the element
+#: position and the table, and goes over queries and keys in turn
 NARROW = {
     "activation": NarrowLoads(threads=1024),
     "norm": NarrowLoads(threads=1024, per_row=1),
-    "rotary": NarrowLoads(threads=512, width=2, per_row=4),
-    "embedding": NarrowLoads(threads=128, per_pass=3.5),
+    "rotary": NarrowLoads(threads=512, width=2, per_pass=1.5, per_row=1),
+    "embedding": INDEXED,
+    "few embeddings": FEW_INDEXED,
 }
 
-#: PyTorch's softmax: blocks of up to 1024 threads with loads of 16 B find the maximum, sum, and write; two reductions
-SOFTMAX = NarrowLoads(threads=1024, width=8, per_pass=3, per_row=2)
+#: PyTorch's softmax of rows longer than 1,024: blocks of up to 1024 threads with loads of 16 B find the maximum, sum,
+#: and write; two reductions
+SOFTMAX = NarrowLoads(threads=1024, width=8, per_pass=3, per_row=2, passes=3)
+
+#: layer norms of PyTorch and its compiler: loads of 16 B sum, and normalise what is read again; one reduction
+NORM = NarrowLoads(threads=256, width=8, per_pass=2, per_row=2, passes=2)
 
 GRAPHS = Source(
     "aiconfigurator GEMM", r"/gemm/", True,
@@ -128,12 +139,15 @@ SOURCES = (
     Source(
         "LLMCompass", r"LLMCompass|^ae/", False,
         "wall time of a torch call in a loop over the same operands: its authors add 12 to 45 us for the launch, by "
-        "chip and operator (hardware_model/compute_module.py of their repository); what fits the cache is warm",
+        "chip and operator (hardware_model/compute_module.py of their repository); what fits the cache is warm; "
+        "its authors compare vector operators on the MI210 with fp32 (VectorUnit of the same file), and two bytes an "
+        "element would be 0.6 TB/s",
+        full=frozenset({"mi210"}),
         host_us={
             "a100 gemm": 21, "a100 softmax": 12, "a100 norm": 45, "a100 activation": 45,
             "mi210 gemm": 34, "mi210 softmax": 22, "mi210 norm": 28, "mi210 activation": 21,
         },
-        loads={"softmax": SOFTMAX},
+        loads={"softmax": SOFTMAX, "norm": NORM},
     ),
     Source(
         "Vidur", r"Vidur", False,
@@ -147,7 +161,7 @@ SOURCES = (
         "kernel time by a profiler while a whole model runs: no gap; activations just written, weights long evicted; "
         "on TPUs Hugging Face's code runs through torch-xla (llm_profiler_tpu.ipynb)",
         weight_copies=inf,
-        loads={"embedding": NARROW["embedding"]},
+        loads={"embedding": INDEXED, "few embeddings": FEW_INDEXED},
         attention=UNSPLIT,
         shared_context=True,
         unfused=True,
@@ -155,8 +169,14 @@ SOURCES = (
     Source(
         "LLMServingSim", r"LLMServingSim", False,
         "kernel time by a profiler while a whole model runs in vLLM 0.19: no gap; activations just written, weights, "
-        "keys and values long evicted",
+        "keys and values long evicted; PyTorch gathers more than 16 rows by wide loads, and dummy tokens are all "
+        "the same row; activations load 16 B a thread, and the rotation has more than a pass under way (chosen among "
+        "three by half of its rows)",
         weight_copies=inf,
+        loads={
+            "few embeddings": replace(FEW_INDEXED, cold=False), "activation": NarrowLoads(threads=1024, width=8),
+            "rotary": NarrowLoads(threads=512, width=2, per_pass=0.75),
+        },
         attention=replace(PAGED, split=False),
         decode=PAGED,
         cold_cache=True,
