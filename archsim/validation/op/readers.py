@@ -244,6 +244,9 @@ WITH_RESIDUAL = {"layernorm", "input_layernorm", "final_layernorm"}
 EAGER_OPERATORS = {"input_layernorm", "final_layernorm", "rope"}
 #: terms of the product before over the hidden size, or its inverse: the inner size of a layer (an estimate; 2.7 to 5)
 INNER = 3.5
+#: rows up to which that product has one row of tiles: it reads weights once, past the cache (evicted first), which
+#: then still holds its results (half of the rows of A6000, RTX 3090 and H100)
+ONE_TILE = 128
 #: longest rows of which PyTorch's softmax leaves each to a warp, in registers
 WARP_SOFTMAX = 1024
 #: vLLM normalises queries and keys by its kernel for rows, here heads of 128 dims: it sums, and reads the row again
@@ -291,12 +294,13 @@ def read_rows(row: Record) -> Case | str:
         kernels = (*build.elementwise(rows, cols, "silu"), *build.elementwise(rows, cols, "mul", inputs=2))
     if operator == "add" and "phi-2" in row.text("model"):  # attention and MLP stand side by side: a sum of three
         kernels *= 2
-    weights = frozenset({build.W}) if function == "copy" else frozenset()
+    weights = frozenset({build.W} if function == "copy" else {build.RESIDUAL} if residual else {})
     form = format_of(row.text("dtype"), formats_of(chip))
     dtype = form.dtype if isinstance(form, Format) else row.text("dtype")
     name = f"{chip} {operator} {dtype} {rows} x {cols}"
-    in_model = source.weight_copies == inf and isinstance(form, Format) and target_of(chip).cache_bytes
-    before = _before(row, group, streams - residual, form.dtype) if in_model else ()
+    before: tuple[Kernel, ...] = ()
+    if source.weight_copies == inf and isinstance(form, Format) and target_of(chip).cache_bytes:
+        before = _before(row, group, streams - residual, form.dtype)
     return Case(name, chip, group, dtype, kernels, row.number("latency_us"), source, weights, before)
 
 
@@ -308,7 +312,7 @@ def _before(row: Record, group: str, streams: int, dtype: str) -> tuple[Kernel, 
         "norm": cols * INNER / shards, "add": cols * INNER / shards, "activation": cols * shards / INNER,
         "rotary": cols * shards,
     }.get("rotary" if row.text("op") == "qk_norm" else group)  # fmt: skip
-    if inner is None:
+    if inner is None or rows <= ONE_TILE:
         return ()
     shape = MatmulShape((rows,), streams * cols, max(round(inner), 1), dtype, build.WIDE, build.WIDE, build.WIDE)
     return (Product(shape, (build.X_BEFORE, build.W_BEFORE, build.X)),)
