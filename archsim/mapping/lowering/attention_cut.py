@@ -37,6 +37,8 @@ MAX_QUERIES = 16
 #: tiles of scores at a time: one where all warps take turns, at most so many where two groups of them alternate or the
 #: units work apart
 SCORE_TILES: Mapping[Order, int] = {"turns": 1, "alternate": 2, "apart": 4}
+#: power of the vector unit in a softmax over that of a busy matrix unit (an estimate)
+VECTOR_POWER = 0.3
 #: share of the best time within which cuts count as equal
 INDIFFERENT = 0.02
 #: query rows, and keys of a block; kernels are written for blocks of 64 keys or more, which they work on whole
@@ -214,16 +216,19 @@ def _cores_of_an_instruction(target: Target, shape: AttentionShape) -> int:
 
 
 def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys: int) -> Ints:
-    """Cycles of the vector unit for a block: the softmax with the rescaling of the output, then narrowing what results.
+    """Cycles of the vector unit for a block: the softmax with the rescaling of the output, and narrowing what results.
 
-    Probabilities of 8 bits are converted and permuted into the layout of an operand after the exponentials.
+    Probabilities of 8 bits are converted and permuted into the layout of an operand after the exponentials, or beside
+    them where they become one by way of a memory for matrices, which instructions for pairs of cores have.
     """
-    scores = np.asarray(rows, dtype=np.int64) * keys
+    unit, scores = target.chip.core.matrix, np.asarray(rows, dtype=np.int64) * keys
     cost = COSTS["online_softmax"] + VectorCost(shape.d_v / keys, 0.0)
-    cycles = target.vector_cycles(scores, cost, in_turn=order_of(target, shape) == "alternate")
-    if DTYPE_BITS[target.compute_dtype(shape.dtype)] < 16:
-        cycles = cycles + target.vector_cycles(scores, COSTS["narrow"])
-    return cycles
+    alternate = order_of(target, shape) == "alternate"
+    if DTYPE_BITS[target.compute_dtype(shape.dtype)] >= 16:
+        return target.vector_cycles(scores, cost, in_turn=alternate)
+    if unit.kind == "tensor_core" and unit.pair > 1:
+        return target.vector_cycles(scores, cost + COSTS["narrow"], in_turn=alternate)
+    return target.vector_cycles(scores, cost, in_turn=alternate) + target.vector_cycles(scores, COSTS["narrow"])
 
 
 def choose_cut(target: Target, shape: AttentionShape) -> Cut:
@@ -317,7 +322,7 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     block = block_time(
         scores, softmax, value, order_of(target, shape), latency=target.matrix_latency_s, blocks=cut.scores
     )
-    work = items * chunks * block / target.cores
+    drawn = items * chunks * (scores + value + VECTOR_POWER * softmax) / target.cores
     port = cut.keys * width / target.port_read_bytes_per_s
     waiting = target.loaded_latency_s + port
     load = max(items / target.cores, 1.0)
@@ -342,4 +347,4 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     unique = shape.batch * shape.kv_heads * seen * width if target.cache_bytes else fetched
     moving = max(fetched / shared, unique / target.dram_bytes_per_s)
     seconds = float(max(turns * max(block, port, waiting) + alone, moving) + tail + merge)
-    return seconds, min(float(work) / seconds, 1.0)
+    return seconds, min(float(drawn) / seconds, 1.0)
