@@ -48,6 +48,7 @@ def lower_rows(
     room = min(target.scratchpad_bytes // slots, BLOCK_BYTES)
     held = target.resident_rows(loads, cols) if loads else 0  # blocks of threads that follow each other, a row each
     block = int(np.clip(room // per_row, 1, min(-(-rows // cores), held or rows)))
+    block = -(-rows // (cores * -(-rows // (cores * block))))  # no core gets a turn more than it must
     count = -(-rows // block)
     begin = np.arange(count) * block
     end = np.minimum(begin + block, rows)

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from archsim.validation.op import build
-from archsim.validation.op.case import Case, target_of
+from archsim.validation.op.case import Case
 from archsim.validation.op.dtypes import format_of, width
-from archsim.validation.op.readers import NO_SOURCE, appends, chip_of, formats_of, is_gpu, multiplied, no_preset
-from archsim.validation.op.sources import Source, mla_kernel, phase_kernel, product_source, source_of
+from archsim.validation.op.readers import (
+    NO_SOURCE,
+    appends,
+    attention_kernel,
+    chip_of,
+    formats_of,
+    mla,
+    multiplied,
+    no_preset,
+)
+from archsim.validation.op.sources import Source, product_source, source_of
 from archsim.validation.table import Record
 
 __all__ = ["read_published"]
@@ -63,21 +72,18 @@ def read_published(row: Record) -> Case | str:
         causal = operator != "attention_fwd" or row.integer("causal", least=0) == 1
         kv_bytes = width(held) if held else float(build.WIDE)
         multiplies = multiplied(chip, form.dtype, kv_bytes if held else None)
-        kernel = mla_kernel(source, chip, asynchronous=target_of(chip).asynchronous)
         flops = 2.0 * batch * heads * q_len * kv_len * (d_qk + d_v) / (2 if causal else 1)
         phase = "decode" if operator.endswith("decode") else "prefill"
         label = f"mla {phase}" if operator.startswith("mla") else f"attention {phase}"
         shape = f"b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads} d{d_qk}" + (" causal" if causal else "")
-        if operator == "mla_decode":
-            kernels = build.mla_decode(batch, kv_len, heads, kv_bytes, dtype=multiplies, kernel=kernel)
-        elif operator == "mla_prefill":
-            kernels = build.mla_prefill(batch, q_len, heads, dtype=multiplies, kernel=source.attention)
+        if operator.startswith("mla"):
+            kernels = mla(source, chip, phase, batch, q_len, kv_len, heads, kv_bytes)
         else:
             kernels = build.attention(
                 batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, dtype=multiplies, causal=causal,
                 kv_bytes=kv_bytes, cache_bytes=None if operator == "attention_fwd" else kv_bytes,
                 append=phase == "prefill" or not appends(chip, multiplies),
-                kernel=phase_kernel(source, phase, gpu=is_gpu(chip)),
+                kernel=attention_kernel(source, phase, chip, kv_bytes),
             )  # fmt: skip
         if operator != "attention_fwd":
             dtype += f"/kv {(held or 'bf16').replace('bfloat16', 'bf16')}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import inf
 
 from archsim.hardware import list_chips
+from archsim.mapping.lowering.attention import AttentionKernel
 from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import NarrowLoads
 from archsim.trace.graph import DTYPE_BITS
@@ -29,7 +30,10 @@ from archsim.validation.op.sources import (
 )
 from archsim.validation.table import Record
 
-__all__ = ["chip_of", "formats_of", "read_attention", "read_matmul", "read_mla", "read_moe", "read_rows"]
+__all__ = [
+    "attention_kernel", "chip_of", "formats_of", "mla", "read_attention", "read_matmul", "read_mla", "read_moe",
+    "read_rows",
+]  # fmt: skip
 
 NO_SOURCE = "how the source measured is not known"
 EAGER = "sum of several eager PyTorch kernels, which is no one operator"
@@ -117,9 +121,7 @@ def read_attention(row: Record) -> Case | str:
     held = width(row.text("kv_dtype")) if graphs else None
     special = phase == "prefill" or not graphs or packs(heads // kv_heads)
     dtype = multiplied(chip, form.dtype, held if special or chip not in HOPPER else None)
-    asynchronous = target_of(chip).asynchronous
-    kernel = written(phase_kernel(source, phase, gpu=is_gpu(chip)), phase, chip, asynchronous=asynchronous)
-    narrows = phase == "prefill" and asynchronous and dtype != form.dtype
+    narrows = phase == "prefill" and target_of(chip).asynchronous and dtype != form.dtype
     math_bytes = DTYPE_BITS[dtype] / 8  # in prefill keys and values are those just computed, whatever the cache holds
     if source.unfused and not is_gpu(chip):
         kernels = build.attention_unfused(batch, q_len, cached, heads, kv_heads, d, dtype=dtype)
@@ -128,17 +130,24 @@ def read_attention(row: Record) -> Case | str:
             batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype,
             kv_bytes=held if held and phase == "decode" else math_bytes,
             cache_bytes=held, causal=not all_keys, small=1 + narrows,
-            append=phase == "prefill" or not appends(chip, dtype),
-            kernel=replace(
-                kernel, split=kernel.split and not (graphs and unsplit(chip, held)),
-                persistent=kernel.persistent or (graphs and chip in BLACKWELL),
-                widen=EMULATED if graphs and not asynchronous else kernel.widen,
-            ),
+            append=phase == "prefill" or not appends(chip, dtype), kernel=attention_kernel(source, phase, chip, held),
         )  # fmt: skip
     dtype = _label(row.text("dtype")) + (f"/kv {_label(row.text('kv_dtype'))}" if graphs else "")
     name = f"{chip} attention {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads}"
     cold = frozenset({build.K, build.V}) if source.cold_cache else frozenset()
     return Case(name, chip, f"attention {phase}", dtype, kernels, row.number("latency_us"), source, cold)
+
+
+def attention_kernel(source: Source, phase: str, chip: str, held: float | None) -> AttentionKernel:
+    """The kernel that a source runs on a chip; those of TensorRT-LLM are others for each kind of matrix unit."""
+    asynchronous = target_of(chip).asynchronous
+    kernel = written(phase_kernel(source, phase, gpu=is_gpu(chip)), phase, chip, asynchronous=asynchronous)
+    if source.name != "aiconfigurator":
+        return kernel
+    return replace(
+        kernel, split=kernel.split and not unsplit(chip, held), persistent=kernel.persistent or chip in BLACKWELL,
+        widen=kernel.widen if asynchronous else EMULATED,
+    )
 
 
 def multiplied(chip: str, dtype: str, held: float | None) -> str:
@@ -180,18 +189,27 @@ def read_mla(row: Record) -> Case | str:
     chip, source = where
     batch, q_len, kv_len, heads = (row.integer(name) for name in ("batch", "q_len", "kv_len", "heads_per_gpu"))
     phase, dtype = row.text("phase"), f"{_label(row.text('dtype'))}/kv {_label(row.text('kv_dtype'))}"
-    # on synchronous units its MLA keeps a cache of 16 bits: asking for fp8 changes no time by 1 %
+    kernels = mla(source, chip, phase, batch, q_len, kv_len, heads, width(row.text("kv_dtype")))
+    name = f"{chip} mla {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}"
+    return Case(name, chip, f"mla {phase}", dtype, kernels, row.number("latency_us"), source)
+
+
+def mla(
+    source: Source, chip: str, phase: str, batch: int, q_len: int, kv_len: int, heads: int, held: float
+) -> tuple[Kernel, ...]:
+    """MLA as a source runs it on a chip, from a cache of so many bytes an element.
+
+    On synchronous units TensorRT-LLM keeps a cache of 16 bits: asking for fp8 changes no time by 1 %.
+    """
     asynchronous = target_of(chip).asynchronous
-    held = width(row.text("kv_dtype")) if asynchronous else float(build.WIDE)
+    held = held if asynchronous else float(build.WIDE)
     math = multiplied(chip, "bf16", held)
     kernel = source.attention if phase == "prefill" else mla_kernel(source, chip, asynchronous=asynchronous)
     kernel = written(kernel, phase, chip, asynchronous=asynchronous)
     if phase == "decode":
-        kernels = build.mla_decode(batch, kv_len, heads, held, dtype=math, kernel=kernel)
-    else:
-        kernels = build.mla_prefill(batch, q_len, heads, dtype=math, small=1 + asynchronous, kernel=kernel)
-    name = f"{chip} mla {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}"
-    return Case(name, chip, f"mla {phase}", dtype, kernels, row.number("latency_us"), source)
+        return build.mla_decode(batch, kv_len, heads, held, dtype=math, kernel=kernel)
+    small = 1 + (asynchronous and source.name == "aiconfigurator")
+    return build.mla_prefill(batch, q_len, heads, dtype=math, small=small, kernel=kernel)
 
 
 def read_moe(row: Record) -> Case | str:
