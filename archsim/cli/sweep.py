@@ -122,17 +122,17 @@ def _shard(context: click.Context, parameter: click.Parameter, text: str | None)
 @click.option("--limit", type=click.IntRange(1), help="Only the first N points.")
 @click.option("--no-prune", is_flag=True, help="Simulate also points whose bound is dominated.")
 @click.option(
-    "--margin", type=click.FloatRange(0, 1, max_open=True), default=0.0, show_default=True,
+    "--margin", type=click.FloatRange(0, 1, max_open=True),
     help="Give up also what could be faster than another point by no more than this fraction, trusting that more of a "
-    "resource takes no longer. 0 loses no point.",
+    "resource takes no longer. 0 loses no point.  [default: that of FILE, or 0]",
 )  # fmt: skip
 @click.option("--no-reuse", is_flag=True, help="Look up no results of earlier points and runs, and keep none.")
 @click.option("--retry-failed", is_flag=True, help="Try points again that failed.")
 @json_option
 def run(
     file: str, out: Path | None, workers: int | None, executor: str, address: str | None, queue: str | None,
-    shards: int, sbatch: tuple[str, ...], shard: tuple[int, int], limit: int | None, no_prune: bool, margin: float,
-    no_reuse: bool, retry_failed: bool, as_json: bool,
+    shards: int, sbatch: tuple[str, ...], shard: tuple[int, int], limit: int | None, no_prune: bool,
+    margin: float | None, no_reuse: bool, retry_failed: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Evaluate the points of FILE that are not yet in the folder; kill it when you like, and run it again.
 
@@ -156,6 +156,7 @@ def run(
     if executor != "slurm" and queue is None:
         refuse("is of jobs: give --executor slurm, or --executor dask with --queue", "shards", "sbatch")
     chosen = load_sweep(file)
+    margin = chosen.spec.margin if margin is None else margin
     store = Store(out or Path(Path(file).stem))
     if chosen.searches and (executor == "slurm" or shard != (1, 1) or limit or no_prune or margin or retry_failed):
         raise InputError(

@@ -75,7 +75,7 @@ def run_sweep(
     shard: tuple[int, int] = (1, 1),
     limit: int | None = None,
     prune: bool = True,
-    margin: float = 0.0,
+    margin: float | None = None,
     retry: bool = False,
     cache: Path | None = None,
     on_progress: Callable[[Outcome], None] = lambda outcome: None,
@@ -87,14 +87,16 @@ def run_sweep(
     shard: (i, n): only every n-th point, from the i-th on, for array jobs on a shared folder.
     limit: only the first so many points of the sample.
     prune: skip points, or the rest of their workloads, whose lower bound on time is dominated by what others really
-        reached. The front is the same as without as long as `margin` is 0. A margin also skips those that would be
-        better than another point by no more than that fraction, in what has yet to be simulated, and takes it that
-        more of a resource takes no longer, apart from the losses that simulated points show (`envelope.py`).
+        reached. The front is the same as without as long as the margin is 0.
+    margin: skip also points that would be better than another one by no more than that fraction, in what has yet to be
+        simulated, and take it that more of a resource takes no longer, apart from the losses that simulated points show
+        (`envelope.py`). That of the sweep if it is not given.
     retry: try points again that failed before.
     cache: folder in which steps and tilings are looked up before they are simulated (:func:`archsim.reuse.user_folder`
         is the one that all sweeps share); None for none. The results are the same to the bit.
     """
     begin = time.perf_counter()
+    margin = sweep.spec.margin if margin is None else margin
     evaluator = Evaluator(sweep)
     numbers = prepare_store(sweep, store, limit, shard)
     known = store.records()

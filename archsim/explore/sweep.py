@@ -70,6 +70,8 @@ class SweepSpec(Spec):
     constraints: list[str] = Field(default_factory=list)
     objectives: list[str] = Field(min_length=1)
     sampler: SamplerSpec = SamplerSpec()
+    margin: float = Field(default=0.0, ge=0, lt=1)
+    """Points are given up that could be better than another by no more than this fraction; 0 loses none."""
     fidelity: str = Field(default="tile", pattern="^(roofline|tile)$")
 
 
