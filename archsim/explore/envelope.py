@@ -101,13 +101,18 @@ class Envelope:
         return bool((self.loss > before).any())
 
     def unknown(self) -> Floats:
-        """How much of each point is unknown: the distance of its bounds, in parts of its value."""
+        """How much of each point is unknown, from 0 to 1: the distance of its bounds in parts of its value."""
         most, least = self.most[:, self.follows], self.least[:, self.follows]
-        width = np.full(most.shape, UNKNOWN)
+        width = np.ones(most.shape)
         known = np.isfinite(most) & np.isfinite(least)
-        width[known] = ((most[known] - least[known]) / np.abs(most[known])).clip(0, UNKNOWN)
-        total: Floats = width.sum(axis=1)
-        return total
+        width[known] = ((most[known] - least[known]) / np.abs(most[known]) / UNKNOWN).clip(0, 1)
+        mean: Floats = width.mean(axis=1)
+        return mean
+
+    def bounded(self, rows: NDArray[np.int64]) -> Bools:
+        """Mark those whose bounds all come from simulated points."""
+        marks: Bools = (self.most[rows] < self.before[rows])[:, self.follows].all(axis=1)
+        return marks
 
     def poorer(self, rows: NDArray[np.int64], than: NDArray[np.int64]) -> Bools:
         """Mark (rows x than) where a point of `rows` has no more of any resource than one of `than`."""
