@@ -34,14 +34,16 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @click.command()
 @click.argument("system")
 @click.argument("workload")
-@click.option("--input", "input_tokens", type=int, required=True, help="Prompt tokens of a request.")
-@click.option("--output", "output_tokens", type=int, required=True, help="Answer tokens of a request.")
+@click.option("--input", "input_tokens", type=int, help="Prompt tokens of a request.  [required without --arrivals]")
+@click.option("--output", "output_tokens", type=int, help="Answer tokens of a request.  [required without --arrivals]")
 @click.option("--batch", type=click.IntRange(1), help="Sequences over the whole system.  [default: see below]")
 @click.option("--tpot", callback=_duration, metavar="TIME", help="The most sequences with a token at least so often.")
 @click.option("--static", is_flag=True, help="One batch from prompts to last tokens, none in flight.")
 @click.option("--requests", type=click.IntRange(1), help="So many requests at once, until all of them are answered.")
 @click.option("--rate", type=float, metavar="R", help="Requests a second that arrive at random times.")
-@click.option("--ttft", callback=_duration, metavar="TIME", help="To the first token, with --rate.")
+@click.option("--arrivals", metavar="FILE", help="Requests of a public trace (Azure, Mooncake).")
+@click.option("--users", type=click.IntRange(1), help="So many users, each of whom asks again when answered.")
+@click.option("--ttft", callback=_duration, metavar="TIME", help="To the first token, of requests over time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the arrivals of --rate.")
 @click.option("--curve", type=click.IntRange(2, 20), help="So many points from few sequences to as many as fit.")
 @click.option("--prefix-hit", type=float, default=0.0, show_default=True, help="Share of a prompt found in the cache.")
@@ -61,8 +63,9 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @click.option("--uncertainty", is_flag=True, help="Figures as intervals too, over the doubtful values of the chip.")
 @json_option
 def serve(
-    system: str, workload: str, input_tokens: int, output_tokens: int, batch: int | None, tpot: float | None,
-    static: bool, requests: int | None, rate: float | None, ttft: float | None, seed: int,
+    system: str, workload: str, input_tokens: int | None, output_tokens: int | None, batch: int | None,
+    tpot: float | None, static: bool, requests: int | None, rate: float | None, arrivals: str | None,
+    users: int | None, ttft: float | None, seed: int,
     curve: int | None, prefix_hit: float, mtp_acceptance: float | None, draft: int,
     quant: str, tp: int | None, cp: int, pp: int, redundant: int, routing: str | None, stack: str,
     prefill_system: str | None, prompts: int | None, kv_link: float | None, figure: Path | None, uncertainty: bool,
@@ -70,9 +73,11 @@ def serve(
 ) -> None:  # fmt: skip
     """What SYSTEM yields when it serves WORKLOAD to requests that are all alike and always waiting.
 
-    Without --batch, --tpot, --requests or --curve: as many sequences as fit. With --rate requests (1,000, or
-    --requests) arrive over time and queue; goodput are those that keep --ttft and --tpot. SYSTEM is a preset or file of
-    a system, or a chip. PATH as the WORKLOAD stands for the files PATH.prefill.h5 and PATH.decode.h5.
+    Without --batch, --tpot, --requests or --curve: as many sequences as fit. Over time come requests (1,000, or
+    --requests) at random (--rate), of a file (--arrivals; then each with its own prompt and answer), or of users who
+    ask again when they are answered (--users); they queue, and goodput are those that keep --ttft and --tpot. SYSTEM
+    is a preset or file of a system, or a chip. PATH as the WORKLOAD stands for the files PATH.prefill.h5 and
+    PATH.decode.h5.
 
     \b
     Examples:
@@ -82,23 +87,27 @@ def serve(
       archsim serve h100 llama-3.1-8b --input 128 --output 2048 --quant fp8-kv --requests 3000
       archsim serve h100-x16 llama-3.1-405b --input 2048 --output 256 --quant fp8-kv --tp 8 --pp 2
       archsim serve h100 llama-3.1-8b --input 512 --output 128 --quant fp8-kv --rate 20 --ttft 200ms --tpot 15ms
+      archsim serve h100 llama-3.1-8b --input 512 --output 128 --quant fp8-kv --users 64
+      archsim serve h100 llama-3.1-8b --arrivals azure.csv --requests 2000 --quant fp8-kv --stack vllm --ttft 1s
       archsim serve hgx-h200 deepseek-v3 --input 2000 --output 500 --quant fp8 --mtp-acceptance 0.7 --curve 6
       archsim serve h800-x144 deepseek-v3 --input 4000 --output 1000 --quant fp8 --redundant 32 --tpot 50ms \\
         --prefill-system h800-x32 --prefix-hit 0.5
     """
     from archsim import serving
 
-    request = serving.Request(input_tokens, output_tokens, prefix_hit)
-    _refuse_unused(rate, curve, tpot, requests, prefill_system, mtp_acceptance)
+    if arrivals is None and (input_tokens is None or output_tokens is None):
+        raise InputError(f"--{'in' if input_tokens is None else 'out'}put: is needed without --arrivals")
+    request = serving.Request(1 if input_tokens is None else input_tokens, output_tokens or 1, prefix_hit)
+    over_time = {"--rate": rate, "--arrivals": arrivals, "--users": users}
+    way = next((flag for flag, given in over_time.items() if given is not None), None)
+    _refuse_unused(way, curve, tpot, requests, prefill_system, mtp_acceptance)
     drafts = draft if mtp_acceptance is not None else 0
     options: dict[str, Any] = {"quant": quant, "redundant": redundant, "routing": routing, "cp": cp, "pp": pp}
     shared = prefill_system is None
 
-    if rate is not None:
+    if way is not None:
         server = _deployment(system, workload, options | {"set": {}}, tp, stack, drafts, mtp_acceptance or 0.0)
-        count = requests or 1000
-        outputs = [output_tokens] * count
-        run = serving.serve_arrivals(server, request, serving.poisson(rate, count, seed), outputs)
+        run = _over_time(server, request, rate, arrivals, users, requests, seed)
         _show_online(server, run, ttft, tpot, as_json=as_json)
         return
 
@@ -110,11 +119,12 @@ def serve(
         if tpot is not None:
             return server, [serving.largest_batch(server, request, tpot, heard=heard, shared=shared)]
         if requests is not None:
-            return server, [serving.answer_all(server, request, [output_tokens] * requests)]
-        most = server.capacity(input_tokens + output_tokens)
+            return server, [serving.answer_all(server, request, [request.output_tokens] * requests)]
+        both_tokens = request.input_tokens + request.output_tokens
+        most = server.capacity(both_tokens)
         if batch is not None:
             if batch > most:
-                tokens = f"{input_tokens + output_tokens:,} tokens"
+                tokens = f"{both_tokens:,} tokens"
                 raise InputError(f"--batch {batch}: at most {most:,} sequences of {tokens} fit {server.where()}")
             most = batch
         if static:
@@ -152,12 +162,14 @@ def serve(
 
 
 def _refuse_unused(
-    rate: float | None, curve: int | None, tpot: float | None, requests: int | None, prefill_system: str | None,
+    over_time: str | None, curve: int | None, tpot: float | None, requests: int | None, prefill_system: str | None,
     mtp_acceptance: float | None,
 ) -> None:  # fmt: skip
     """Options that say nothing beside the others are mistakes."""
-    if rate is None:
-        refuse("is of requests that arrive over time (--rate)", "ttft", "seed")
+    if over_time != "--rate":
+        refuse("is of requests that arrive at random (--rate)", "seed")
+    if over_time is None:
+        refuse("is of requests over time (--rate, --arrivals, --users)", "ttft")
         for flag, given, others in (
             ("--curve", curve, ("batch", "static", "tpot", "requests", "prefill_system")),
             ("--tpot", tpot, ("batch", "static", "requests")),
@@ -166,14 +178,35 @@ def _refuse_unused(
             if given is not None:
                 refuse(f"does not go with {flag}, which is another way to load the server", *others)
     else:
-        ways = ("batch", "static", "curve", "prefill_system", "uncertainty", "figure")
-        refuse("does not go with --rate, which takes --requests, --ttft and --tpot", *ways)
+        ways = ["batch", "static", "curve", "prefill_system", "uncertainty", "figure"]
+        ways += [way for way in ("rate", "arrivals", "users") if f"--{way}" != over_time]
+        if over_time == "--arrivals":
+            ways += ["input_tokens", "output_tokens"]
+        refuse(f"does not go with {over_time}, which takes --requests, --ttft and --tpot", *ways)
     if prefill_system is None:
         refuse("is of prompts on another system (--prefill-system)", "prompts", "kv_link")
     else:
         refuse("needs the prompts on the same system, without --prefill-system", "static")
     if mtp_acceptance is None:
         refuse("needs --mtp-acceptance, the share of its tokens that are right", "draft")
+
+
+def _over_time(
+    server: Deployment, request: Request, rate: float | None, arrivals: str | None, users: int | None,
+    requests: int | None, seed: int,
+) -> Online:  # fmt: skip
+    """The run over requests that arrive at a rate or as a file says, or of users who ask again."""
+    from archsim import serving
+
+    if arrivals is not None:
+        table = serving.read_arrivals(arrivals).requests[:requests]
+        prompts, outputs = (tokens.clip(1).tolist() for tokens in (table["input_tokens"], table["output_tokens"]))
+        return serving.serve_arrivals(server, request, table["arrival_s"], outputs, prompts)
+    outputs = [request.output_tokens] * (requests or 1000)
+    if users is not None:
+        return serving.serve_users(server, request, users, outputs)
+    assert rate is not None
+    return serving.serve_arrivals(server, request, serving.poisson(rate, len(outputs), seed), outputs)
 
 
 def _figures(found: Sequence[Operating]) -> dict[str, float]:

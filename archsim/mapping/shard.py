@@ -192,8 +192,9 @@ class Sharder:
         sent = self.graph.tensors[op.inputs[0]].bytes_of(tokens * op.dims["top_k"] * op.dims["cols"])
         routed = Operand(task.outputs[0].tensor, "activation", max(sent, 1), task.outputs[0].element_bytes)
         task = replace(task, outputs=(routed, *task.outputs[1:]))
-        exchanged = self.plan.ep > 1 and not self._has_all_tokens()
-        return [task, self._exchange(op, sent, tokens, op.outputs[0])] if exchanged else [task]
+        if self.plan.ep == 1 or self._has_all_tokens():
+            return [task]
+        return [task, self._exchange(op, sent, tokens, op.outputs[0]), *self._sorted(op, op.outputs[0], rows, tokens)]
 
     def _combine(self, op: Op, state: State) -> list[Task]:
         tokens = self._own_tokens(op)
@@ -206,11 +207,25 @@ class Sharder:
             return [task, self._all_reduce(op, task)] if self.plan.tp > 1 else [task]
         element = task.outputs[0].element_bytes
         sent = int(tokens * op.dims["top_k"] * op.dims["cols"] * element)
-        tasks = [self._exchange(op, sent, tokens, op.inputs[0]), task]
+        sorting = self._sorted(op, op.inputs[0], state.expert_rows[op.inputs[0]], tokens)
+        tasks = [*sorting, self._exchange(op, sent, tokens, op.inputs[0]), task]
         if self.plan.tp > 1:
             whole = int(op.dims["tokens"] * op.dims["cols"] * element)
             tasks.append(self._collective(op, "all_gather", whole, self.plan.tp, op.outputs[0]))
         return tasks
+
+    def _sorted(self, op: Op, tensor: int, rows: tuple[int, ...], tokens: int) -> list[Task]:
+        """The pass that orders the rows of this chip's experts by expert, or back by sender, in place like an exchange.
+
+        Kernels for many tokens bring them sorted by sender (Megatron-LM's dispatcher and the users of DeepEP permute);
+        those for few tokens put each row where its expert reads it.
+        """
+        if len(rows) == 1 or tokens <= FEW_TOKENS:
+            return []
+        total, cols = max(sum(rows), 1), op.dims["cols"]
+        moved = (self._operand(tensor, self.graph.tensors[tensor].bytes_of(total * cols)),)
+        return [Task(f"{op.name}.sort", "moe_dispatch", {"tokens": total, "cols": cols, "top_k": 1}, {}, op.dtype,
+                     moved, moved, 0)]  # fmt: skip
 
     def _grouped(self, op: Op, state: State) -> Task:
         rows = state.expert_rows[op.inputs[0]]

@@ -9,9 +9,6 @@ With sequence parallelism (Korthikanti et al., arXiv:2205.05198, section 4.2.2) 
 ``tokens / tp`` rows; an all-reduce becomes a reduce-scatter behind a row product and an all-gather before a column
 product, and the backward pass gathers the input of a column product once more for its weight gradient.
 
-Rows that come from other chips arrive sorted by sender: where a chip has several experts, a pass over them sorts them
-by expert, and another back before they return (Megatron-LM's dispatcher; DeepEP's users permute as well).
-
 With context parallelism each chip has ``seq / cp`` tokens of every sequence, cut so that a causal mask loads all alike
 (two chunks from opposite ends): a query sees ``(seq + seq / cp) / 2`` keys at most in the mean, and the keys and values
 of all chips are gathered (backward: gathered again, and their gradients scattered). What a ring would send step by step
@@ -121,26 +118,10 @@ class _TrainingSharder(Sharder):
 
     # operators ------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, op: Op, state: State) -> list[Task]:
-        tasks, rows = super()._dispatch(op, state), state.expert_rows[op.outputs[0]]
-        return [*tasks, *self._sorted(op, op.outputs[0], rows)]
-
-    def _combine(self, op: Op, state: State) -> list[Task]:
-        return [*self._sorted(op, op.inputs[0], state.expert_rows[op.inputs[0]]), *super()._combine(op, state)]
-
     def _exchange(self, op: Op, nbytes: int, tokens: int, tensor: int) -> Task:
         if self.by_row:
             return self._collective(op, "all_to_all", nbytes, self.plan.ep, tensor)
         return super()._exchange(op, nbytes, tokens, tensor)
-
-    def _sorted(self, op: Op, tensor: int, rows: tuple[int, ...]) -> list[Task]:
-        """The pass that reorders the rows of this chip's experts, in place as a collective works."""
-        if self.plan.ep == 1 or len(rows) == 1 or self._has_all_tokens():
-            return []
-        total, cols = max(sum(rows), 1), op.dims["cols"]
-        moved = (self._operand(tensor, self.graph.tensors[tensor].bytes_of(total * cols)),)
-        return [Task(f"{op.name}.sort", "moe_dispatch", {"tokens": total, "cols": cols, "top_k": 1}, {}, op.dtype,
-                     moved, moved, 0)]  # fmt: skip
 
     def _on_routed_rows(self, op: Op, state: State, rows: tuple[int, ...]) -> Task:
         task = super()._on_routed_rows(op, state, rows)

@@ -9,12 +9,13 @@ from archsim.serving.load import (
     at_batch,
     curve,
     decode_pool,
+    first_token_s,
     fixed_batch,
     largest_batch,
     most_load,
     prefill_rate,
 )
-from archsim.serving.online import Online, most_rate, poisson, serve_arrivals
+from archsim.serving.online import Online, most_rate, poisson, serve_arrivals, serve_users
 from archsim.serving.pools import Pools, pools
 from archsim.serving.stacks import STACKS, Stack, stack_of
 
@@ -32,6 +33,7 @@ __all__ = [
     "at_batch",
     "curve",
     "decode_pool",
+    "first_token_s",
     "fixed_batch",
     "largest_batch",
     "most_load",
@@ -41,6 +43,7 @@ __all__ = [
     "prefill_rate",
     "read_arrivals",
     "serve_arrivals",
+    "serve_users",
     "spread_lengths",
     "stack_of",
 ]  # fmt: skip

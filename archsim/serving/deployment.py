@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import floor, log2
+from math import floor, inf, log2
 from typing import Any
 
 from archsim.errors import InputError
@@ -40,10 +40,10 @@ class _Need:
     decode: int
     kv_cache: float
 
-    def most(self, whole: float, share: float) -> int:
+    def most(self, whole: float, share: float) -> float:
         """Sequences that fit into ``whole`` bytes; the cache gets a ``share`` of what weights and prompts leave."""
         beside = (whole - self.weights - self.prompts) * share / self.kv_cache
-        return int(min(beside, (whole - self.weights) / (self.kv_cache + self.decode)))
+        return min(beside, (whole - self.weights) / (self.kv_cache + self.decode))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,17 @@ class Deployment:
         """
         step = self.step("prefill", batch, self._padded(seq), ctx)
         seconds = step.time_s if first else step.period_s
-        return max(seconds, step.kernels * self.stack.launch_s) + self.host_s(batch)
+        return self.iteration_s(seconds, step.kernels, batch)
+
+    def iteration_s(self, device_s: float, launches: int, batch: int) -> float:
+        """Seconds of an iteration of ``batch`` sequences from the device's, with so many launches outside of graphs.
+
+        The device waits for launches; an overlapped host does all else meanwhile, others after it.
+        """
+        launching = launches * self.stack.launch_s
+        if self.stack.overlapped:
+            return max(device_s, launching + self.host_s(batch))
+        return max(device_s, launching) + self.host_s(batch)
 
     def host_s(self, batch: int) -> float:
         """Host time between iterations; data-parallel groups have hosts of their own."""
@@ -113,7 +123,7 @@ class Deployment:
         groups = self.groups()
         each = -(-batch // groups)
         filled = self.stack.captured(each)
-        return self.decode_step(filled * groups, round(ctx * each / filled)).time_s + self.host_s(batch)
+        return self.iteration_s(self.decode_step(filled * groups, round(ctx * each / filled)).time_s, 0, batch)
 
     def decode_step(self, batch: int, ctx: int) -> Step:
         """The iteration on the device that decodes every sequence."""
@@ -125,7 +135,7 @@ class Deployment:
         Such iterations are in no graph. That weights are read once for both is left out.
         """
         launches = self.decode_step(self.groups(), 1).kernels if self.stack.launch_s else 0
-        return max(step_s + prompts_s, launches * self.stack.launch_s) + self.host_s(batch)
+        return self.iteration_s(step_s + prompts_s, launches, batch)
 
     def between_s(self, batch: int, ctx: int) -> float:
         """Seconds of a decode iteration, linear between the nearest batches of a grid of eighths of an octave.
@@ -176,25 +186,39 @@ class Deployment:
         return replace(trace, blocks=new)
 
     def capacity(self, tokens: int) -> int:
-        """Most sequences over the whole system whose caches of ``tokens`` tokens fit; InputError if not even one does.
+        """Most sequences over the whole system whose caches of ``tokens`` tokens fit; InputError if none does."""
+        fits, need = self._fits(tokens)
+        if fits < 1:
+            fixed, free = need.weights + need.prompts, (self._whole - need.weights - need.prompts) * self.stack.kv_share
+            raise InputError(
+                f"{self.workload} on {self.where()}: {fixed / 1e9:.1f} GB of weights and activations leave "
+                f"{max(free, 0) / 1e9:.1f} GB for the KV cache of a chip, less than one sequence of {tokens:,} tokens "
+                f"({need.kv_cache / 1e9:.2f} GB)"
+            )
+        group = self.groups()
+        return min(int(fits), self.stack.most, MOST // group) * group
+
+    def share(self, tokens: int) -> float:
+        """Share of all the room for caches that a sequence of ``tokens`` tokens takes; infinite where there is none."""
+        fits, _ = self._fits(tokens)
+        return 1 / (fits * self.groups()) if fits > 0 else inf
+
+    def _fits(self, tokens: int) -> tuple[float, _Need]:
+        """Sequences that fit a data-parallel group, and what one takes; of a pipeline the stage where fewest do.
 
         Weights and caches are exact; activations, of a chunk of prompts or of all sequences, are an estimate. The cache
         gets the stack's share of what they leave.
         """
-        group = self.groups()
-        whole = load_chip(self.chip, dict(self.options.get("set") or {})).memory.usable_capacity
-        fit, need = min(
-            ((need.most(whole, self.stack.kv_share), need) for need in self._needs(tokens)), key=lambda found: found[0]
-        )
-        if fit < 1:
-            fixed, each = need.weights + need.prompts, need.kv_cache
-            free = (whole - fixed) * self.stack.kv_share
-            raise InputError(
-                f"{self.workload} on {self.where()}: {fixed / 1e9:.1f} GB of weights and activations leave "
-                f"{max(free, 0) / 1e9:.1f} GB for the KV cache of a chip, less than one sequence of {tokens:,} tokens "
-                f"({each / 1e9:.2f} GB)"
-            )
-        return min(fit, self.stack.most, MOST // group) * group
+        least, needs = self._needs
+        longer = self.kv_bytes(tokens) / least
+        stages = [replace(need, kv_cache=need.kv_cache * longer) for need in needs]
+        fits = [need.most(self._whole, self.stack.kv_share) for need in stages]
+        return min(zip(fits, stages, strict=True), key=lambda found: found[0])
+
+    @property
+    def _whole(self) -> float:
+        """Bytes of a chip's memory that can be used."""
+        return load_chip(self.chip, dict(self.options.get("set") or {})).memory.usable_capacity
 
     def _padded(self, tokens: int) -> int:
         """New tokens of a prompt, filled up to whole chunks of the chips that share it."""
@@ -212,22 +236,23 @@ class Deployment:
 
     def kv_bytes(self, tokens: int) -> int:
         """Bytes of the KV cache of one sequence; no multiple of ``tokens`` where layers keep a window of them."""
-        trace = load_workload(self.workload, "decode")
-        quant = self.options.get("quant", "none")
-        return (trace if quant == "none" else quantised(trace, quant)).at(batch=1, seq=1, ctx=tokens - 1).kv_bytes
+        return self._quantised.at(batch=1, seq=1, ctx=tokens - 1).kv_bytes
 
-    def _needs(self, tokens: int) -> list[_Need]:
-        """What a chip of each stage holds."""
-        short = 64  # tokens that fit, where those asked for may not
-        decode = self._options("decode", 1, short - 1)
+    @cached_property
+    def _quantised(self) -> Trace:
+        trace, quant = load_workload(self.workload, "decode"), self.options.get("quant", "none")
+        return trace if quant == "none" else quantised(trace, quant)
+
+    @cached_property
+    def _needs(self) -> tuple[int, list[_Need]]:
+        """Bytes of the cache of a short sequence, and what a chip of each stage holds with it."""
+        tokens = 64  # that fit, where those asked for may not
+        decode = self._options("decode", 1, tokens - 1)
         prefill = self._options("prefill", self._padded(self.stack.chunk), 0)
-        if not (least := self.kv_bytes(short)):
+        if not (least := self.kv_bytes(tokens)):
             raise InputError(f"{self.workload} keeps no KV cache: a server of it holds no sequences")
-        longer = self.kv_bytes(tokens) / least
-        return [
-            _Need(
-                first.weights, max(first.activations, prompts.activations), first.activations, first.kv_cache * longer
-            )
+        return least, [
+            _Need(first.weights, max(first.activations, prompts.activations), first.activations, first.kv_cache)
             for first, prompts in zip(self._stages(decode), self._stages(prefill), strict=True)
         ]
 

@@ -28,6 +28,9 @@ __all__ = ["Run", "answer_all", "spread_lengths"]
 #: halvings of the most sequences at which a step is simulated; with fewer it is taken to last as with the fewest
 HALVINGS = 4
 
+#: tokens that room is kept for are rounded up to, where lengths differ
+PAGE = 64
+
 #: cached tokens below which a step is not simulated
 SHORTEST = 64
 
@@ -37,19 +40,14 @@ def answer_all(server: Deployment, request: Request, outputs: Sequence[int]) -> 
 
     request: their prompt, and the answer that room is kept for.
     """
-    if not outputs or min(outputs) < 1:
-        raise InputError("a run needs at least one request, each of at least one output token")
-    most = min(server.capacity(request.input_tokens + request.output_tokens), len(outputs))
-    run = Run(server, request, most)
-    waiting = 0
-    while waiting < len(outputs) or run.ends:
-        taken = min(run.at_once, most - len(run.ends), len(outputs) - waiting)
-        run.iterate(outputs[waiting : waiting + taken])
-        waiting += taken
-        if run.ends and (waiting == len(outputs) or len(run.ends) == most):  # nothing changes until an answer ends
+    run = Run(server, request, outputs)
+    while run.taken < len(outputs) or run.ends:
+        run.iterate(run.admitted(len(outputs)))
+        if run.ends and not run.admitted(len(outputs)):  # nothing changes until an answer ends
             run.repeat(run.ends[0][0] - run.iteration - 1)
     rate = sum(outputs) / run.time_s
-    return Operating(most, server.chips, most / rate, 0.0, rate, len(outputs) * request.input_tokens / run.time_s)
+    inputs = sum(run.prompts) / run.time_s
+    return Operating(run.most, server.chips, run.most / rate, 0.0, rate, inputs)
 
 
 def spread_lengths(mean: int, count: int, most: int) -> list[int]:
@@ -73,38 +71,77 @@ def spread_lengths(mean: int, count: int, most: int) -> list[int]:
 
 @dataclass
 class Run:
-    """The server during a run. ends: (iteration of the last token, iteration of the first one, number of the request)
-    of those under way. firsts: when the first token of each request came, in the order in which they were taken in.
-    lasts: when the last one did, by number."""
+    """The server during a run over requests that are taken in in order.
+
+    request: the prompt of all, and the answer that room is kept for; with prompts, their lengths one by one, and room
+    is kept for each one's own answer. few: steps of few sequences are simulated too.
+    taken: requests taken in so far. ends: (iteration of the last token, iteration of the first one, number) of those
+    under way. firsts: when the first token of each came, in order. lasts: when the last one did, by number.
+    """
 
     server: Deployment
     request: Request
-    most: int
-    halvings: int = HALVINGS
+    outputs: Sequence[int]
+    prompts: Sequence[int] = ()
+    few: bool = False
     time_s: float = 0.0
     iteration: int = 0
+    taken: int = 0
     ends: list[tuple[int, int, int]] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
     lasts: dict[int, float] = field(default_factory=dict)
-    begun: int = 0  # the sum of the second of each
+    begun: int = 0  # the sum of the second of each under way
+    cached: int = 0  # and of their prompts
+    kept: float = 0.0  # the share of the room for caches that they take
+    known_s: dict[int, float] = field(default_factory=dict)  # of prompts of a length
 
     def __post_init__(self) -> None:
+        if not self.outputs or min(self.outputs) < 1:
+            raise InputError("a run needs at least one request, each of at least one output token")
+        count = len(self.outputs)
+        self.alike = not self.prompts
+        if self.alike:
+            self.prompts = [self.request.input_tokens] * count
+            lengths = [self.request.input_tokens + self.request.output_tokens] * count
+        else:  # in pages
+            both = zip(self.prompts, self.outputs, strict=True)
+            lengths = [-(-(prompt + output) // PAGE) * PAGE for prompt, output in both]
+        self.server.capacity(max(lengths))  # or no request fits
+        self.most = min(self.server.capacity(min(lengths)), count)
+        shares = {length: self.server.share(length) for length in set(lengths)}
+        self.rooms = [shares[length] for length in lengths]
         stack, groups = self.server.stack, self.server.groups()
-        self.at_once = max(stack.chunk // self.request.computed, 1) * groups
-        device = replace(self.server, stack=replace(stack, gap_s=0.0, sequence_s=0.0, launch_s=0.0))
-        self.prompt_s = prompt_s(device, self.request)
+        self.device = replace(self.server, stack=replace(stack, gap_s=0.0, sequence_s=0.0, launch_s=0.0))
         each = ceil(self.most / groups)
-        sizes = stack.graphs or [each // 2**k for k in range(self.halvings + 1)]
-        last = self.request.input_tokens + self.request.output_tokens
-        self.held = self.server.capacity(last) * last  # tokens that surely fit
-        fewest = each // 2**self.halvings
+        halvings = each.bit_length() if self.few else HALVINGS
+        sizes = stack.graphs or [each // 2**k for k in range(halvings + 1)]
+        fewest = each // 2**halvings
         self.sizes = sorted({max(n, 1) for n in sizes if fewest <= n < each} | {stack.captured(each)})
 
-    def iterate(self, outputs: Sequence[int]) -> None:
-        """One iteration that computes so many prompts, which brings their first tokens."""
+    def admitted(self, arrived: int) -> int:
+        """How many of the requests that arrived the next iteration takes in.
+
+        As many as there is room for in the cache and, beside the tokens of those under way, in a chunk; a group takes
+        one prompt at least.
+        """
+        groups, under_way = self.server.groups(), len(self.ends)
+        free = 1 + 1e-9 - self.kept
+        tokens = self.server.stack.chunk * groups - under_way * (1 + self.server.draft)
+        number = self.taken
+        while number < arrived and under_way + number - self.taken < self.most:
+            tokens -= self._asked(self.prompts[number]).computed
+            free -= self.rooms[number]
+            if free < 0 or (tokens < 0 and number - self.taken >= groups):
+                break
+            number += 1
+        return number - self.taken
+
+    def iterate(self, prompts: int) -> None:
+        """One iteration that computes so many of the prompts that wait, which brings their first tokens."""
         sequences = len(self.ends)
-        if outputs:
-            prompts_s = len(outputs) * self.prompt_s
+        new = range(self.taken, self.taken + prompts)
+        if prompts:
+            prompts_s = sum(self._prompt_s(self.prompts[number]) for number in new)
             self.time_s += self.server.mixed_s(self._step_s(sequences, graph=False), prompts_s, sequences)
         else:
             self.time_s += self.decode_s()
@@ -112,16 +149,20 @@ class Run:
         while self.ends and self.ends[0][0] <= self.iteration:
             _, begun, number = heapq.heappop(self.ends)
             self.begun -= begun
+            self.cached -= self.prompts[number]
+            self.kept -= self.rooms[number]
             self.lasts[number] = self.time_s
-        for tokens in outputs:
-            number = len(self.firsts)
+        for number in new:
             self.firsts.append(self.time_s)
-            if tokens > 1:
-                steps = ceil((tokens - 1) / self.server.tokens_per_step)
+            if self.outputs[number] > 1:
+                steps = ceil((self.outputs[number] - 1) / self.server.tokens_per_step)
                 heapq.heappush(self.ends, (self.iteration + steps, self.iteration, number))
                 self.begun += self.iteration
+                self.cached += self.prompts[number]
+                self.kept += self.rooms[number]
             else:
                 self.lasts[number] = self.time_s
+        self.taken += prompts
 
     def repeat(self, iterations: int) -> None:
         """So many iterations of decoding alone."""
@@ -131,14 +172,28 @@ class Run:
     def decode_s(self, later: int = 0) -> float:
         """An iteration of decoding alone, so many iterations from now."""
         sequences = len(self.ends)
-        return self._step_s(sequences, graph=True, later=later) + self.server.host_s(sequences)
+        return self.server.iteration_s(self._step_s(sequences, graph=True, later=later), 0, sequences)
+
+    def _asked(self, prompt: int) -> Request:
+        return self.request if self.alike else replace(self.request, input_tokens=prompt)
+
+    def _prompt_s(self, prompt: int) -> float:
+        """Seconds of the device for a prompt; of many lengths only powers of two are simulated, linear between them."""
+        if prompt not in self.known_s:
+            if self.alike:
+                self.known_s[prompt] = prompt_s(self.device, self.request)
+            else:
+                low = 1 << floor(log2(prompt))
+                first, second = (prompt_s(self.device, self._asked(n)) for n in (low, 2 * low))
+                self.known_s[prompt] = first + (second - first) * (prompt - low) / low
+        return self.known_s[prompt]
 
     def _step_s(self, sequences: int, *, graph: bool, later: int = 0) -> float:
         """Seconds of the device for a decode step, so many iterations from now."""
         if not sequences:
             return 0.0
         answered = (self.iteration + later - self.begun / sequences) * self.server.tokens_per_step
-        ctx, each = self.request.input_tokens + answered, sequences / self.server.groups()
+        ctx, each = self.cached / sequences + answered, sequences / self.server.groups()
         above = min(bisect_left(self.sizes, each), len(self.sizes) - 1)
         high = self.sizes[above]
         if graph and self.server.stack.graphs:
@@ -153,7 +208,7 @@ class Run:
         """Of ``size`` sequences a group; from two powers of two of cached tokens that fit, which other runs share."""
         batch = size * self.server.groups()
         low = 1 << floor(log2(max(ctx, SHORTEST)))
-        while 2 * low * batch > self.held and low > 1:
+        while low > 1 and self.server.share(2 * low) * batch > 1:
             low //= 2
         first, second = (self.server.decode_step(batch, n).time_s for n in (low, 2 * low))
         return float(max(first + (second - first) * (ctx - low) / low, 0.0))

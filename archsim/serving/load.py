@@ -12,8 +12,8 @@ from archsim.errors import InputError
 from archsim.serving.deployment import Deployment
 
 __all__ = [
-    "Operating", "Request", "at_batch", "curve", "decode_pool", "fixed_batch", "largest_batch", "most_load",
-    "prefill_rate", "prompt_s",
+    "Operating", "Request", "at_batch", "curve", "decode_pool", "first_token_s", "fixed_batch", "largest_batch",
+    "most_load", "prefill_rate", "prompt_s",
 ]  # fmt: skip
 
 
@@ -69,12 +69,17 @@ def fixed_batch(server: Deployment, request: Request, batch: int) -> Operating:
 
     The first output token comes from the prefill, so ``O - 1`` decode steps follow.
     """
-    first = _prefill(server, request, batch)
+    first = first_token_s(server, request, batch)
     tpot = server.tpot_s(batch, request.input_tokens, request.input_tokens + request.output_tokens)
     total = first + (request.output_tokens - 1) * tpot
     return Operating(
         batch, server.chips, tpot, first, batch * request.output_tokens / total, batch * request.input_tokens / total
     )
+
+
+def first_token_s(server: Deployment, request: Request, batch: int) -> float:
+    """Seconds from nothing to the first token of a fixed batch."""
+    return server.stack.setup_s + _prefill(server, request, batch)
 
 
 def at_batch(server: Deployment, request: Request, batch: int, *, first_token: bool = True) -> Operating:

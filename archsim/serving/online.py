@@ -8,7 +8,8 @@ chunk. ::
     TTFT = end of the iteration that computed the prompt - arrival
     TPOT = (last token - first token) / (tokens - 1)
 
-Prompts are all alike; they arrive at one queue for all data-parallel groups, which share them evenly.
+They arrive at one queue for all data-parallel groups, which share them evenly. A closed loop of users has no times: a
+request comes when the answer before it has ended.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from archsim.serving.deployment import Deployment
 from archsim.serving.finite import Run, answer_all
 from archsim.serving.load import Request
 
-__all__ = ["Online", "most_rate", "poisson", "serve_arrivals"]
+__all__ = ["Online", "most_rate", "poisson", "serve_arrivals", "serve_users"]
 
 #: halvings of the span of rates
 HALVINGS = 8
@@ -76,38 +77,51 @@ def poisson(rate: float, count: int, seed: int = 0) -> NDArray[np.float64]:
 
 
 def serve_arrivals(
-    server: Deployment, request: Request, arrivals_s: Sequence[float] | NDArray[np.float64], outputs: Sequence[int]
-) -> Online:
+    server: Deployment, request: Request, arrivals_s: Sequence[float] | NDArray[np.float64], outputs: Sequence[int],
+    prompts: Sequence[int] = (),
+) -> Online:  # fmt: skip
     """Serve a request at each of these times (ascending) with so many output tokens.
 
-    request: their prompt, and the answer that room is kept for.
+    request: their prompt, and the answer that room is kept for; with prompts, their lengths, and room for the answers.
     """
-    count, times = len(outputs), [float(at) for at in arrivals_s]
-    if not count or min(outputs) < 1 or len(times) != count:
+    if len(outputs) != len(arrivals_s):
         raise InputError("a run needs at least one request, each with a time and at least one output token")
-    most = min(server.capacity(request.input_tokens + request.output_tokens), count)
-    run = Run(server, request, most, halvings=most.bit_length())  # few may be under way
+    return _serve(Run(server, request, outputs, prompts, few=True), [float(at) for at in arrivals_s], closed=False)
+
+
+def serve_users(
+    server: Deployment, request: Request, users: int, outputs: Sequence[int], prompts: Sequence[int] = ()
+) -> Online:
+    """A fixed number of users, each of whom asks again as soon as the answer has ended."""
+    if users < 1:
+        raise InputError(f"--users {users}: must be at least 1")
+    return _serve(Run(server, request, outputs, prompts, few=True), [0.0] * min(users, len(outputs)), closed=True)
+
+
+def _serve(run: Run, times: list[float], *, closed: bool) -> Online:
+    """times: of the arrivals; closed: of the first ones, and every answer that ends brings one more."""
+    count = len(run.outputs)
     run.time_s = times[0]
-    taken = busiest = 0
-    while taken < count or run.ends:
+    busiest = 0
+    while run.taken < count or run.ends:
         if not run.ends:
-            run.time_s = max(run.time_s, times[taken])
-        arrived = bisect_right(times, run.time_s, lo=taken)
-        now = min(run.at_once, most - len(run.ends), arrived - taken)
-        run.iterate(outputs[taken : taken + now])
-        taken += now
+            run.time_s = max(run.time_s, times[run.taken])
+        answered = len(run.lasts)
+        run.iterate(run.admitted(bisect_right(times, run.time_s, lo=run.taken)))
+        if closed:
+            times += [run.time_s] * min(len(run.lasts) - answered, count - len(times))
         busiest = max(busiest, len(run.ends))
-        if run.ends and (arrived == taken or len(run.ends) == most):  # the same until one arrives or ends
+        if run.ends and not run.admitted(bisect_right(times, run.time_s, lo=run.taken)):  # until one arrives or ends
             until = run.ends[0][0] - run.iteration - 1
-            if taken < count and len(run.ends) < most:
-                until = min(until, int((times[taken] - run.time_s) / run.decode_s()))
+            if run.taken < len(times) and times[run.taken] > run.time_s:
+                until = min(until, int((times[run.taken] - run.time_s) / run.decode_s()))
             if until > 0:
                 run.repeat(until)
     firsts, lasts = np.array(run.firsts), np.array([run.lasts[n] for n in range(count)])
-    gaps = np.maximum(np.array(outputs) - 1, 1)
+    gaps = np.maximum(np.array(run.outputs) - 1, 1)
     seconds = run.time_s - times[0]
     rate = (count - 1) / (times[-1] - times[0]) if times[-1] > times[0] else count / seconds
-    return Online(rate, seconds, busiest, sum(outputs), firsts - np.array(times), (lasts - firsts) / gaps)
+    return Online(rate, seconds, busiest, sum(run.outputs), firsts - np.array(times), (lasts - firsts) / gaps)
 
 
 def most_rate(

@@ -7,13 +7,15 @@ quantity                meaning
 ``sequence_s``          the same for each sequence: its sampling, its place in the next batch, its answer
 ``launch_s``            host time of one kernel in an iteration with prompts, whose launches are not in a graph: the
                         device waits for the host where ``kernels x launch_s`` exceeds what the kernels take
+``overlapped``          the host does all that while the device computes the iteration before
+``setup_s``             of a fixed batch, once: its buffers set up, its answers gathered and copied
 ``heads_apart``         decode attention works on query heads one by one, also on those that share keys and values, so
                         that each reads the cache, and multiplies on the vector unit (TensorRT-LLM before the XQA
                         kernels of January 2024, whose notes state 2.4 times the throughput of Llama-70B)
 ``graphs``              numbers of sequences for which a graph of a decode step was captured: others are filled up
                         to the next one with sequences that have no cache; none: a graph for every number
 ``kv_share``            share of the memory beside weights and activations that the KV cache gets
-``chunk``               tokens of prompts that one iteration takes at most
+``chunk``               tokens that one iteration takes at most, of prompts and one for each sequence under way
 ``most``                sequences that one engine holds at most
 ======================  ===========================================================================================
 
@@ -48,13 +50,17 @@ class Stack:
     most: int = 2**20
     graphs: tuple[int, ...] = ()
     heads_apart: bool = False
+    overlapped: bool = False
+    setup_s: float = 0.0
 
     def describe(self) -> str:
         """The assumption in one line."""
+        when = "beside" if self.overlapped else "between"
+        setup = f", {self.setup_s * 1e3:g} ms once for a batch" if self.setup_s else ""
         return (
-            f"{self.name}: {self.gap_s * 1e3:g} ms of host between iterations and "
+            f"{self.name}: {self.gap_s * 1e3:g} ms of host {when} iterations and "
             f"{self.sequence_s * 1e6:g} us for each sequence, {self.launch_s * 1e6:g} us for each launch of an "
-            f"iteration with prompts, {self.kv_share:.0%} of the free memory for the KV cache (assumptions)"
+            f"iteration with prompts{setup}, {self.kv_share:.0%} of the free memory for the KV cache (assumptions)"
         )
 
     def captured(self, sequences: int) -> int:
@@ -67,10 +73,10 @@ STACKS: dict[str, Stack] = {
     for stack in (
         Stack("ideal", "no software at all"),
         Stack("tensorrt-llm-static", "TensorRT-LLM 0.5 and 0.6, one fixed batch", 0.3e-3, 4e-6, 10e-6, 0.95,
-              heads_apart=True),
+              heads_apart=True, setup_s=2.5e-3),
         Stack("tensorrt-llm", "TensorRT-LLM 1.0, batches in flight", 0.5e-3, 4e-6, 5e-6, 0.9, 8192, 2048),
         Stack("tensorrt-llm-pytorch", "TensorRT-LLM 1.0 with its PyTorch backend", 0.5e-3, 4e-6, 20e-6, 0.9, 8192, 2048,
-              (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192)),
+              (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192), overlapped=True),
         Stack("deepseek", "DeepSeek's own engine, whose host works beside the chip", 0.2e-3, 1e-6, 0.0, 0.9, 16384),
         Stack("sglang", "SGLang with its overlapping scheduler", 0.5e-3, 4e-6, 5e-6, 0.9, 16384),
         Stack("cloudmatrix", "Huawei's xDeepServe on CloudMatrix384", 0.5e-3, 4e-6, 0.0, 0.9, 16384),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,10 +28,11 @@ from archsim.serving import (
     pools,
     prefill_rate,
     serve_arrivals,
+    serve_users,
     spread_lengths,
     stack_of,
 )
-from archsim.serving.deployment import Step
+from archsim.serving.deployment import Step, _Need
 
 pytestmark = pytest.mark.unit
 
@@ -44,8 +46,8 @@ class Formula(Deployment):
         seconds = 1e-6 * batch * seq if prefill else 5e-3 + 1e-5 * batch * seq + 1e-9 * batch * ctx
         return Step(seconds, 300, seconds)
 
-    def capacity(self, tokens: int) -> int:
-        return 4_000_000 // tokens
+    def _fits(self, tokens: int) -> tuple[float, _Need]:
+        return 4e6 / tokens, _Need(0, 0, 0, float(tokens))
 
 
 SERVER = Formula("h100", "llama-3.1-8b")
@@ -140,8 +142,16 @@ def test_long_answers_keep_a_server_that_is_nearly_empty_busy() -> None:
 
 def test_sequences_fill_up_the_next_graph_but_read_only_their_own_cache() -> None:
     graphs = replace(SERVER, stack=stack_of("tensorrt-llm-pytorch"))
-    host = 0.5e-3 + 4e-6 * 300
-    assert graphs.decode_s(300, 1000) == pytest.approx(5e-3 + 384e-5 + 384e-9 * round(1000 * 300 / 384) + host)
+    assert graphs.decode_s(300, 1000) == pytest.approx(5e-3 + 384e-5 + 384e-9 * round(1000 * 300 / 384))
+
+
+def test_an_overlapped_host_costs_where_it_takes_longer_than_the_device() -> None:
+    beside = replace(SERVER, stack=stack_of("tensorrt-llm-pytorch"))
+    between = replace(SERVER, stack=replace(beside.stack, overlapped=False))
+    host = 0.5e-3 + 4e-6 * 100
+    assert beside.iteration_s(8e-3, 0, 100) == pytest.approx(8e-3)
+    assert between.iteration_s(8e-3, 0, 100) == pytest.approx(8e-3 + host)
+    assert beside.iteration_s(8e-3, 400, 100) == between.iteration_s(8e-3, 400, 100) == pytest.approx(8e-3 + host)
 
 
 def test_pools_are_in_balance() -> None:
@@ -225,6 +235,30 @@ def test_below_the_most_load_all_that_comes_is_served_and_above_it_queues_grow()
     assert slow.goodput(None, None) == pytest.approx(6000 / slow.seconds)
 
 
+def test_prompts_of_many_lengths_cost_and_hold_what_they_are_long() -> None:
+    """Their sum decides where steps are alike: 1 us a token, and room for 4,000,000."""
+    prompts, outputs = [500, 1500] * 100, [50] * 200
+    mixed = serve_arrivals(SERVER, ASKED, [0.0] * 200, outputs, prompts)
+    alike = serve_arrivals(SERVER, Request(1000, 50), [0.0] * 200, outputs)
+    assert mixed.seconds == pytest.approx(alike.seconds, rel=0.02)
+    assert serve_arrivals(SERVER, ASKED, [0.0] * 200, [5000] * 200, [95_000] * 200).most == 40
+    alone = serve_arrivals(SERVER, ASKED, [0.0, 100.0], [1, 1], [300, 3000])
+    assert alone.ttft_s == pytest.approx([300e-6, 3000e-6])
+    with pytest.raises(InputError, match="less than one sequence of 5,000,000 tokens"):
+        serve_arrivals(replace(SERVER), ASKED, [0.0, 0.0], [1, 2_000_000], [1, 3_000_000])
+
+
+def test_users_ask_again_when_they_are_answered() -> None:
+    """Eight at most are under way, and each waits for its own prompt and those that came with it."""
+    run = serve_users(SERVER, Request(1000, 100), 8, [100] * 80)
+    assert run.most == 8
+    step = 5e-3 + 8e-5 + 8e-9 * 1050
+    assert run.output_per_s == pytest.approx(8 * 100 / (8e-3 + 99 * step), rel=0.01)
+    assert run.ttft_s[8:].mean() == pytest.approx(8e-3, rel=0.01)
+    with pytest.raises(InputError, match="--users 0: must be at least 1"):
+        serve_users(SERVER, ASKED, 0, [1])
+
+
 def test_littles_law_holds() -> None:
     """Sequences under way in the mean are those that arrive in the time of one."""
     rate, outputs = 20.0, [100] * 4000
@@ -256,3 +290,11 @@ def test_the_command_serves_requests_over_time(monkeypatch: pytest.MonkeyPatch) 
     assert found["goodput_per_s"] == pytest.approx(20 / found["seconds"])
     assert "keep the limits" in CliRunner().invoke(cli, [*args, "--tpot", "1s"]).output
     assert CliRunner().invoke(cli, [*args, "--batch", "4"]).exit_code == 2
+    serve = ["serve", "h100", "llama-3.1-8b", "--requests", "40", "--json"]
+    users = CliRunner().invoke(cli, [*serve, "--input", "64", "--output", "4", "--users", "8"])
+    assert json.loads(users.stdout)["most_under_way"] == 8
+    trace = next(Path(__file__).parents[1].rglob("azure_llm_2023_conv.csv"))
+    found = CliRunner().invoke(cli, [*serve, "--arrivals", str(trace)])
+    assert json.loads(found.stdout)["requests"] <= 40, found.output
+    for wrong in (["--users", "8"], ["--arrivals", str(trace), "--input", "64"], ["--rate", "1", "--users", "2"]):
+        assert CliRunner().invoke(cli, [*serve, *wrong]).exit_code == 2

@@ -7,26 +7,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from archsim.errors import InputError
 from archsim.hardware import load_chip
 from archsim.serving import (
     STACKS,
     Deployment,
-    Operating,
+    Online,
     Request,
     answer_all,
-    at_batch,
+    first_token_s,
     fixed_batch,
     most_rate,
+    serve_users,
     spread_lengths,
 )
-from archsim.trace import load_workload, quantised
 from archsim.validation.model.case import Case
 from archsim.validation.model.deepseek import read_deepseek
 from archsim.validation.model.names import CHIPS, FORMATS, MODELS, chip_of, system_of, tensor_degree
+from archsim.validation.model.tuning import bench_limits
 from archsim.validation.table import Record
 
 __all__ = ["read_inference"]
@@ -43,29 +45,29 @@ class Mix:
     questions: int
 
 
-#: data sets of MLPerf inference; means as the harness (`tokens_per_sample`) and its papers state them, from memory
+#: data sets of MLPerf inference; means as the harness (`tokens_per_sample`) and its papers state them, from memory. Of
+#: Mixtral's three, a third of its questions each, GSM8K asks with worked examples: 662 tokens in the prompt that
+#: hf_eval_all.py of mlcommons/inference shows; MBXP's 200 are an assumption
 DATASETS = {
     "Llama-2-70B": Mix("OpenOrca", 294, 294, 1024, 24576),
-    "Mixtral-8x7B": Mix("OpenOrca, GSM8K, MBXP", 294, 145, 1024, 15000),
+    "Mixtral-8x7B": Mix("OpenOrca, GSM8K, MBXP", 385, 145, 1024, 15000),
     "Llama-3.1-405B": Mix("LongBench, RULER, GovReport", 9400, 680, 20000, 8313),
     "Llama-3.1-8B": Mix("CNN/DailyMail", 778, 73, 128, 13368),
     "DeepSeek-R1": Mix("five sets of questions", 800, 3880, 20000, 4388),
 }  # fmt: skip
 #: seconds that LoadGen has an offline run take at least, and those for which it draws questions
 LEAST_S, DRAWN_S = 600, 660
+#: questions of each user
+ROUNDS = 10
 #: (prompt, answer) -> requests of a run at most load (perf-overview.md of TensorRT-LLM 1.0, "Preparing a dataset")
 REQUESTS = {
     (128, 128): 30000, (128, 2048): 3000, (128, 4096): 1500, (500, 2000): 3000, (1000, 1000): 3000, (1000, 2000): 1500,
     (2048, 128): 3000, (2048, 2048): 1500, (5000, 500): 1500, (20000, 2000): 1000,
 }  # fmt: skip
-#: a replica has the fewest chips, a power of two, of which the weights take at most this share of the memory
-WEIGHTS_SHARE = 0.5
-#: seconds to the first token and for each further one that 99 % of the requests of a Server row keep (MLPerf inference
-#: rules, table of latency constraints; from memory); requests that a replica is sent
-LIMITS = {
-    "Llama-2-70B": (2.0, 0.2), "Mixtral-8x7B": (2.0, 0.2), "Llama-3.1-405B": (6.0, 0.175),
-    "Llama-3.1-8B": (2.0, 0.1), "DeepSeek-R1": (2.0, 0.08),
-}  # fmt: skip
+#: a replica has the fewest chips, a power of two, that hold the caches of so many mean requests beside the weights:
+#: those of NVIDIA's configurations (Llama-2-70B: H100 2, H200 and B200 1; Mixtral: 1; Llama-3.1-405B: H200 8)
+HELD = 100
+#: requests that a replica is sent at most
 SENT = 4000
 
 
@@ -111,12 +113,12 @@ def _table(record: Record, chip: str) -> Case | str:
     if metric == "time to first token":
         batch = record.integer("batch_concurrency")
         return Case(name, f"TensorRT-LLM first token, {chip}", expected,
-                    lambda: 1e3 * server.prefill_s(batch, request.input_tokens), assumption)  # fmt: skip
+                    lambda: 1e3 * first_token_s(server, request, batch), assumption)  # fmt: skip
     if name.startswith("TR1"):
         count = REQUESTS[request.input_tokens, request.output_tokens]
         return Case(name, f"TensorRT-LLM 1.0 at most load, {chip}", expected,
-                    lambda: answer_all(server, request, [request.output_tokens] * count).output_per_s,
-                    f"{assumption}, {count:,} requests")  # fmt: skip
+                    lambda: answer_all(_tuned(server, request), request, [request.output_tokens] * count).output_per_s,
+                    f"{assumption}, {count:,} requests, limits of trtllm-bench")  # fmt: skip
     batch = record.integer("batch_concurrency")
     if name.startswith("NIM"):
         return _nim(name, metric, expected, server, request, batch, assumption)
@@ -129,68 +131,74 @@ def _table(record: Record, chip: str) -> Case | str:
                 if share == 1 else assumption)  # fmt: skip
 
 
+def _tuned(server: Deployment, request: Request) -> Deployment:
+    """With the most sequences and tokens of an iteration that trtllm-bench chooses."""
+    fit = 1 / server.share(request.input_tokens + request.output_tokens)
+    most, chunk = bench_limits(fit, request.input_tokens, request.output_tokens)
+    graphs = (*(size for size in server.stack.graphs if size < most), most)
+    return replace(server, stack=replace(server.stack, most=most, chunk=chunk, graphs=graphs))
+
+
 def _nim(
     name: str, metric: str, expected: float, server: Deployment, request: Request, users: int, assumption: str
 ) -> Case | str:
-    if metric == "TTFT" and users > 1:
-        return "time to first token among a fixed number of users, each of whom asks again when answered: not modelled"
-
-    def state() -> Operating:
-        room = server.capacity(request.input_tokens + request.output_tokens)
-        return at_batch(server, request, min(users, room), first_token=False)
-
+    """A fixed number of users, each of whom asks again when answered; the first question of each is a warm-up."""
     figures: Mapping[str, Callable[[], float]] = {
-        "TTFT": lambda: 1e3 * server.prefill_s(1, request.input_tokens),
-        "ITL": lambda: 1e3 * (state().tpot_s if users > 1 else server.tpot_s(1, *_span(request))),
-        "output throughput": lambda: (state() if users > 1 else fixed_batch(server, request, 1)).output_per_s,
+        "TTFT": lambda: 1e3 * float(_users(server, request, users).ttft_s[users:].mean()),
+        "ITL": lambda: 1e3 * float(_users(server, request, users).tpot_s[users:].mean()),
+        "output throughput": lambda: _users(server, request, users).output_per_s,
     }
     if metric not in figures:
         return f"the metric '{metric}' is not one of a steady state"
-    assumption += f", {users} users or all that fit"
-    return Case(name, "NIM (TensorRT-LLM) by users", expected, figures[metric], assumption)
+    return Case(name, "NIM (TensorRT-LLM) by users", expected, figures[metric], f"{assumption}, {users} users")
 
 
-def _span(request: Request) -> tuple[int, int]:
-    return request.input_tokens, request.input_tokens + request.output_tokens
+def _users(server: Deployment, request: Request, users: int) -> Online:
+    return serve_users(server, request, users, [request.output_tokens] * (ROUNDS * users))
 
 
 def _mlperf(record: Record, chip: str) -> Case | str:
     """Replicas of equal size side by side, each with its share of all questions: at once (Offline), or as they arrive
-    at random at the largest rate within the limits (Server)."""
-    scenario, model = record.text("batch_concurrency"), record.text("model")
-    if scenario not in ("Offline", "Server"):
-        return f"the scenario '{scenario}' is neither Offline nor Server"
+    at random at the largest rate at which 99 % keep the limits that stand in the notes (Server, Interactive)."""
+    scenario, model, notes = record.text("batch_concurrency"), record.text("model"), record.text("notes")
     if record.text("id") == "MLP-053":
         return "below the same submitter's Server row: contradicts itself"
-    of_amd = chip == "MI325X"  # AMD and its partners submit vLLM with fp8
-    count = re.search(r"^(\d+)x" if of_amd else r"x(\d+)_TRT$", record.text("system"))
+    limits = [re.search(rf"{name} limit ms ([0-9.]+)", notes) for name in ("TTFT", "TPOT")]
+    if scenario != "Offline" and not all(limits):
+        return f"the scenario '{scenario}' without limits of the time to the first and to further tokens"
+    of_amd = chip.startswith("MI")  # AMD and its partners submit vLLM
+    count = re.search(r"^(\d+)x" if of_amd else r"(?:x|NVL)(\d+)(?:-[A-Za-z]+)?_TRT$", record.text("system"))
     chips = int(count[1]) if count else 1
     experts = model.startswith("DeepSeek")  # attention by data, experts over all chips; attention stays in bf16
-    quant = "fp8-kv" if chip == "H100" or of_amd else "fp4-mlp-kv" if experts else "fp4-kv"
+    fp4 = "fp4" in load_chip(CHIPS[chip][0]).core.matrix.rates
+    quant = ("fp4-mlp-kv" if experts else "fp4-kv") if fp4 else "fp8-kv"
     workload, mix = MODELS[model], DATASETS[model]
-    degree = _fewest(workload, quant, CHIPS[chip][0])
-    if degree > chips:
-        return f"{chips} x {chip} leave too little room beside the weights for the assumed replica"
-    stack = "vllm" if of_amd else "tensorrt-llm"
-    server = _server(chip, workload, chips if experts else degree, 1 if experts else degree, quant, stack)
+    # from round 5.1 on NVIDIA's harness starts servers of the PyTorch backend (its configurations set their variables)
+    stack = "vllm" if of_amd else "tensorrt-llm" if re.search(r"_v(4|5\.0)", record.text("source")) else "tensorrt-llm-pytorch"
+    degree = chips if experts else _fewest(chip, workload, chips, quant, stack, mix.input_tokens + mix.output_tokens)
+    server = _server(chip, workload, degree, 1 if experts else degree, quant, stack)
     copies = 1 if experts else chips // degree
-    load, how = (_offline, "") if scenario == "Offline" else (_online, f"; 99 % within {LIMITS[model]} s")
+    ttft_s, tpot_s = (1e-3 * float(limit[1]) if limit else 0.0 for limit in limits)
+    online = scenario != "Offline"
     return Case(
         record.text("id"), f"MLPerf {scenario.lower()}, {chip}", record.number("value"),
-        lambda: copies * load(server, model, copies),
+        lambda: copies * (
+            _online(server, model, copies, ttft_s, tpot_s) if online else _offline(server, model, copies)
+        ),
         f"{mix.title}: mean {mix.input_tokens} in, {mix.output_tokens} out, lengths spread exponentially; {quant}, "
-        f"{copies} x {'DP' if experts else 'TP'}{degree}{how}" + (f", stack {stack}" if of_amd else ""),
-        heavy=experts or scenario == "Server",
+        f"{copies} x {'DP' if experts else 'TP'}{degree}"
+        + (f"; 99 % within {ttft_s:g} s and {tpot_s * 1e3:g} ms" if online else "")
+        + f", stack {stack}",
+        heavy=experts or online,
     )  # fmt: skip
 
 
-def _online(server: Deployment, model: str, copies: int) -> float:
+def _online(server: Deployment, model: str, copies: int, ttft_s: float, tpot_s: float) -> float:
     """Output tokens a second of one of ``copies`` replicas at the largest rate that keeps the limits."""
     mix = DATASETS[model]
     outputs = spread_lengths(mix.output_tokens, min(mix.questions // copies, SENT), mix.longest)
-    first, each = LIMITS[model]
     request = Request(mix.input_tokens, mix.output_tokens)
-    return most_rate(server, request, outputs, ttft_s=first, tpot_s=each).output_per_s
+    return most_rate(server, request, outputs, ttft_s=ttft_s, tpot_s=tpot_s).output_per_s
 
 
 def _offline(server: Deployment, model: str, copies: int) -> float:
@@ -206,11 +214,15 @@ def _offline(server: Deployment, model: str, copies: int) -> float:
 
 
 @cache
-def _fewest(workload: str, quant: str, chip: str) -> int:
-    trace = load_workload(workload, "decode")
-    weights = quantised(trace, quant).at(batch=1, seq=1, ctx=1).weight_bytes
+def _fewest(chip: str, workload: str, chips: int, quant: str, stack: str, tokens: int) -> int:
+    """Chips of a replica, of so many; all of them if fewer do not hold enough requests."""
     degree = 1
-    while weights / degree > WEIGHTS_SHARE * load_chip(chip).memory.capacity:
+    while 2 * degree <= chips:
+        try:
+            if _server(chip, workload, degree, degree, quant, stack).share(tokens) * HELD <= 1:
+                break
+        except InputError:  # not even the weights fit
+            pass
         degree *= 2
     return degree
 

@@ -25,7 +25,8 @@ MODELS = {
 CHIPS = {
     "H100": ("h100", "hgx-h100"), "A100": ("a100", "hgx-a100"), "B200": ("b200", "hgx-b200"),
     "H800": ("h800", "h800-x32"), "H200": ("h200", "hgx-h200"), "GB300": ("gb300", "gb300-nvl72"),
-    "MI325X": ("mi325x", "mi325x-x8"),
+    "GB200": ("gb200", "gb200-nvl72"), "H20": ("h20", "hgx-h20"), "MI300X": ("mi300x", "mi300x-x8"),
+    "MI325X": ("mi325x", "mi325x-x8"), "MI355X": ("mi355x", "mi355x-x8"),
 }  # fmt: skip
 
 #: the cells of the column dtype; checkpoints of TensorRT-LLM 1.0 in 8 and 4 bits have caches in 8 bits
@@ -34,15 +35,16 @@ FORMATS = {"FP16": "none", "BF16": "none", "FP8": "fp8", "FP8 + FP8 KV": "fp8-kv
 
 def chip_of(system: str) -> str | None:
     """The preset of the chip that a cell names: "H100 SXM 80GB x4" is "h100"."""
-    found = re.match(r"(?:DGX-|\d+x)?(H100|A100|B200|H800|H200|GB300|MI325X)(?![0-9A-Za-z])", system)
+    found = re.match(rf"(?:DGX-|\d+x)?({'|'.join(CHIPS)})(?![0-9A-Za-z])", system)
     return found[1] if found else None
 
 
 def system_of(chip: str, chips: int) -> SystemSpec | None:
-    """So many chips of a board, or of boards of eight; None for one."""
+    """So many chips of a board, or of several; None for one."""
     if chips == 1:
         return None
-    return load_system(CHIPS[chip][1], {"chips": chips, "chips_per_node": min(chips, 8)})
+    board = load_system(CHIPS[chip][1]).chips_per_node
+    return load_system(CHIPS[chip][1], {"chips": chips, "chips_per_node": min(chips, board)})
 
 
 @cache
