@@ -169,8 +169,18 @@ class Deployment:
             )  # fmt: skip
             stages = result.meta.get("pipeline")
             period = stages["period_s"] * stages["micro_batches"] if stages else result.time_s
-            self._steps[key] = Step(result.time_s, int(result.op_table.repeat.sum()), period)
+            more = self._expanding_s(phase, batch * seq, result.meta["plan"])
+            self._steps[key] = Step(result.time_s + more, int(result.op_table.repeat.sum()), period + more)
         return self._steps[key]
+
+    def _expanding_s(self, phase: str, tokens: int, plan: Mapping[str, int]) -> float:
+        """Seconds that the rows of a chip's experts take beside the simulated kernels (`Stack.fp4_row_s`)."""
+        if not self.stack.fp4_row_s or not str(self.options.get("quant", "")).startswith("fp4"):
+            return 0.0
+        trace = load_workload(self.workload, phase)
+        chosen = sum(block.repeat * int(str(op.dims["top_k"])) for block in trace.blocks for op in block.ops
+                     if op.kind == "moe_dispatch")  # fmt: skip
+        return tokens * chosen / (plan["ep"] if plan["ep"] > 1 else plan["dp"]) * self.stack.fp4_row_s
 
     def _trace(self, phase: str) -> str | Trace:
         """The workload, with attention as the stack's kernels do it."""

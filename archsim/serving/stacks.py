@@ -14,6 +14,8 @@ quantity                meaning
                         kernels of January 2024, whose notes state 2.4 times the throughput of Llama-70B)
 ``graphs``              numbers of sequences for which a graph of a decode step was captured: others are filled up
                         to the next one with sequences that have no cache; none: a graph for every number
+``fp4_row_s``           what a row of an expert takes in fp4 beside the simulated kernels: CUTLASS's, the default of
+                        TensorRT-LLM 1.0, expand and quantise rows in a kernel that is far from the bandwidth
 ``kv_share``            share of the memory beside weights and activations that the KV cache gets
 ``chunk``               tokens that one iteration takes at most, of prompts and one for each sequence under way
 ``most``                sequences that one engine holds at most
@@ -22,9 +24,13 @@ quantity                meaning
 The values are assumptions ("estimate" in every output): the defaults that the projects document (`kv_share`, `chunk`,
 `most`, `graphs`: perf-overview.md of TensorRT-LLM 1.0) and host times of the order that their profiles show. PyTorch
 outside of graphs gets 20 us a kernel; more than 38 is ruled out by rows of Qwen3-235B with long prompts, which take 61
-ms an iteration of 1,603 kernels (TR1-109 of the suite `model`). `sequence_s` of TensorRT-LLM was chosen with three rows
-of 384 to 2,048 short sequences in view (TR6-005, TR6-021, TR1-011), and the host times of DeepSeek's engine with its
-published decode rows.
+ms an iteration of 1,603 kernels (TR1-109 of the suite `model`). Engines in Python get 10 us a sequence; more than 8 to
+15, by what launches take, would exceed the whole time of an iteration of Qwen3-235B on the B200 (TR1-101). `sequence_s`
+of the C++ TensorRT-LLM was chosen with rows of 384 and 2,048 short sequences in view (TR6-005, TR6-021), the host times
+of DeepSeek's engine with its published decode rows, `setup_s` with two of six rows of first tokens (TR5-003, TR5-011).
+`gap_s` of NIM is 3 ms longer than that of the engine inside it, from two of its 17 rows (NIM-008, NIM-026).
+`fp4_row_s`: measured layers (aiconfigurator, B200, nvfp4) of which both kernels stand in the table. Qwen3-30B, 131,072
+rows: 1.44 to 1.62 ms by CUTLASS, 0.33 by the other at a quarter and half of the inner size; Qwen3-235B: 323 and 161 us.
 """
 
 from __future__ import annotations
@@ -52,6 +58,7 @@ class Stack:
     heads_apart: bool = False
     overlapped: bool = False
     setup_s: float = 0.0
+    fp4_row_s: float = 0.0
 
     def describe(self) -> str:
         """The assumption in one line."""
@@ -75,8 +82,10 @@ STACKS: dict[str, Stack] = {
         Stack("tensorrt-llm-static", "TensorRT-LLM 0.5 and 0.6, one fixed batch", 0.3e-3, 4e-6, 10e-6, 0.95,
               heads_apart=True, setup_s=2.5e-3),
         Stack("tensorrt-llm", "TensorRT-LLM 1.0, batches in flight", 0.5e-3, 4e-6, 5e-6, 0.9, 8192, 2048),
-        Stack("tensorrt-llm-pytorch", "TensorRT-LLM 1.0 with its PyTorch backend", 0.5e-3, 4e-6, 20e-6, 0.9, 8192, 2048,
-              (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192), overlapped=True),
+        Stack("nim", "TensorRT-LLM behind NIM's server, which streams tokens", 3.5e-3, 4e-6, 5e-6, 0.9, 8192, 2048),
+        Stack("tensorrt-llm-pytorch", "TensorRT-LLM 1.0 with its PyTorch backend", 0.5e-3, 10e-6, 20e-6, 0.9, 8192,
+              2048, (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192), overlapped=True,
+              fp4_row_s=10e-9),
         Stack("deepseek", "DeepSeek's own engine, whose host works beside the chip", 0.2e-3, 1e-6, 0.0, 0.9, 16384),
         Stack("sglang", "SGLang with its overlapping scheduler", 0.5e-3, 4e-6, 5e-6, 0.9, 16384),
         Stack("cloudmatrix", "Huawei's xDeepServe on CloudMatrix384", 0.5e-3, 4e-6, 0.0, 0.9, 16384),

@@ -18,6 +18,7 @@ from archsim.serving import (
     Deployment,
     Online,
     Request,
+    Stack,
     answer_all,
     first_token_s,
     fixed_batch,
@@ -102,11 +103,9 @@ def _table(record: Record, chip: str) -> Case | str:
         return f"the cell '{record.text('parallelism') if degree is None else dtype}' is not understood"
     in_flight = name.startswith(("TR1", "NIM"))
     quant = "fp8-kv" if in_flight and dtype == "FP8" else FORMATS[dtype]
-    stack = "tensorrt-llm" if in_flight else "tensorrt-llm-static"
-    if name.startswith("TR1"):
-        stack = "tensorrt-llm-pytorch"
+    stack = {"TR1": "tensorrt-llm-pytorch", "NIM": "nim"}.get(name[:3], "tensorrt-llm-static")
     model = MODELS[record.text("model")]
-    server = _server(chip, model, chips, degree, quant, stack)
+    server = _server(chip, model, chips, degree, quant, STACKS[stack])
     request = Request(record.integer("input_len"), record.integer("output_len"))
     assumption = f"{quant}, TP{degree}, stack {stack}"
     expected = record.number("value")
@@ -173,8 +172,11 @@ def _mlperf(record: Record, chip: str) -> Case | str:
     fp4 = "fp4" in load_chip(CHIPS[chip][0]).core.matrix.rates
     quant = ("fp4-mlp-kv" if experts else "fp4-kv") if fp4 else "fp8-kv"
     workload, mix = MODELS[model], DATASETS[model]
-    # from round 5.1 on NVIDIA's harness starts servers of the PyTorch backend (its configurations set their variables)
-    stack = "vllm" if of_amd else "tensorrt-llm" if re.search(r"_v(4|5\.0)", record.text("source")) else "tensorrt-llm-pytorch"
+    # from round 5.1 on NVIDIA's harness starts servers of the PyTorch backend (its configurations set their variables);
+    # submissions choose the faster of its kernels for experts
+    cpp = re.search(r"_v(4|5\.0)", record.text("source"))
+    stack = STACKS["vllm" if of_amd else "tensorrt-llm" if cpp else "tensorrt-llm-pytorch"]
+    stack = replace(stack, fp4_row_s=0.0)
     degree = chips if experts else _fewest(chip, workload, chips, quant, stack, mix.input_tokens + mix.output_tokens)
     server = _server(chip, workload, degree, 1 if experts else degree, quant, stack)
     copies = 1 if experts else chips // degree
@@ -188,7 +190,7 @@ def _mlperf(record: Record, chip: str) -> Case | str:
         f"{mix.title}: mean {mix.input_tokens} in, {mix.output_tokens} out, lengths spread exponentially; {quant}, "
         f"{copies} x {'DP' if experts else 'TP'}{degree}"
         + (f"; 99 % within {ttft_s:g} s and {tpot_s * 1e3:g} ms" if online else "")
-        + f", stack {stack}",
+        + f", stack {stack.name}",
         heavy=experts or online,
     )  # fmt: skip
 
@@ -214,7 +216,7 @@ def _offline(server: Deployment, model: str, copies: int) -> float:
 
 
 @cache
-def _fewest(chip: str, workload: str, chips: int, quant: str, stack: str, tokens: int) -> int:
+def _fewest(chip: str, workload: str, chips: int, quant: str, stack: Stack, tokens: int) -> int:
     """Chips of a replica, of so many; all of them if fewer do not hold enough requests."""
     degree = 1
     while 2 * degree <= chips:
@@ -228,6 +230,6 @@ def _fewest(chip: str, workload: str, chips: int, quant: str, stack: str, tokens
 
 
 @cache
-def _server(chip: str, workload: str, chips: int, tp: int, quant: str, stack: str) -> Deployment:
+def _server(chip: str, workload: str, chips: int, tp: int, quant: str, stack: Stack) -> Deployment:
     options: dict[str, Any] = {"quant": quant, "tp": tp, "overlap": "none"}  # no two micro-batches
-    return Deployment(CHIPS[chip][0], workload, system_of(chip, chips), options, STACKS[stack])
+    return Deployment(CHIPS[chip][0], workload, system_of(chip, chips), options, stack)
