@@ -102,14 +102,8 @@ class Deployment:
         return self.iteration_s(seconds, step.kernels, batch)
 
     def iteration_s(self, device_s: float, launches: int, batch: int) -> float:
-        """Seconds of an iteration of ``batch`` sequences from the device's, with so many launches outside of graphs.
-
-        The device waits for launches; an overlapped host does all else meanwhile, others after it.
-        """
-        launching = launches * self.stack.launch_s
-        if self.stack.overlapped:
-            return max(device_s, launching + self.host_s(batch))
-        return max(device_s, launching) + self.host_s(batch)
+        """Seconds of an iteration of ``batch`` sequences from the device's, with so many launches outside of graphs."""
+        return max(device_s, launches * self.stack.launch_s) + self.host_s(batch)
 
     def host_s(self, batch: int) -> float:
         """Host time between iterations; data-parallel groups have hosts of their own."""

@@ -7,7 +7,6 @@ quantity                meaning
 ``sequence_s``          the same for each sequence: its sampling, its place in the next batch, its answer
 ``launch_s``            host time of one kernel in an iteration with prompts, whose launches are not in a graph: the
                         device waits for the host where ``kernels x launch_s`` exceeds what the kernels take
-``overlapped``          the host does all that while the device computes the iteration before
 ``setup_s``             of a fixed batch, once: its buffers set up, its answers gathered and copied
 ``heads_apart``         decode attention works on query heads one by one, also on those that share keys and values, so
                         that each reads the cache, and multiplies on the vector unit (TensorRT-LLM before the XQA
@@ -24,11 +23,13 @@ quantity                meaning
 The values are assumptions ("estimate" in every output): the defaults that the projects document (`kv_share`, `chunk`,
 `most`, `graphs`: perf-overview.md of TensorRT-LLM 1.0) and host times of the order that their profiles show. PyTorch
 outside of graphs gets 20 us a kernel; more than 38 is ruled out by rows of Qwen3-235B with long prompts, which take 61
-ms an iteration of 1,603 kernels (TR1-109 of the suite `model`). Engines in Python get 10 us a sequence; more than 8 to
-15, by what launches take, would exceed the whole time of an iteration of Qwen3-235B on the B200 (TR1-101). `sequence_s`
-of the C++ TensorRT-LLM was chosen with rows of 384 and 2,048 short sequences in view (TR6-005, TR6-021), the host times
-of DeepSeek's engine with its published decode rows, `setup_s` with two of six rows of first tokens (TR5-003, TR5-011).
-`gap_s` of NIM is 3 ms longer than that of the engine inside it, from two of its 17 rows (NIM-008, NIM-026).
+ms an iteration of 1,603 kernels (TR1-109 of the suite `model`); that its scheduler overlaps host and device is not
+modelled: with host times beside the device a row of Llama-3.1-8B came out 16 % too fast instead of 2 (TR1-011).
+
+Chosen with rows in view: `sequence_s` of TensorRT-LLM three of 384 to 2,048 short sequences (TR6-005, TR6-021,
+TR1-011), the host times of DeepSeek's engine its published decode rows, `setup_s` two of six first tokens (TR5-003,
+TR5-011), `gap_s` of NIM, 3 ms longer than that of the engine inside it, two of 17 (NIM-008, NIM-026).
+
 `fp4_row_s`: measured layers (aiconfigurator, B200, nvfp4) of which both kernels stand in the table. Qwen3-30B, 131,072
 rows: 1.44 to 1.62 ms by CUTLASS, 0.33 by the other at a quarter and half of the inner size; Qwen3-235B: 323 and 161 us.
 """
@@ -56,16 +57,14 @@ class Stack:
     most: int = 2**20
     graphs: tuple[int, ...] = ()
     heads_apart: bool = False
-    overlapped: bool = False
     setup_s: float = 0.0
     fp4_row_s: float = 0.0
 
     def describe(self) -> str:
         """The assumption in one line."""
-        when = "beside" if self.overlapped else "between"
         setup = f", {self.setup_s * 1e3:g} ms once for a batch" if self.setup_s else ""
         return (
-            f"{self.name}: {self.gap_s * 1e3:g} ms of host {when} iterations and "
+            f"{self.name}: {self.gap_s * 1e3:g} ms of host between iterations and "
             f"{self.sequence_s * 1e6:g} us for each sequence, {self.launch_s * 1e6:g} us for each launch of an "
             f"iteration with prompts{setup}, {self.kv_share:.0%} of the free memory for the KV cache (assumptions)"
         )
@@ -83,9 +82,8 @@ STACKS: dict[str, Stack] = {
               heads_apart=True, setup_s=2.5e-3),
         Stack("tensorrt-llm", "TensorRT-LLM 1.0, batches in flight", 0.5e-3, 4e-6, 5e-6, 0.9, 8192, 2048),
         Stack("nim", "TensorRT-LLM behind NIM's server, which streams tokens", 3.5e-3, 4e-6, 5e-6, 0.9, 8192, 2048),
-        Stack("tensorrt-llm-pytorch", "TensorRT-LLM 1.0 with its PyTorch backend", 0.5e-3, 10e-6, 20e-6, 0.9, 8192,
-              2048, (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192), overlapped=True,
-              fp4_row_s=10e-9),
+        Stack("tensorrt-llm-pytorch", "TensorRT-LLM 1.0 with its PyTorch backend", 0.5e-3, 4e-6, 20e-6, 0.9, 8192, 2048,
+              (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192), fp4_row_s=10e-9),
         Stack("deepseek", "DeepSeek's own engine, whose host works beside the chip", 0.2e-3, 1e-6, 0.0, 0.9, 16384),
         Stack("sglang", "SGLang with its overlapping scheduler", 0.5e-3, 4e-6, 5e-6, 0.9, 16384),
         Stack("cloudmatrix", "Huawei's xDeepServe on CloudMatrix384", 0.5e-3, 4e-6, 0.0, 0.9, 16384),

@@ -172,11 +172,7 @@ def _mlperf(record: Record, chip: str) -> Case | str:
     fp4 = "fp4" in load_chip(CHIPS[chip][0]).core.matrix.rates
     quant = ("fp4-mlp-kv" if experts else "fp4-kv") if fp4 else "fp8-kv"
     workload, mix = MODELS[model], DATASETS[model]
-    # from round 5.1 on NVIDIA's harness starts servers of the PyTorch backend (its configurations set their variables);
-    # submissions choose the faster of its kernels for experts
-    cpp = re.search(r"_v(4|5\.0)", record.text("source"))
-    stack = STACKS["vllm" if of_amd else "tensorrt-llm" if cpp else "tensorrt-llm-pytorch"]
-    stack = replace(stack, fp4_row_s=0.0)
+    stack = STACKS["vllm" if of_amd else "tensorrt-llm"]
     degree = chips if experts else _fewest(chip, workload, chips, quant, stack, mix.input_tokens + mix.output_tokens)
     server = _server(chip, workload, degree, 1 if experts else degree, quant, stack)
     copies = 1 if experts else chips // degree
