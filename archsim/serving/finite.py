@@ -94,6 +94,7 @@ class Run:
     cached: int = 0  # and of their prompts
     kept: float = 0.0  # the share of the room for caches that they take
     known_s: dict[int, float] = field(default_factory=dict)  # of prompts of a length
+    shares: dict[int, float] = field(default_factory=dict)  # of the room, by length
 
     def __post_init__(self) -> None:
         if not self.outputs or min(self.outputs) < 1:
@@ -108,8 +109,7 @@ class Run:
             lengths = [-(-(prompt + output) // PAGE) * PAGE for prompt, output in both]
         self.server.capacity(max(lengths))  # or no request fits
         self.most = min(self.server.capacity(min(lengths)), count)
-        shares = {length: self.server.share(length) for length in set(lengths)}
-        self.rooms = [shares[length] for length in lengths]
+        self.rooms = [self._share(length) for length in lengths]
         stack, groups = self.server.stack, self.server.groups()
         self.device = replace(self.server, stack=replace(stack, gap_s=0.0, sequence_s=0.0, launch_s=0.0))
         each = ceil(self.most / groups)
@@ -174,6 +174,11 @@ class Run:
         sequences = len(self.ends)
         return self.server.iteration_s(self._step_s(sequences, graph=True, later=later), 0, sequences)
 
+    def _share(self, tokens: int) -> float:
+        if tokens not in self.shares:
+            self.shares[tokens] = self.server.share(tokens)
+        return self.shares[tokens]
+
     def _asked(self, prompt: int) -> Request:
         return self.request if self.alike else replace(self.request, input_tokens=prompt)
 
@@ -208,7 +213,7 @@ class Run:
         """Of ``size`` sequences a group; from two powers of two of cached tokens that fit, which other runs share."""
         batch = size * self.server.groups()
         low = 1 << floor(log2(max(ctx, SHORTEST)))
-        while low > 1 and self.server.share(2 * low) * batch > 1:
+        while low > 1 and self._share(2 * low) * batch > 1:
             low //= 2
         first, second = (self.server.decode_step(batch, n).time_s for n in (low, 2 * low))
         return float(max(first + (second - first) * (ctx - low) / low, 0.0))
