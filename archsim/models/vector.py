@@ -129,6 +129,7 @@ COSTS: dict[str, VectorCost] = {
     "dot": VectorCost(1.0, 0.0),
     "adamw": VectorCost(9.0, 2.0),  # moments, corrections, decay, step; root and quotient
     "narrow": VectorCost(2.0, 0.0),  # convert, permute
+    "transpose": VectorCost(1.0, 0.0, 2.0),  # bytes out of the scratchpad, permuted, and back
     "argmax": VectorCost(1.0, 0.0),
     "quantise": VectorCost(3.0, 0.0),  # absolute maximum, scale, convert
     "quantise_twice": VectorCost(4.0, 0.0),  # one more conversion, and a transposition in the scratchpad

@@ -37,7 +37,8 @@ MAX_QUERIES = 16
 #: tiles of scores at a time: one where all warps take turns, at most so many where two groups of them alternate or the
 #: units work apart
 SCORE_TILES: Mapping[Order, int] = {"turns": 1, "alternate": 2, "apart": 4}
-#: power of the vector unit in a softmax over that of a busy matrix unit (an estimate)
+#: power of the vector unit in a softmax over that of a busy matrix unit: an estimate, between what the rates of
+#: FlashAttention-3 on the H100 (0.35) and of long prefills on the B200 (0.25) ask for
 VECTOR_POWER = 0.3
 #: share of the best time within which cuts count as equal
 INDIFFERENT = 0.02
@@ -132,8 +133,8 @@ class AttentionShape:
 class Cut:
     """Query rows and keys of a tile, ranges the keys are split into, chunks and query blocks in the scratchpad.
 
-    scores: tiles of scores at a time. resident: blocks of threads that share a core, each with all of this. busy: share
-    of the time that the cores work on tiles, which their clock depends on.
+    scores: tiles of scores at a time. resident: blocks of threads that share a core, each with all of this. busy: power
+    that the tiles draw, as a share of that of busy matrix units, which the clock depends on.
     """
 
     rows: int
@@ -219,7 +220,9 @@ def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys
     """Cycles of the vector unit for a block: the softmax with the rescaling of the output, and narrowing what results.
 
     Probabilities of 8 bits are converted and permuted into the layout of an operand after the exponentials, or beside
-    them where they become one by way of a memory for matrices, which instructions for pairs of cores have.
+    them where they become one by way of a memory for matrices, which instructions for pairs of cores have. Asynchronous
+    units without it take 8-bit values only as columns, so that V is transposed in the scratchpad (FlashAttention-3,
+    section 3.3).
     """
     unit, scores = target.chip.core.matrix, np.asarray(rows, dtype=np.int64) * keys
     cost = COSTS["online_softmax"] + VectorCost(shape.d_v / keys, 0.0)
@@ -228,7 +231,10 @@ def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys
         return target.vector_cycles(scores, cost, in_turn=alternate)
     if unit.kind == "tensor_core" and unit.pair > 1:
         return target.vector_cycles(scores, cost + COSTS["narrow"], in_turn=alternate)
-    return target.vector_cycles(scores, cost, in_turn=alternate) + target.vector_cycles(scores, COSTS["narrow"])
+    cycles = target.vector_cycles(scores, cost, in_turn=alternate) + target.vector_cycles(scores, COSTS["narrow"])
+    if unit.kind == "tensor_core" and target.asynchronous:
+        cycles = cycles + target.vector_cycles(keys * shape.d_v, COSTS["transpose"])
+    return cycles
 
 
 def choose_cut(target: Target, shape: AttentionShape) -> Cut:
