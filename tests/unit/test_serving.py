@@ -20,6 +20,7 @@ from archsim.serving import (
     answer_all,
     at_batch,
     curve,
+    first_token_s,
     fixed_batch,
     largest_batch,
     most_load,
@@ -144,6 +145,17 @@ def test_sequences_fill_up_the_next_graph_but_read_only_their_own_cache() -> Non
     graphs = replace(SERVER, stack=stack_of("tensorrt-llm-pytorch"))
     host = 0.5e-3 + 4e-6 * 300
     assert graphs.decode_s(300, 1000) == pytest.approx(5e-3 + 384e-5 + 384e-9 * round(1000 * 300 / 384) + host)
+
+
+def test_a_fixed_batch_is_set_up_once_and_rows_of_experts_in_fp4_take_longer() -> None:
+    stack = replace(stack_of("ideal"), setup_s=3e-3, fp4_row_s=1e-9)
+    assert first_token_s(replace(SERVER, stack=stack), ASKED, 2) == pytest.approx(3e-3 + 2e-3)
+    server = Deployment("b200", "qwen3-30b-a3b", None, {"quant": "fp4-kv"}, stack)
+    plans: list[dict[str, int]] = [{"ep": 1, "dp": 1}, {"ep": 8, "dp": 1}, {"ep": 1, "dp": 4}]
+    alone, spread, apart = (server._expanding_s("decode", 1000, plan) for plan in plans)
+    assert alone == pytest.approx(1000 * 8 * 48 * 1e-9)  # 8 experts a token, 48 layers
+    assert (spread, apart) == (pytest.approx(alone / 8), pytest.approx(alone / 4))
+    assert replace(server, options={"quant": "fp8"})._expanding_s("decode", 1000, plans[0]) == 0
 
 
 def test_pools_are_in_balance() -> None:
