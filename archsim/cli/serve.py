@@ -100,6 +100,8 @@ def serve(
     request = serving.Request(1 if input_tokens is None else input_tokens, output_tokens or 1, prefix_hit)
     over_time = {"--rate": rate, "--arrivals": arrivals, "--users": users}
     way = next((flag for flag, given in over_time.items() if given is not None), None)
+    if tpot is not None and tpot <= 0:
+        raise InputError("--tpot: must be more than 0 s")
     _refuse_unused(way, curve, tpot, requests, prefill_system, mtp_acceptance)
     drafts = draft if mtp_acceptance is not None else 0
     options: dict[str, Any] = {"quant": quant, "redundant": redundant, "routing": routing, "cp": cp, "pp": pp}
@@ -267,6 +269,8 @@ def _deployment(
     trace = load_workload(workload, "decode")
     experts = any(op.kind == "grouped_matmul" for block in trace.blocks for op in block.ops)
     if system in list_chips():
+        if tp not in (None, 1):
+            raise InputError(f"--tp {tp}: {system} is one chip; --tp {tp} takes a system such as {system}-x{tp}")
         return Deployment(system, workload, None, options, stack_of(stack), draft, acceptance)
     where = load_system(system)
     left, of = where.chips, system

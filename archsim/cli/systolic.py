@@ -60,12 +60,12 @@ def systolic(
 
 
 def _integers(text: str, separator: str, count: int, option: str) -> tuple[int, ...]:
-    from archsim.errors import InputError
+    from archsim.errors import InputError, whole_number
 
-    parts = text.split(separator)
-    if len(parts) != count or not all(part.strip().lstrip("-").isdigit() and len(part) < 12 for part in parts):
-        raise InputError(f"{option} is '{text[:40]}', but must be {count} integers with '{separator}' between them")
-    return tuple(int(part) for part in parts)
+    numbers = [whole_number(part) for part in text.split(separator)]
+    if len(numbers) != count or None in numbers:
+        raise InputError(f"{option} '{text[:40]}': write {count} whole numbers with '{separator}' between them")
+    return tuple(number for number in numbers if number is not None)
 
 
 def _core(

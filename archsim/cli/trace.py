@@ -150,6 +150,9 @@ def export(model: str, phase: str | None, out: Path, mtp: bool, form: str, point
       archsim trace export ./my-model/config.json --phase train --out my-model.train.h5
       archsim trace export llama-3.1-8b --phase decode --format chakra --at batch=8,ctx=4096 --out llama.0.et
     """
+    from archsim.cli._results import check_outputs
+
+    check_outputs(out)
     given, begin = _point(point), time.monotonic()
     if form == "chakra":
         from archsim.trace import with_mtp
@@ -196,8 +199,10 @@ def import_(source: Path, form: str, out: Path, dims: tuple[str, ...], dtype: st
       archsim trace import bert.onnx --format onnx --dim tokens=seq --dim labels=3 --out bert.h5
       archsim trace import llama.0.et --format chakra --out llama.h5
     """
+    from archsim.cli._results import check_outputs
     from archsim.trace.importers import import_chakra, import_onnx
 
+    check_outputs(out)
     if form == "chakra":
         if dims or dtype:
             raise InputError("--dim and --dtype are for ONNX files: a Chakra trace has fixed sizes and types")
@@ -262,7 +267,7 @@ def _config(model: str) -> tuple[str, dict[str, Any]]:
         config = json.loads(path.read_text())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise InputError(f"{path}: is not JSON ({error})") from error
     if not isinstance(config, dict) or "model_type" not in config:
         raise InputError(f"{path}: is not a Hugging Face configuration (it has no model_type)")

@@ -42,13 +42,20 @@ def _untagged(loc: tuple[str | int, ...], data: Any) -> Path_:
         if is_tag or part == "[key]":
             continue
         path.append(part)
-        data = data.get(part) if isinstance(data, dict) else None
+        data = _item(data, part)
     return tuple(path)
+
+
+def _item(data: Any, part: str | int) -> Any:
+    """The value at a key, or at a place of a list; None where there is none."""
+    if isinstance(data, list) and isinstance(part, int):
+        return data[part] if part < len(data) else None
+    return data.get(part) if isinstance(data, dict) else None
 
 
 def _found(data: Any, path: Path_) -> str:
     for part in path:
-        data = data[part] if isinstance(data, dict) and part in data else None
+        data = _item(data, part)
     return f"found {data!r:.60}" if data is not None else "found nothing"
 
 
@@ -118,7 +125,7 @@ def _fields(model: type[Spec], path: Path_, data: dict[str, Any]) -> list[str]:
     """Names that are legal at `path`, given the `kind` chosen there."""
     here: Any = data
     for part in path:
-        here = here.get(part, {}) if isinstance(here, dict) else {}
+        here = _item(here, part)
     models = _models(model, path)
     kind = here.get("kind") if isinstance(here, dict) else None
     if kind is not None:

@@ -21,6 +21,7 @@ price of land, discounts.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from archsim.errors import InputError
 from archsim.hardware.parts import Ownership
@@ -51,8 +52,8 @@ def hour_cost(parts_usd: float, watts: float, terms: Ownership, price_usd: float
     >>> round(hour_cost(3000, 700, load_parts().ownership, price_usd=28000).total, 2)
     1.71
     """
-    if price_usd is not None and price_usd < 0:
-        raise InputError(f"--price {price_usd:g}: must not be negative")
+    if price_usd is not None and not 0 <= price_usd < inf:
+        raise InputError(f"--price {price_usd:g}: must be USD, 0 or more")
     price = price_usd if price_usd is not None else parts_usd / (1 - terms.gross_margin)
     capital = price * terms.capital_factor / (terms.years * HOURS_PER_YEAR * terms.utilisation)
     return HourCost(price, capital, watts / 1000 * terms.power_factor * terms.usd_per_kwh)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ def poisson(rate: float, count: int, seed: int = 0) -> NDArray[np.float64]:
     >>> round(float(poisson(2.0, 10_001)[-1])) in range(4850, 5150)
     True
     """
-    if not rate > 0:
+    if not 0 < rate < inf:
         raise InputError(f"--rate {rate:g}: must be requests a second, more than 0")
     gaps = np.random.default_rng(seed).exponential(1 / rate, count)
     times: NDArray[np.float64] = np.cumsum(gaps) - gaps[0]

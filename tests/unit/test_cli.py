@@ -71,6 +71,7 @@ SERVE = "serve h100 llama-3.1-8b --input 8 --output 8"
         (f"{SERVE} --tpot 1s --batch 4", "--batch: does not go with --tpot"),
         (f"{SERVE} --curve 3 --prefill-system h100-x8", "--prefill-system: does not go with --curve"),
         (f"{SERVE} --rate 1 --static", "--static: does not go with --rate"),
+        (f"{SERVE} --tp 3", "--tp 3: h100 is one chip"),
         (f"{SERVE} --draft 2", "--draft: needs --mtp-acceptance"),
         (f"{SERVE} --prompts 2", "--prompts: is of prompts on another system"),
         ("plan hgx-h100 llama-3.1-8b --phase train --batch 8 --quant fp8", "--quant: is of a prefill or decode step"),

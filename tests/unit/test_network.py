@@ -251,6 +251,7 @@ def test_bench_as_json_with_a_figure(tmp_path: Any) -> None:
         (["hgx-h100", "--set", "scale_up.bandwidth=0 GB/s"], "scale_up.bandwidth: must be more than 0"),
         (["hgx-h100", "--plot", "x.doc", "--bytes", "1KiB"], "must end in .png"),
         (["hgx-h100", "--set", "dims=[2, 2]"], "a node has 8 chips"),
+        (["hgx-h100", "--set", "dims=[-4, -2]"], "dims.0: must be at least 1, found -4"),
         (["h100"], "'h100' is a chip: h100-x8 is a system of eight"),
     ],
 )

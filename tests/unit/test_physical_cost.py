@@ -112,7 +112,7 @@ def test_a_given_price_replaces_the_margin() -> None:
     terms = load_parts().ownership
     assert hour_cost(3000, 700, terms).chip_usd == pytest.approx(3000 / (1 - terms.gross_margin))
     assert hour_cost(3000, 700, terms, price_usd=0).capital == 0
-    with pytest.raises(InputError, match="--price -1: must not be negative"):
+    with pytest.raises(InputError, match="--price -1: must be USD, 0 or more"):
         hour_cost(3000, 700, terms, price_usd=-1)
 
 
