@@ -38,7 +38,7 @@ cdef struct Lane:  # a pseudo-channel: its data bus, and how much of each bin of
     bint writing
     int64_t origin          # where bins are counted from
     int64_t first           # the first bin that is remembered
-    int32_t[64] used
+    int32_t[64] used        # behind all else
 
 
 cdef struct Place:  # a bank
@@ -61,9 +61,10 @@ cdef struct Channel:
     int64_t refresh_at      # the next one
     int64_t closed_before   # rows opened before this (live) time have been closed by a refresh
     int64_t posted, posted_bursts
+    uint64_t history        # of its requests; channels of the same history are in the same state
     Posted *post
     Queue writes
-    int64_t[6] unused       # a channel takes three lines of the host's cache
+    int64_t[5] unused       # a channel takes three lines of the host's cache
 
 
 cdef struct Block:  # of the cache: its sectors as bits
@@ -87,7 +88,6 @@ cdef struct Memory:
     int64_t cl_ps, rcd_ps, rcd_write_ps, rp_ps, rc_ps, column_to_act_ps, write_to_act_ps, act_ps, ccd_ps
     int64_t row_bus_ps, to_write_ps, to_read_ps, groups, drain_high, drain_low
     int64_t live_ps, rfc_ps, refi_bank_ps, rfc_bank_ps  # live: between two all-bank refreshes (0: none)
-    int32_t doubt, patience            # of `read_of_channels`: how often channels were not alike, and whom it does not ask
     bint hashed                        # rows of chunks are turned, each by a number of channels
     int burst_shift, bin_shift         # of a mapped address; tables NULL: rows go round the banks
     const uint64_t *tables

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memmove, memset
+from libc.string cimport memcpy, memmove, memset
 
 cdef extern from *:
     """
@@ -152,14 +152,14 @@ cdef class MemoryKernel:
             channel = &m.controllers[i]
             empty(&channel.reads)
             empty(&channel.writes)
-            channel.accepted = channel.drained = channel.closed_before = channel.row_free = channel.posted = channel.posted_bursts = 0
+            channel.accepted = channel.drained = channel.closed_before = channel.row_free = 0
+            channel.posted = channel.posted_bursts = channel.history = 0
             channel.refresh_at = m.live_ps if m.live_ps else INT64_MAX
         memset(m.table, 0xFF, (m.table_mask + 1) * sizeof(int32_t))
         memset(m.slice_free, 0, m.slices * sizeof(int64_t))
         m.taken = 0
         m.newest = m.oldest = m.spare = NONE
         m.held = m.present = 0
-        m.doubt = m.patience = 0
         memset(&self.counters, 0, sizeof(Counters))
 
     def access_in_order(self, const int64_t[::1] address, const int64_t[::1] nbytes, const uint8_t[::1] write,

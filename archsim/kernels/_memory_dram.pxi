@@ -8,7 +8,6 @@ cdef enum:
     SESSIONS = 8    # rows of a bank that are remembered
     BINS = 64       # of time on a data bus, that are remembered
     SLIDE = 8       # entries that have left a queue, before the others take their place
-    MOST_PATIENT = 4095     # channels that are not asked whether they are alike
     OLDEST = 16     # writes that wait, among which the next one is chosen
 
 
@@ -357,78 +356,67 @@ cdef inline void read_run(
         serve(m, counters, channel, &channel.reads, max(t, channel.drained - m.rcd_ps), at, row, piece, False, head, done)
 
 
-# Channels side by side are mostly in the same state, for they have seen the same transfers. What a read of one piece
-# has done to one of them, the model, it then does to the next: all that it depends on is compared, not computed again.
+# Channels that have seen the same requests since the beginning are in the same state: they have one history, a number of 64
+# bits that depends on all of them. What a read has done to one, the model, is then copied to the next.
 
-cdef struct Before:  # the state that the model was in, as far as a read of one piece depends on it
-    int64_t accepted, drained, refresh_at, closed_before, row_free, bursts, first_out, last_out, entries
-    int64_t arrival         # of the piece, when it has been read
-    int64_t end, front, act_free, late_act
-    int64_t row, opened, next_column, next_act, late, group_free
-    bint plain              # no writes and no idle time on the bus
-
-
-cdef inline void remember(Before *was, const Channel *model, Place at) noexcept nogil:
-    cdef const Queue *queue = &model.reads
-    was.accepted, was.drained, was.row_free = model.accepted, model.drained, model.row_free
-    was.refresh_at, was.closed_before = model.refresh_at, model.closed_before
-    was.bursts, was.entries = queue.bursts, queue.tail - queue.head
-    was.first_out, was.last_out = queue.left[queue.head], queue.left[queue.tail - 1]
-    was.end, was.front = at.lane.end, at.lane.front
-    was.act_free, was.late_act = at.lane.act_free, at.lane.late_act
-    was.row, was.opened, was.next_column = at.rows.row, at.rows.opened, at.rows.next_column
-    was.next_act, was.late, was.group_free = at.rows.next_act, at.rows.late, at.group_free[0]
-    was.plain = at.lane.solid and not at.lane.writing and model.posted == 0
+cdef struct Model:
+    Channel *channel        # NULL: what was done to it is not copied
+    Place at
+    int64_t activates
+    int rows                # that its bank remembers, and the end of their list
+    bint solid              # no bin of its bus was used, nor is
+    bint appended           # the read leaves its queue as the last one
 
 
-cdef inline bint can_be_repeated(const Before *was, const Channel *model, Place at, int64_t row) noexcept nogil:
-    """One request left the queue, the new one is its last, its row is the latest, and nothing rare happened."""
-    cdef const Queue *queue = &model.reads
-    return (
-        was.plain and at.lane.solid and at.rows.row == row and model.refresh_at == was.refresh_at
-        and queue.tail - queue.head == was.entries and queue.bursts <= queue.room
-        and queue.left[queue.tail - 1] != was.last_out
-    )
-
-
-cdef inline bint repeat(
-    const Before *was, const Channel *model, Place done, Channel *channel, Place at, int64_t row
+cdef inline void read_model(
+    Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t row, int64_t bursts, int64_t *head,
+    int64_t *done, Model *model,
 ) noexcept nogil:
-    """Do to a channel what has been done to the model, if it is in the state that the model was in."""
+    """A run, read from a channel that may be the model for others."""
     cdef Queue *queue = &channel.reads
-    cdef Session *session = at.rows
-    cdef int64_t leaves = model.reads.left[model.reads.tail - 1]
-    cdef int alive = 1
-    if (
-        at.lane.end != was.end or at.lane.front != was.front or not at.lane.solid or at.lane.writing or channel.posted
-        or channel.accepted != was.accepted or channel.drained != was.drained
-        or channel.refresh_at != was.refresh_at or channel.closed_before != was.closed_before
-        or queue.bursts != was.bursts or queue.head == queue.tail
-        or queue.left[queue.head] != was.first_out or queue.left[queue.tail - 1] > leaves
-        or session.row != was.row or session.opened != was.opened or session.next_column != was.next_column
-        or session.next_act != was.next_act or session.late != was.late or at.group_free[0] != was.group_free
-    ):
-        return False
-    if was.row != row or was.opened < was.closed_before:
-        if channel.row_free != was.row_free or at.lane.act_free != was.act_free or at.lane.late_act != was.late_act:
-            return False
-        if was.row >= 0 and was.opened >= was.closed_before:
-            while alive < SESSIONS and session[alive].row >= 0 and session[alive].closed > was.arrival:
-                if session[alive].row == row:
-                    return False
-                alive += 1
-            push_down(session, alive)
-            session[1].closed = done.rows[1].closed
-        session.row, session.opened, session.late = row, done.rows.opened, done.rows.late
-        session.next_act = done.rows.next_act
-        channel.row_free, at.lane.act_free, at.lane.late_act = model.row_free, done.lane.act_free, done.lane.late_act
-    session.next_column, at.group_free[0] = done.rows.next_column, done.group_free[0]
-    at.lane.end, at.lane.front = done.lane.end, done.lane.front
-    channel.accepted = model.accepted
-    queue.head += 1
-    leave_queue(queue, leaves & 255, leaves >> 8)
-    queue.bursts = model.reads.bursts
-    return True
+    cdef int64_t posted = channel.posted, activates = counters.activates
+    cdef int64_t last_out = queue.left[queue.tail - 1]
+    cdef int32_t tail = queue.tail
+    cdef bint solid = at.lane.solid
+    read_run(m, counters, t, channel, at, row, bursts, head, done)
+    model.channel = channel if bursts <= queue.piece and channel.posted == posted and queue.bounded else NULL
+    model.at = at
+    model.activates = counters.activates - activates
+    model.solid = solid and at.lane.solid
+    model.appended = queue.tail == tail + 1 and queue.left[tail] > last_out
+    model.rows = 1
+    while model.rows < SESSIONS and at.rows[model.rows - 1].row >= 0:
+        model.rows += 1
+
+
+cdef inline void follow(const Model *model, Counters *counters, Channel *channel, Place at) noexcept nogil:
+    """Do to a channel what has been done to the model."""
+    cdef const Queue *to = &model.channel.reads
+    cdef Queue *queue = &channel.reads
+    if model.appended:
+        queue.left[to.tail - 1] = to.left[to.tail - 1]
+    else:
+        memcpy(queue.left, to.left, to.tail * sizeof(int64_t))
+    queue.bursts, queue.head, queue.tail = to.bursts, to.head, to.tail
+    channel.accepted, channel.row_free = model.channel.accepted, model.channel.row_free
+    channel.refresh_at, channel.closed_before = model.channel.refresh_at, model.channel.closed_before
+    if model.solid:
+        memcpy(at.lane, model.at.lane, sizeof(Lane) - BINS * sizeof(int32_t))
+    else:
+        at.lane[0] = model.at.lane[0]
+    if model.rows <= 3:  # two lines of the host's cache
+        memcpy(at.rows, model.at.rows, 2 * sizeof(Session))
+        at.rows[2].row = model.at.rows[2].row
+    else:
+        memcpy(at.rows, model.at.rows, SESSIONS * sizeof(Session))
+    at.group_free[0] = model.at.group_free[0]
+    counters.activates += model.activates
+
+
+cdef inline uint64_t continued(uint64_t history, int64_t number) noexcept nogil:
+    """A history with one more event."""
+    history = (history ^ <uint64_t>number) * <uint64_t>0x9E3779B97F4A7C15
+    return history ^ history >> 32
 
 
 cdef inline void fetch_ahead(const Memory *m, Place at) noexcept nogil:
@@ -436,7 +424,6 @@ cdef inline void fetch_ahead(const Memory *m, Place at) noexcept nogil:
     cdef const Session *rows = at.rows + 2 * m.lanes_per_channel * SESSIONS
     PREFETCH(rows)
     PREFETCH(rows + 2)
-    PREFETCH(rows + SESSIONS - 1)
 
 
 cdef inline void next_channel(const Memory *m, Place *at) noexcept nogil:
@@ -448,65 +435,37 @@ cdef inline void next_channel(const Memory *m, Place *at) noexcept nogil:
 
 cdef inline void read_of_channels(
     Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t count, int64_t row, int64_t bursts,
-    int64_t *head, int64_t *done,
+    int64_t *head, int64_t *done, int64_t event,
 ) noexcept nogil:
     """A run in the same row of the same bank of `count` channels, read."""
     cdef Channel *end = channel + count
     cdef int64_t first = head[0], last = done[0]
-    if m.patience < count:
-        read_alike(m, counters, t, channel, at, count, row, bursts, head, done)
-        return
-    m.patience -= <int32_t>count
+    cdef uint64_t before = ~channel.history
+    cdef Model model
     while channel != end:
         fetch_ahead(m, at)
-        read_run(m, counters, t, channel, at, row, bursts, &first, &last)
+        if channel.history != before:
+            before = channel.history
+            read_model(m, counters, t, channel, at, row, bursts, &first, &last, &model)
+        elif model.channel != NULL:
+            follow(&model, counters, channel, at)
+        else:
+            read_run(m, counters, t, channel, at, row, bursts, &first, &last)
+        channel.history = continued(before, event)
         channel += 1
         next_channel(m, &at)
     head[0], done[0] = first, last
 
 
-cdef void read_alike(
-    Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t count, int64_t row, int64_t bursts,
-    int64_t *head, int64_t *done,
-) noexcept nogil:
-    """The same where channels may be in the same state; the more often they were not, the longer nobody asks."""
-    cdef Channel *end = channel + count
-    cdef Channel *model = NULL
-    cdef Place as_in
-    cdef Before was
-    cdef bint promising
-    while channel != end:
-        fetch_ahead(m, at)
-        if model != NULL and repeat(&was, model, as_in, channel, at, row):
-            m.doubt = 0
-            if was.row != row or was.opened < was.closed_before:
-                counters.activates += 1
-        else:
-            if model != NULL:
-                m.doubt = m.patience = min(2 * m.doubt + 1, MOST_PATIENT)
-            promising = (
-                channel + 1 != end and channel[1].accepted == channel.accepted
-                and at.lane[m.lanes_per_channel].end == at.lane.end and bursts <= channel.reads.piece
-            )
-            model = NULL
-            if promising:
-                remember(&was, channel, at)
-            read_run(m, counters, t, channel, at, row, bursts, head, done)
-            if promising and can_be_repeated(&was, channel, at, row):
-                model = channel
-                as_in = at
-                was.arrival = max(channel.accepted, channel.drained - m.rcd_ps)
-        channel += 1
-        next_channel(m, &at)
-
-
 cdef inline void write_of_channels(
     Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t count, int64_t row, int64_t bursts,
-    int64_t *head, int64_t *done,
+    int64_t *head, int64_t *done, int64_t event,
 ) noexcept nogil:
+    """The same, written."""
     cdef Channel *end = channel + count
     while channel != end:
         write_run(m, counters, t, channel, at, row, bursts, head, done)
+        channel.history = continued(channel.history, event)
         channel += 1
         next_channel(m, &at)
 
@@ -516,7 +475,7 @@ cdef void run_of_channels(
     int64_t *head, int64_t *done,
 ) noexcept nogil:
     """The bytes [local, local + nbytes) of `count` channels from `first` on, run by run."""
-    cdef int64_t piece, lane, bank, row, bursts
+    cdef int64_t piece, lane, bank, row, bursts, event
     cdef int64_t begin = head[0], end = done[0]
     cdef uint64_t burst, word
     cdef int byte
@@ -539,15 +498,16 @@ cdef void run_of_channels(
             bank = <int64_t>(word & 1023) % m.banks
             row = <int64_t>(word >> 24)
         bursts = ((local & (m.burst_bytes - 1)) + piece + m.burst_bytes - 1) >> m.burst_shift
+        event = <int64_t>continued(continued(continued(<uint64_t>t, row), (bank << 10 | lane) << 1 | write), bursts)
         lane += first * m.lanes_per_channel
         at.lane = &m.pseudo_channels[lane]
         at.rows = &m.sessions[(bank * m.lanes + lane) * SESSIONS]
         at.group_free = &m.group_free[m.group_of[bank] * m.lanes + lane]
         if write:
-            write_of_channels(m, counters, t, &m.controllers[first], at, count, row, bursts, &begin, &end)
+            write_of_channels(m, counters, t, &m.controllers[first], at, count, row, bursts, &begin, &end, event)
             counters.write_bursts += count * bursts
         else:
-            read_of_channels(m, counters, t, &m.controllers[first], at, count, row, bursts, &begin, &end)
+            read_of_channels(m, counters, t, &m.controllers[first], at, count, row, bursts, &begin, &end, event)
             counters.read_bursts += count * bursts
         counters.dram_busy_ps += count * bursts * m.burst_ps
         local += piece

@@ -81,3 +81,22 @@ def test_tiles_of_a_matrix_take_as_long_as_their_bursts_do_one_by_one(
 def test_a_stream_that_writes_does_not_starve_one_that_reads() -> None:
     ends, _ = streams(2, write=1)
     assert min(ends) > 0.9 * max(ends)
+
+
+@pytest.mark.parametrize("writes", [0.0, 0.3])
+def test_channels_in_the_same_state_are_served_as_if_each_were_alone(writes: float) -> None:
+    """A transfer is as many as its channels' pieces, one after the other: what one channel has done, others copy."""
+    dram = tile_dram(dram_channels(load_memory_standard("hbm3"), channels=8))
+    whole, pieces = (MemoryModel(Memory("hbm", "memory", dram)) for _ in range(2))
+    rng = np.random.default_rng(7)
+    stripe, t = 8 * dram.interleave_bytes, 0
+    for _ in range(400):
+        t += int(rng.integers(0, 40_000))
+        count, write = int(rng.integers(1, 40)), bool(rng.random() < writes)
+        address = int(rng.integers(0, 4096)) * stripe
+        head, done = whole.access(t, address, count * dram.interleave_bytes, write)
+        heads, dones = pieces.access_many(
+            t, address + np.arange(count) * dram.interleave_bytes, dram.interleave_bytes, write
+        )
+        assert (head, done) == (heads.min(), dones.max())
+    assert whole.counters == pieces.counters
