@@ -67,7 +67,7 @@ SERVE = "serve h100 llama-3.1-8b --input 8 --output 8"
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (f"{SERVE} --ttft 1s", "--ttft: is of requests that arrive over time"),
+        (f"{SERVE} --ttft 1s", "--ttft: is of requests over time (--rate, --arrivals, --users)"),
         (f"{SERVE} --tpot 1s --batch 4", "--batch: does not go with --tpot"),
         (f"{SERVE} --curve 3 --prefill-system h100-x8", "--prefill-system: does not go with --curve"),
         (f"{SERVE} --rate 1 --static", "--static: does not go with --rate"),
