@@ -220,9 +220,9 @@ def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys
     """Cycles of the vector unit for a block: the softmax with the rescaling of the output, and narrowing what results.
 
     Probabilities of 8 bits are converted and permuted into the layout of an operand after the exponentials, or beside
-    them where they become one by way of a memory for matrices, which instructions for pairs of cores have. Asynchronous
-    units without it take 8-bit values only as columns, so that V is transposed in the scratchpad (FlashAttention-3,
-    section 3.3).
+    them where they become one by way of a memory for matrices, which instructions for pairs of cores have. Units
+    without it take 8-bit values only as columns: V is transposed, in the scratchpad (FlashAttention-3, section 3.3), or
+    by every warp of a synchronous unit for itself.
     """
     unit, scores = target.chip.core.matrix, np.asarray(rows, dtype=np.int64) * keys
     cost = COSTS["online_softmax"] + VectorCost(shape.d_v / keys, 0.0)
@@ -232,8 +232,9 @@ def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys
     if unit.kind == "tensor_core" and unit.pair > 1:
         return target.vector_cycles(scores, cost + COSTS["narrow"], in_turn=alternate)
     cycles = target.vector_cycles(scores, cost, in_turn=alternate) + target.vector_cycles(scores, COSTS["narrow"])
-    if unit.kind == "tensor_core" and target.asynchronous:
-        cycles = cycles + target.vector_cycles(keys * shape.d_v, COSTS["transpose"])
+    if unit.kind == "tensor_core":
+        warps = WARPS if unit.synchronous else 1
+        cycles = cycles + target.vector_cycles(warps * keys * shape.d_v, COSTS["transpose"])
     return cycles
 
 
