@@ -110,9 +110,12 @@ def attention(
         return (core,)
     tokens = batch * q_len
     q, kv = tokens * heads * d_qk, tokens * kv_heads * (d_qk + d_v)
-    # in prefill the attention reads what has just been written, in decode the cache of which this is a small part
+    # in prefill the attention reads what has just been written, in decode the cache of which this is a small part;
+    # where a prefill multiplies 8 bits, keys and values are written once more, beside the queries for its kernel
+    packed = kv if q_len > 1 and q_bytes < WIDE else 0
     rotate = Vector(
-        max(tokens, q // ANY_ROW), ((QUANTISED, (q + kv) * WIDE),), ((X, q * q_bytes), (CACHE, kv * cache_bytes)),
+        max(tokens, q // ANY_ROW), ((QUANTISED, (q + kv) * WIDE),),
+        ((X, (q + packed) * q_bytes), (CACHE, kv * cache_bytes)),
         ((q, COSTS["rotate_append"]),), in_turn=True,
     )  # fmt: skip
     return *(_offsets(batch),) * small, *((rotate,) if append else ()), core
