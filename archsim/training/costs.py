@@ -64,11 +64,13 @@ def measure(
 ) -> Costs:
     """Simulate (or bound) the passes of every block of one micro-batch."""
     plan = job.plan
-    # collectives of gradients, of weights or of the other micro-batch are always under way
-    beside = (plan.zero >= 3 and plan.dp > 1) or (plan.schedule == "dualpipe" and plan.ep > 1)
+    paired = plan.schedule == "dualpipe" and plan.ep > 1
+    # with ZeRO-3 collectives are always under way; with DualPipe the chip is divided once and for all
+    beside = paired or (plan.zero >= 3 and plan.dp > 1)
     passes, tasks = simulate_passes(
         job.graph, plan.layer, job.target, links_of(job.chip, job.system), job.network, fidelity=fidelity,
-        beside=beside, gradient_bytes=plan.gradient_bytes, by_row=plan.exchange == "row", seed=seed, progress=progress,
+        beside=beside, paired=paired, gradient_bytes=plan.gradient_bytes, by_row=plan.exchange == "row", seed=seed,
+        progress=progress,
     )  # fmt: skip
     blocks = {block.name: block for block in tasks}
     held = {block.name: parameters(job.graph, blocks[block.name], plan) for block in passes}

@@ -4,24 +4,25 @@ A block (embedding, a kind of layer, head and loss) has a forward and a backward
 chip, repetition after repetition until it settles, with its collectives on a stream of their own.
 
 Where a forward and a backward pass overlap (DualPipe) their kernels share the chip and the collectives of one run
-beside the kernels of the other: ``both = max(kernels, collectives)`` of the two, but no less than either alone. That
-holds as far as pieces can be interleaved finely, which is what the schedule was made for.
+beside the kernels of the other: layers with experts are run that way (`pairs.py`), and of others, or as a bound,
+``both = max(kernels, collectives)`` of the two, but no less than either alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from archsim.engine import Session
 from archsim.mapping import Fabric as Links
-from archsim.mapping import KernelBlock, Plan, Target, bound_kernels, fuse, lay_out, shard_training
+from archsim.mapping import KernelBlock, Layout, Plan, Target, bound_kernels, fuse, lay_out, shard_training
 from archsim.mapping.shard_training import BACKWARD
 from archsim.mapping.task import Task, TaskBlock
 from archsim.network import Fabric
-from archsim.simulation.blocks import run_block
+from archsim.simulation.blocks import BlockRun, run_block
 from archsim.simulation.collectives import narrowed
 from archsim.trace import Graph
+from archsim.training.pairs import pair_of
 
 __all__ = ["BlockPasses", "Passes", "is_cheap", "simulate_passes"]
 
@@ -94,6 +95,7 @@ class BlockPasses:
     repeat: int
     forward: Passes
     backward: Passes
+    paired: int | None = None
 
     def flops(self, recompute: str) -> int:
         """Of both passes, and of the whole layer where that is computed again (not of what is cheap to compute)."""
@@ -103,7 +105,9 @@ class BlockPasses:
 
     @property
     def both(self) -> int:
-        """A forward and a backward pass that overlap."""
+        """A forward and a backward pass that overlap, as they were run (`paired`) or could at best."""
+        if self.paired is not None:
+            return self.paired
         kernels = self.forward.kernels + self.backward.kernels
         collectives = self.forward.collectives + self.backward.collectives
         return max(kernels, collectives, self.forward.time, self.backward.time)
@@ -111,39 +115,49 @@ class BlockPasses:
 
 def simulate_passes(
     graph: Graph, plan: Plan, target: Target, links: Links | None, network: Fabric | None, *, fidelity: str,
-    beside: bool = False, gradient_bytes: int = 4, by_row: bool = False, seed: int = 0,
+    beside: bool = False, paired: bool = False, gradient_bytes: int = 4, by_row: bool = False, seed: int = 0,
     progress: Callable[[str], None] = lambda name: None,
 ) -> tuple[tuple[BlockPasses, ...], tuple[TaskBlock, ...]]:  # fmt: skip
     """Both passes of every block of one micro-batch, and the tasks they consist of.
 
     target: the chip with its ports on the fabric. graph: at the sequences of a micro-batch and ``seq / plan.cp``
-    tokens. beside: another collective (of gradients, of weights) is always under way and holds its cores. fidelity:
-    "tile", or "roofline" for a lower bound.
+    tokens. beside: another collective (of gradients, of weights) is always under way and holds its cores. paired: a
+    forward pass runs beside a backward pass of another micro-batch. fidelity: "tile", or "roofline" for a lower bound.
     """
     tasks = shard_training(graph, plan, links, seed, gradient_bytes=gradient_bytes, by_row=by_row)
     blocks = fuse(tasks)
     needs = _needs(blocks)
-    if beside:
-        target = narrowed(target, network)
+    whole, target = target, narrowed(target, network) if beside else target
+    named = {block.name: block for block in blocks}
+    found = [(block, named[block.name + BACKWARD]) for block in blocks if not block.name.endswith(BACKWARD)]
     if fidelity == "roofline":
-        passes = {block.name: _bound(block, target, needs[block.name]) for block in blocks}
-    else:
-        layout = lay_out(graph, tasks, blocks, target.block_bytes, target.storage)
-        passes = {}
-        for block in blocks:
-            progress(block.name)
-            session = Session(target.machine)
-            long = _bound(block, target, ()).time > LONG_S * 1e12
-            some = KernelBlock(block.name, 1 if long else min(block.repeat, REPEATS), block.kernels)
-            run = run_block(session, some, target, layout, network, exact=False)
-            times = [each.time_ps for each in run.kernels]
-            passes[block.name] = _sums(run.block, times, run.period_ps, needs[block.name])
-    return tuple(_pairs(blocks, passes)), tasks
+        bounds = {block.name: _bound(block, target, needs[block.name]) for block in blocks}
+        return tuple(BlockPasses(b.name, b.repeat, bounds[b.name], bounds[back.name]) for b, back in found), tasks
+    layout = lay_out(graph, tasks, blocks, target.block_bytes, target.storage)
 
+    def run(block: KernelBlock, where: Layout, chip: Target) -> BlockRun:
+        progress(block.name)
+        long = _bound(block, chip, ()).time > LONG_S * 1e12
+        some = KernelBlock(block.name, 1 if long else min(block.repeat, REPEATS), block.kernels)
+        return run_block(Session(chip.machine), some, chip, where, network, exact=False)
 
-def _pairs(blocks: tuple[KernelBlock, ...], passes: Mapping[str, Passes]) -> list[BlockPasses]:
-    forward = [block for block in blocks if not block.name.endswith(".backward")]
-    return [BlockPasses(b.name, b.repeat, passes[b.name], passes[f"{b.name}.backward"]) for b in forward]
+    def alone(block: KernelBlock) -> Passes:
+        done = run(block, layout, target)
+        return _sums(done.block, [each.time_ps for each in done.kernels], done.period_ps, needs[block.name])
+
+    def both(forward: KernelBlock, backward: KernelBlock) -> BlockPasses:
+        pair = pair_of(forward, backward, layout) if paired else None
+        if pair is None:
+            return BlockPasses(forward.name, forward.repeat, alone(forward), alone(backward))
+        done = run(*pair, whole)  # its exchanges take their cores as it runs
+        times = {each.kernel.name: each.time_ps for each in done.kernels}
+        ahead, back = (  # one after the other, nothing hides
+            _sums(block, [times[k.name] for k in block.kernels], round(sum(times[k.name] for k in block.kernels)),
+                  needs[block.name]) for block in (forward, backward)
+        )  # fmt: skip
+        return BlockPasses(forward.name, forward.repeat, ahead, back, done.period_ps)
+
+    return tuple(both(*each) for each in found), tasks
 
 
 def _needs(blocks: tuple[KernelBlock, ...]) -> dict[str, tuple[int, ...]]:

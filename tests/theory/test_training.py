@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from click.testing import CliRunner
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from archsim.cli.main import cli
 from archsim.errors import InputError
 from archsim.hardware import load_chip, load_system
-from archsim.mapping import Plan, fuse, shard_training
+from archsim.mapping import Plan, fuse, lay_out, make_target, shard_training
 from archsim.simulation.job import links_of
 from archsim.trace import load_workload, routed
 from archsim.trace.eager_experts import eager_experts
@@ -19,6 +20,7 @@ from archsim.trace.mixed_precision import mixed_precision
 from archsim.trace.unfused import unfused_attention
 from archsim.training import TrainPlan, simulate_training
 from archsim.training.job import prepare_training
+from archsim.training.pairs import pair_of
 from archsim.training.passes import Passes
 from archsim.training.step import run_training
 
@@ -240,3 +242,23 @@ def test_gradients_in_bf16_halve_what_is_exchanged_and_kept() -> None:
     ]
     assert steps[0].time_s > steps[1].time_s
     assert steps[0].stages[0].gradients == pytest.approx(2 * steps[1].stages[0].gradients)
+
+
+def test_a_pair_of_passes_has_kernels_of_one_beside_exchanges_of_the_other() -> None:
+    graph = routed(load_workload("qwen3-30b-a3b", "train"), "balanced").at(batch=1, seq=64)
+    tasks, target = shard_training(graph, Plan(dp=8, ep=8), LINKS), make_target(CHIP)
+    blocks = {block.name: block for block in fuse(tasks)}
+    layout = lay_out(graph, tasks, tuple(blocks.values()), target.block_bytes, target.storage)
+    forward, backward = blocks["layer"], blocks["layer.backward"]
+    pair = pair_of(forward, backward, layout)
+    assert pair is not None
+    assert pair_of(blocks["prologue"], blocks["prologue.backward"], layout) is None  # nothing travels
+    names = {kernel.name for kernel in forward.kernels}
+    sides = [(kernel.op_kind == "all_to_all", kernel.name in names) for kernel in pair[0].kernels]
+    starts = [i for i, (exchange, _) in enumerate(sides) if exchange]
+    for start, end in pairwise([*starts, len(sides)]):
+        beside = {ahead for exchange, ahead in sides[start + 1 : end] if not exchange}
+        assert (not sides[start][1]) in beside
+    assert len(sides) == len(forward.kernels) + len(backward.kernels)
+    ours = {o.tensor for k in pair[0].kernels if k.name in names for o in (*k.inputs, *k.outputs)}
+    assert not ours & {o.tensor for k in backward.kernels for o in (*k.inputs, *k.outputs)}
