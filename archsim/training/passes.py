@@ -194,7 +194,9 @@ def _sums(block: KernelBlock, times: Sequence[float], whole: int | None, needed:
         cheap += time if all(is_cheap(task) for task in kernel.tasks) else 0.0
     flops = sum(kernel.flops for kernel in block.kernels)
     launches = tuple(sum(max(len(task.rows), 1) for task in kernel.tasks) for kernel in block.kernels)
-    dispatches = (i for i, kernel in enumerate(block.kernels) if kernel.tasks[0].kind == "moe_dispatch")
+    dispatches = (  # rows that have arrived are sorted without a question
+        i for i, k in enumerate(block.kernels) if k.op_kind == "moe_dispatch" and not k.name.endswith(".sort")
+    )  # fmt: skip
     waits = () if block.name.endswith(BACKWARD) else tuple(dispatches)  # backward, the counts are known
     time = round(max(kernels, collectives)) if whole is None else whole
     operators = tuple((kernel.name, round(each)) for kernel, each in zip(block.kernels, times, strict=True))

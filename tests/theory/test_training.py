@@ -19,6 +19,7 @@ from archsim.trace.eager_experts import eager_experts
 from archsim.trace.mixed_precision import mixed_precision
 from archsim.trace.unfused import unfused_attention
 from archsim.training import TrainPlan, simulate_training
+from archsim.training.costs import measure
 from archsim.training.job import prepare_training
 from archsim.training.pairs import pair_of
 from archsim.training.passes import Passes
@@ -242,6 +243,14 @@ def test_gradients_in_bf16_halve_what_is_exchanged_and_kept() -> None:
     ]
     assert steps[0].time_s > steps[1].time_s
     assert steps[0].stages[0].gradients == pytest.approx(2 * steps[1].stages[0].gradients)
+
+
+def test_a_host_waits_for_counts_once_in_every_layer() -> None:
+    job = prepare_training("p5-x16", "gpt-oss-20b", TrainPlan(dp=16, ep=8, batch=16), seq=64)
+    layer = next(b for b in measure(job, fidelity="roofline").passes if b.name == "layer")
+    waited = [layer.forward.operators[i][0] for i in layer.forward.waits]
+    assert waited == ["0.mlp.experts.dispatch", "1.mlp.experts.dispatch"]
+    assert not layer.backward.waits
 
 
 def test_a_pair_of_passes_has_kernels_of_one_beside_exchanges_of_the_other() -> None:
