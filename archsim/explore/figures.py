@@ -228,12 +228,15 @@ def _scatter(ax: Axes, records: Sequence[Record], x: Objective, y: Objective, **
 
 
 def _axis(axis: Any, objective: Objective) -> None:
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator
 
     unit = _unit(objective)
     scaled = unit in _SCALED  # "40 ms" stands at the mark, "tokens/s" beside the axis
     if unit != "USD":
         axis.set_major_formatter(EngFormatter(unit=unit if scaled else ""))
+    if axis.get_scale() == "log":  # few decades: marks between them are named like them
+        axis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axis.set_minor_formatter(axis.get_major_formatter())
     axis.set_label_text(f"{objective.key} ({unit})" if unit and not scaled else objective.key)
 
 

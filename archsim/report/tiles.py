@@ -27,10 +27,10 @@ def draw_tiles(
 
     ax = figure.subplots()
     waves = int(wave.max()) + 1
-    colours = matplotlib.colormaps["viridis"].resampled(max(waves, 2))
+    colours = matplotlib.colormaps["viridis"].resampled(waves)
     extent = (0, wave.shape[1] * tile[1], wave.shape[0] * tile[0], 0)
     image = ax.imshow(wave, extent=extent, aspect="auto", cmap=colours, interpolation="nearest", vmin=-0.5,
-                      vmax=max(waves, 2) - 0.5)  # fmt: skip
+                      vmax=waves - 0.5)  # fmt: skip
     if wave.size <= MOST_TILES:
         for x in np.arange(wave.shape[1] + 1) * tile[1]:
             ax.axvline(x, color="white", linewidth=0.4)
