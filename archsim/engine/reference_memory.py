@@ -11,7 +11,7 @@ from itertools import groupby, takewhile
 from operator import or_
 
 from archsim.program import Cache, Dram, Memory, service_ps
-from archsim.program.machine import BINS, LOOK_AHEAD, OLDEST, SECTORS, SESSIONS, SLOTS
+from archsim.program.machine import BURSTS, LOOK_AHEAD, OLDEST, PASSED, SECTORS, SESSIONS, SLOTS
 
 __all__ = ["ReferenceMemory"]
 
@@ -32,55 +32,59 @@ class _Session:
 
 @dataclass
 class _Bus:
-    """A lane's data bus. Nothing before the end is idle while it is `solid`; else `used_ps` tells what of each bin of
-    time is used, from the bin `first` on."""
+    """A lane's data bus. Nothing before the end is idle while it is `solid`; else `taken` tells which bank group has
+    which burst of time, from the burst `first` on (-1: the time that a change of stacks costs)."""
 
-    bin_ps: int
+    dram: Dram
+    group_free_ps: list[int]
     end_ps: int = 0
     front_ps: int = NEVER  # the end of what did not wait for its bank
-    origin_ps: int = 0  # where bins are counted from
+    origin_ps: int = 0  # where bursts are counted from
     first: int = 0
     solid: bool = True
     writing: bool = False
-    used_ps: Counter[int] = field(default_factory=Counter)
+    stack: int = 0  # of what was served last
+    owed_ps: int = 0  # for changes of stacks, less than a burst
+    taken: dict[int, tuple[int, int]] = field(default_factory=dict)  # stack and group of a burst
 
-    def take(self, arrival: int, earliest: int, length: int) -> tuple[int, int]:
-        """Time from `earliest` on, wherever it is idle after `arrival`; when it begins and ends."""
+    def take(self, arrival: int, earliest: int, group: int, bursts: int) -> tuple[int, int]:
+        """Columns of a bank group from `earliest` on, wherever the bus is idle after `arrival`: the first, the last."""
+        burst, spacing = self.dram.burst_ps, self.dram.column_ps
+        self.stack = group // self.dram.groups_of_stack
         if self.solid and earliest <= self.end_ps:
-            self.end_ps += length
-            return self.end_ps - length, self.end_ps
+            begin = self.end_ps
+            self.end_ps += bursts * burst
+            return begin, begin + (bursts - 1) * spacing
         if self.solid:
-            self.solid = False
-            self.first, self.origin_ps = 0, max(self.end_ps, arrival)
-            self.used_ps.clear()
-        self._forget((arrival - self.origin_ps) // self.bin_ps)
-        earliest -= self.origin_ps
-        slot, begin, whole = max(earliest // self.bin_ps, self.first), -1, length
-        while True:
-            self._forget(slot - BINS + 1)
-            part = min(length, self.bin_ps - self.used_ps[slot])
-            if part and begin < 0:
-                begin = max(earliest, slot * self.bin_ps + self.used_ps[slot])
-            self.used_ps[slot] += part
-            length -= part
-            if length == 0:
-                break
+            self.solid, self.first, self.origin_ps = False, 0, max(self.end_ps, arrival)
+            self.taken.clear()
+        self._forget((arrival - self.origin_ps) // burst)
+        at = max(earliest, self._begin(self.first))
+        slot = (at - self.origin_ps) // burst
+        while slot < self._limit and (slot in self.taken or (bursts == 1 and self._is_near(slot, group))):
             slot += 1
-        end = self.origin_ps + max(slot * self.bin_ps + self.used_ps[slot], begin + whole)
-        self.end_ps = max(self.end_ps, end)
-        while self.used_ps[self.first] == self.bin_ps:
+        begin, before = max(at, self._begin(slot)), slot - 1
+        self._use(slot, group)
+        for _ in range(bursts - 1):  # the columns of several bursts leave time to others: only what they fill is taken
+            while slot in self.taken:
+                slot += 1
+            self._use(slot, group)
+        self.end_ps = max(self.end_ps, self._begin(slot + 1), begin + bursts * burst)
+        if self.dram.switch_ps and slot < self._limit:
+            self._change_stacks(before, slot, arrival, group)
+        while self.first in self.taken:
             self.first += 1
-        self.solid = self.origin_ps + self.first * self.bin_ps + self.used_ps[self.first] >= self.end_ps
-        return self.origin_ps + begin, end
+        self.solid = self._begin(self.first) >= self.end_ps
+        return begin, max(begin + (bursts - 1) * spacing, self._begin(slot + 1) - burst)
 
-    def idle_from(self, earliest: int) -> int:
-        """When the bus is idle, from `earliest` on."""
+    def idle_from(self, earliest: int, group: int) -> int:
+        """When the bus is idle, from `earliest` on, but for what the group itself has there: that will be put off."""
         if self.solid:
             return max(earliest, self.end_ps)
-        slot = max((earliest - self.origin_ps) // self.bin_ps, self.first)
-        while slot < self.first + BINS and self.used_ps[slot] == self.bin_ps:
+        slot = max((earliest - self.origin_ps) // self.dram.burst_ps, self.first)
+        while slot in self.taken and self.taken[slot][1] != group:
             slot += 1
-        return max(earliest, self.origin_ps + slot * self.bin_ps + self.used_ps[slot])
+        return max(earliest, self._begin(slot))
 
     def turn(self, idle: int) -> None:
         """Change the direction once all is served that did not wait for a bank; idle time before that is lost."""
@@ -88,13 +92,54 @@ class _Bus:
         self.front_ps += idle
         self.end_ps = max(self.end_ps, self.front_ps)
         if not self.solid:
-            slot, within = divmod(self.front_ps - self.origin_ps, self.bin_ps)
-            self._forget(slot)
-            if slot == self.first:
-                self.used_ps[slot] = max(self.used_ps[slot], within)
+            self._forget(-((self.origin_ps - self.front_ps) // self.dram.burst_ps))
+
+    def _begin(self, slot: int) -> int:
+        return self.origin_ps + slot * self.dram.burst_ps
+
+    @property
+    def _limit(self) -> int:
+        """What lies too far ahead is not remembered."""
+        return self.first + BURSTS - 2 * PASSED
+
+    def _use(self, slot: int, group: int) -> None:
+        if slot < self._limit:
+            self.taken[slot] = self.stack, group
+
+    def _is_near(self, slot: int, group: int) -> bool:
+        """Whether tCCD_L keeps a burst from others of the group."""
+        near = range(slot - self.dram.reach + 1, slot + self.dram.reach)
+        return any(self.taken.get(other, (0, -1))[1] == group for other in near)
+
+    def _change_stacks(self, before: int, slot: int, arrival: int, group: int) -> None:
+        """What bursts beside bursts of other stacks cost, as bursts of idle time after them.
+
+        Where both stacks have several columns to go on with, all that waits of one is served before the other."""
+        near = [self.taken[each] for each in (before, slot + 1) if each in self.taken]
+        others = [stack for stack, _ in near if stack != self.stack]
+        changes = len(others) - (len(near) == 2 and near[0][0] != near[1][0])
+        if changes:
+            alone = slot == before + 1 and any(self._busy(stack, arrival, group) < 2 for stack in (self.stack, *others))
+            self.owed_ps += changes * self.dram.switch_ps // (1 if alone else self.dram.share_of_stack)
+        while self.owed_ps >= self.dram.burst_ps:
+            self.owed_ps -= self.dram.burst_ps
+            while slot in self.taken:
+                slot += 1
+            if slot < self._limit:
+                self._use(slot, -1)
+                self.end_ps = max(self.end_ps, self._begin(slot + 1))
+
+    def _busy(self, stack: int, arrival: int, group: int) -> int:
+        """Bank groups of a stack with columns after `arrival`, or now."""
+        groups = self.dram.groups_of_stack
+        within = range(stack * groups, (stack + 1) * groups)
+        return sum(each == group or self.group_free_ps[each] > arrival for each in within)
 
     def _forget(self, before: int) -> None:
-        self.first = max(self.first, before)
+        if before > self.first:
+            self.first = before
+            for slot in [slot for slot in self.taken if slot < before - PASSED]:
+                del self.taken[slot]
 
 
 @dataclass
@@ -103,7 +148,6 @@ class _Lane:
 
     bus: _Bus
     sessions: list[list[_Session]]
-    group_free_ps: list[int]
     activate_free_ps: int = 0
     late_activate_ps: int = NEVER  # the last one that waited for its bank
     posted: int = 0  # bursts of writes that wait
@@ -180,7 +224,7 @@ class _DramState:
         self.channels = [
             _Channel(
                 [
-                    _Lane(_Bus(spec.bin_ps), [[_Session(-1, 0, NEVER, 0, 0)] for _ in range(spec.banks)], [0] * groups)
+                    _Lane(_Bus(spec, [0] * groups), [[_Session(-1, 0, NEVER, 0, 0)] for _ in range(spec.banks)])
                     for _ in range(spec.lanes_per_channel)
                 ],
                 _Queue(spec.read_queue),
@@ -259,7 +303,7 @@ class _DramState:
             lane = channel.lanes[run.lane]
             session, group = lane.sessions[run.bank][0], run.bank // (self.spec.banks // self.spec.bank_groups)
             if session.row == run.row and session.opened_ps >= channel.closed_before_ps:
-                return max(t, lane.group_free_ps[group], session.next_column_ps)
+                return max(t, lane.bus.group_free_ps[group], session.next_column_ps)
             return max(t, self._ready_again(session))
 
         while sum(run.bursts for run in channel.posted) > down_to:
@@ -280,15 +324,14 @@ class _DramState:
         session, activate = sessions[0], NEVER
         if session.row != run.row or session.opened_ps < channel.closed_before_ps:
             session, activate = self._open(channel, lane, arrival, run, write)
-        spacing = max(dram.ccd_ps, dram.burst_ps)
+        spacing = dram.column_ps
         group = run.bank // (dram.banks // dram.bank_groups)
-        token = max(lane.group_free_ps[group], arrival)
+        token = max(lane.bus.group_free_ps[group], arrival)
         # what goes with an earlier row does not wait for its group's turn, for the row is closed then
         column = max(token if session is sessions[0] else arrival, session.next_column_ps)
-        column, end = lane.bus.take(arrival, column, bursts * dram.burst_ps)
-        session.next_column_ps = max(column + bursts * spacing, end + spacing - dram.burst_ps)
-        lane.group_free_ps[group] = max(token + bursts * spacing, session.next_column_ps - session.late_ps)
-        last = session.next_column_ps - spacing
+        column, last = lane.bus.take(arrival, column, group, bursts)
+        session.next_column_ps = last + spacing
+        lane.bus.group_free_ps[group] = max(token + bursts * spacing, session.next_column_ps - session.late_ps)
         lane.bus.front_ps = max(lane.bus.front_ps, last + dram.burst_ps - session.late_ps)
         if write:
             session.next_activate_ps = max(session.next_activate_ps, last + dram.wr_ps + dram.rp_ps)
@@ -303,14 +346,14 @@ class _DramState:
     ) -> tuple[_Session, int]:  # fmt: skip
         """The session of a row that is not open, and its activate, if it was not open when the run arrived either."""
         dram, sessions = self.spec, lane.sessions[run.bank]
-        before = sessions[0]
+        before, group = sessions[0], run.bank // (dram.banks // dram.bank_groups)
         conflict = before.row >= 0 and before.opened_ps >= channel.closed_before_ps
         if conflict:
             alive = list(takewhile(lambda session: session.closed_ps > arrival, sessions[1:]))
             for session in alive:
                 if (
                     session.row == run.row
-                    and session.closed_ps > lane.bus.idle_from(max(arrival, session.next_column_ps))
+                    and session.closed_ps > lane.bus.idle_from(max(arrival, session.next_column_ps), group)
                     and session.opened_ps >= channel.closed_before_ps
                 ):
                     # it waits beside those that the row is open for, and goes with them
@@ -358,7 +401,7 @@ class _DramState:
     def _ready_again(self, session: _Session) -> int:
         """When the bank of this row can be activated for another one."""
         dram = self.spec
-        last = session.next_column_ps - max(dram.ccd_ps, dram.burst_ps)
+        last = session.next_column_ps - dram.column_ps
         return max(session.next_activate_ps, last + dram.rtp_ps + dram.rp_ps)
 
     def _live(self, t: int) -> int:

@@ -28,23 +28,25 @@ cdef struct Queue:  # when the bursts in it leave, the earliest first: time << 8
     bint bounded
 
 
-cdef struct Lane:  # a pseudo-channel: its data bus, and how much of each bin of time is used; begins a line of the host's cache
+cdef struct Lane:  # a pseudo-channel: its data bus, and which bank group has which burst of time; begins a line of the host's cache
     int64_t end             # of what is used
     int64_t front           # the end of what did not wait for its bank
     int64_t act_free
     int64_t late_act        # the last one that waited for its bank
-    int64_t posted          # bursts of writes that wait
-    bint solid              # nothing before the end is idle, and all bins are empty
+    int32_t posted          # bursts of writes that wait
+    int32_t owed            # for changes of stacks, less than a burst
+    bint solid              # nothing before the end is idle
     bint writing
-    int64_t origin          # where bins are counted from
-    int64_t first           # the first bin that is remembered
-    int32_t[64] used        # behind all else
+    int64_t origin          # where bursts are counted from
+    int64_t first           # the first burst that is remembered
+    uint8_t[256] taken      # behind all else: a ring, zeros while solid; 0: idle; else the bank group; + WASTE: stacks change
 
 
 cdef struct Place:  # a bank
     Lane *lane
     Session *rows           # SESSIONS of them, the latest one first
     int64_t *group_free     # its bank group
+    int tag                 # the number of that, and one (groups that are 64 apart share one)
 
 
 cdef struct Posted:  # a write that waits to be served
@@ -89,7 +91,10 @@ cdef struct Memory:
     int64_t row_bus_ps, to_write_ps, to_read_ps, groups, drain_high, drain_low
     int64_t live_ps, rfc_ps, refi_bank_ps, rfc_bank_ps  # live: between two all-bank refreshes (0: none)
     bint hashed                        # rows of chunks are turned, each by a number of channels
-    int burst_shift, bin_shift         # of a mapped address; tables NULL: rows go round the banks
+    int burst_shift                    # of a mapped address; tables NULL: rows go round the banks
+    double bursts_per_ps
+    int64_t switch_ps, share_of_stack  # idle time of a data bus between two stacks; what a read queue holds of one
+    int reach, stack_shift             # bursts between columns of one group; groups of a stack, a power of two
     const uint64_t *tables
     # the cache: archsim.program.machine.Cache (capacity 0: none)
     int64_t capacity_blocks, capacity_sectors, block_bytes, sector_bytes, slice_as_per_byte, hit_latency_ps, slices, slice_bytes

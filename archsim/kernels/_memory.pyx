@@ -78,7 +78,9 @@ cdef class MemoryKernel:
         m.live_ps, m.rfc_ps = dram["live_ps"], dram["rfc_ps"]
         m.refi_bank_ps, m.rfc_bank_ps = dram["refi_bank_ps"], dram["rfc_bank_ps"]
         m.burst_shift = dram["burst_bytes"].bit_length() - 1
-        m.bin_shift = (8 * m.burst_ps - 1).bit_length()
+        m.bursts_per_ps = 1.0 / m.burst_ps
+        m.reach, m.switch_ps, m.stack_shift = dram["reach"], dram["switch_ps"], (dram["groups_of_stack"] - 1).bit_length()
+        m.share_of_stack = dram["share_of_stack"]
         m.hashed = dram["hashed"]
         m.tables = NULL
         if tables is not None:

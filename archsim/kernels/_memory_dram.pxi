@@ -6,9 +6,14 @@
 cdef enum:
     LOOK_AHEAD = 8  # entries that a queue has room for, of several bursts each
     SESSIONS = 8    # rows of a bank that are remembered
-    BINS = 64       # of time on a data bus, that are remembered
+    BURSTS = 256    # of time on a data bus, that are remembered, of them so many that have passed
+    PASSED = 8
+    WASTE = 128     # a burst of time that a change of stacks costs
     SLIDE = 8       # entries that have left a queue, before the others take their place
     OLDEST = 16     # writes that wait, among which the next one is chosen
+
+
+cdef uint64_t EACH = 0x0101010101010101  # a one in each of eight bytes
 
 
 cdef inline int64_t scatter(int64_t number) noexcept nogil:
@@ -73,82 +78,166 @@ cdef inline int64_t latest(Queue *queue) noexcept nogil:
     return queue.left[queue.tail - 1] >> 8
 
 
-cdef inline int64_t take_bus(Memory *m, Lane *bus, int64_t arrival, int64_t earliest, int64_t length, int64_t *end) noexcept nogil:
-    """Time on the data bus from `earliest` on, wherever it is idle after `arrival`; when it begins and ends."""
+cdef inline bint take_eight(uint8_t *taken, int64_t at, int64_t bursts, int tag) noexcept nogil:
+    """Mark at most eight bursts at once, if all of them are idle and lie in a row."""
+    cdef uint64_t there, those
+    if bursts > 8 or at > BURSTS - 8:
+        return False
+    memcpy(&there, taken + at, 8)
+    those = ~<uint64_t>0 >> (64 - 8 * bursts)
+    if there & those:
+        return False
+    there |= those & EACH * <uint64_t>tag
+    memcpy(taken + at, &there, 8)
+    return True
+
+
+cdef inline int64_t bursts_in(const Memory *m, int64_t span) noexcept nogil:
+    """Whole bursts in a span of time; half a picosecond keeps rounding off where one ends."""
+    return <int64_t>((<double>span + 0.5) * m.bursts_per_ps)
+
+
+cdef inline int64_t take_bus(
+    Memory *m, Lane *bus, int64_t arrival, int64_t earliest, int tag, int64_t bursts, int64_t *last
+) noexcept nogil:
+    """Columns of one bank group from `earliest` on, wherever the bus is idle after `arrival`: the first, the last."""
     cdef int64_t begin = bus.end
     if bus.solid and earliest <= begin:
-        bus.end = end[0] = begin + length
+        bus.end = begin + bursts * m.burst_ps
+        last[0] = begin + (bursts - 1) * m.ccd_ps
         return begin
-    return fill_bus(m, bus, arrival, earliest, length, end)
+    return fill_bus(m, bus, arrival, earliest, tag, bursts, last)
 
 
-cdef inline int64_t idle_from(Memory *m, Lane *bus, int64_t earliest) noexcept nogil:
-    """When the data bus is idle, from `earliest` on."""
-    cdef int64_t slot
+cdef inline int stack_of(const Memory *m, int tag) noexcept nogil:
+    return ((tag & (WASTE - 1)) - 1) >> m.stack_shift
+
+
+cdef inline int64_t idle_from(Memory *m, Lane *bus, int64_t earliest, int tag) noexcept nogil:
+    """When the data bus is idle, from `earliest` on, but for what the group itself has there: that will be put off."""
+    cdef int64_t slot = bus.first
+    cdef int there
     if bus.solid:
         return max(earliest, bus.end)
-    slot = max((earliest - bus.origin) >> m.bin_shift, bus.first)
-    while slot < bus.first + BINS and bus.used[slot & (BINS - 1)] >> m.bin_shift:
+    if earliest > bus.origin + slot * m.burst_ps:
+        slot = bursts_in(m, earliest - bus.origin)
+    while slot < bus.first + BURSTS - PASSED:
+        there = bus.taken[slot & (BURSTS - 1)]
+        if there == 0 or there == tag:
+            break
         slot += 1
-    return max(earliest, bus.origin + (slot << m.bin_shift) + (bus.used[slot & (BINS - 1)] if slot < bus.first + BINS else 0))
+    return max(earliest, bus.origin + slot * m.burst_ps)
 
 
-cdef int64_t fill_bus(Memory *m, Lane *bus, int64_t arrival, int64_t earliest, int64_t length, int64_t *end) noexcept nogil:
-    cdef int64_t width = <int64_t>1 << m.bin_shift
-    cdef int64_t begin = -1, whole = length
-    cdef int64_t slot, used, part
+cdef int64_t fill_bus(
+    Memory *m, Lane *bus, int64_t arrival, int64_t earliest, int tag, int64_t bursts, int64_t *last
+) noexcept nogil:
+    cdef int64_t slot, before, begin, limit, left
     if bus.solid:
         bus.solid = False
         bus.origin = max(bus.end, arrival)
         bus.first = 0
-    forget_bins(bus, (arrival - bus.origin) >> m.bin_shift)
-    earliest -= bus.origin
-    slot = max(earliest >> m.bin_shift, bus.first)
-    while True:
-        forget_bins(bus, slot - BINS + 1)
-        used = bus.used[slot & (BINS - 1)]
-        part = min(length, width - used)
-        if part > 0:
-            if begin < 0:
-                begin = max(earliest, (slot << m.bin_shift) + used)
-            used += part
-            bus.used[slot & (BINS - 1)] = <int32_t>used
-            length -= part
-            if length == 0:
-                break
+    elif arrival > bus.origin + bus.first * m.burst_ps:
+        forget_bursts(bus, bursts_in(m, arrival - bus.origin))
+    slot, limit = bus.first, bus.first + BURSTS - 2 * PASSED  # what lies too far ahead is not remembered
+    begin = bus.origin + slot * m.burst_ps
+    if earliest > begin:
+        slot = bursts_in(m, earliest - bus.origin)
+        begin = earliest
+    while slot < limit and (bus.taken[slot & (BURSTS - 1)] or (bursts == 1 and is_near(m, bus, slot, tag))):
         slot += 1
-    end[0] = bus.origin + max((slot << m.bin_shift) + used, begin + whole)
-    bus.end = max(bus.end, end[0])
-    while bus.used[bus.first & (BINS - 1)] == width:
-        bus.used[bus.first & (BINS - 1)] = 0
-        bus.first += 1
-    if bus.origin + (bus.first << m.bin_shift) + bus.used[bus.first & (BINS - 1)] >= bus.end:
-        bus.solid = True
-        bus.used[bus.first & (BINS - 1)] = 0
-    return bus.origin + begin
+    begin, before, left = max(begin, bus.origin + slot * m.burst_ps), slot - 1, bursts
+    if slot + bursts <= limit and take_eight(bus.taken, slot & (BURSTS - 1), bursts, tag):
+        slot += bursts - 1
+        left = 0
+    while left > 0 and slot < limit:  # the columns of several bursts leave time to others: only what they fill is taken
+        bus.taken[slot & (BURSTS - 1)] = <uint8_t>tag
+        left -= 1
+        if left == 0:
+            left = -1  # done, but not in a row
+            break
+        while slot < limit and bus.taken[slot & (BURSTS - 1)]:
+            slot += 1
+    bus.end = max(bus.end, bus.origin + (slot + 1) * m.burst_ps, begin + bursts * m.burst_ps)
+    if m.switch_ps and slot < limit:
+        change_stacks(m, bus, arrival, before, slot, limit, tag)
+    last[0] = max(begin + (bursts - 1) * m.ccd_ps, bus.origin + slot * m.burst_ps)
+    slot = bus.first + (bursts if left == 0 and before + 1 == bus.first else 0)
+    while bus.taken[slot & (BURSTS - 1)]:
+        slot += 1
+    forget_bursts(bus, slot)
+    bus.solid = bus.origin + bus.first * m.burst_ps >= bus.end
+    if bus.solid:
+        forget_bursts(bus, bus.first + PASSED)  # all that is left
+    return begin
 
 
-cdef void forget_bins(Lane *bus, int64_t before) noexcept nogil:
-    if before - bus.first >= BINS:
-        memset(bus.used, 0, sizeof(bus.used))
+cdef inline bint is_near(const Memory *m, const Lane *bus, int64_t slot, int tag) noexcept nogil:
+    """Whether tCCD_L keeps a burst from others of the group."""
+    cdef int i
+    for i in range(1, m.reach):
+        if bus.taken[(slot - i) & (BURSTS - 1)] == tag or bus.taken[(slot + i) & (BURSTS - 1)] == tag:
+            return True
+    return False
+
+
+cdef inline bint goes_on(const Memory *m, const Lane *bus, int64_t arrival, int tag, int own) noexcept nogil:
+    """Whether two bank groups of this one's stack have columns after `arrival`, or now."""
+    cdef int64_t lane = bus - m.pseudo_channels
+    cdef int64_t group = <int64_t>stack_of(m, tag) << m.stack_shift
+    cdef int64_t end = group + (<int64_t>1 << m.stack_shift)
+    cdef int busy = 0
+    while group < end:
+        busy += group == own - 1 or m.group_free[group * m.lanes + lane] > arrival
+        group += 1
+    return busy > 1
+
+
+cdef void change_stacks(
+    Memory *m, Lane *bus, int64_t arrival, int64_t before, int64_t slot, int64_t limit, int tag
+) noexcept nogil:
+    """What bursts beside bursts of other stacks cost, as bursts of idle time after them."""
+    cdef int[2] near = [bus.taken[before & (BURSTS - 1)], bus.taken[(slot + 1) & (BURSTS - 1)]]
+    cdef int stack = stack_of(m, tag), changes = 0, i
+    cdef bint single = slot == before + 1, alone = False  # it has but one group to go on with; else all of one stack goes first
+    if near[0] and near[1] and stack_of(m, near[0]) != stack_of(m, near[1]):
+        changes -= 1
+    for i in range(2):
+        if near[i] and stack_of(m, near[i]) != stack:
+            changes += 1
+            alone = alone or (single and not goes_on(m, bus, arrival, near[i], tag))
+    if changes:
+        alone = alone or (single and not goes_on(m, bus, arrival, tag, tag))
+        bus.owed += <int32_t>(changes * m.switch_ps // (1 if alone else m.share_of_stack))
+    while bus.owed >= m.burst_ps:
+        bus.owed -= <int32_t>m.burst_ps
+        while slot < limit and bus.taken[slot & (BURSTS - 1)]:
+            slot += 1
+        if slot < limit:
+            bus.taken[slot & (BURSTS - 1)] = <uint8_t>(tag | WASTE)
+            bus.end = max(bus.end, bus.origin + (slot + 1) * m.burst_ps)
+
+
+cdef inline void forget_bursts(Lane *bus, int64_t before) noexcept nogil:
+    if before - bus.first >= BURSTS:
+        memset(bus.taken, 0, sizeof(bus.taken))
         bus.first = before
     while bus.first < before:
-        bus.used[bus.first & (BINS - 1)] = 0
-        bus.first += 1
+        if not bus.first & 7 and before - bus.first >= 8:
+            memset(bus.taken + ((bus.first - PASSED) & (BURSTS - 1)), 0, 8)
+            bus.first += 8
+        else:
+            bus.taken[(bus.first - PASSED) & (BURSTS - 1)] = 0
+            bus.first += 1
 
 
 cdef void turn_bus(Memory *m, Lane *bus, bint write) noexcept nogil:
     """The bus changes its direction once it has served what did not wait for a bank; idle time before that is lost."""
-    cdef int64_t slot, within
     bus.writing = write
     bus.front += m.to_write_ps if write else m.to_read_ps
     bus.end = max(bus.end, bus.front)
-    if not bus.solid:
-        slot = (bus.front - bus.origin) >> m.bin_shift
-        within = bus.front - bus.origin - (slot << m.bin_shift)
-        forget_bins(bus, slot)
-        if slot == bus.first:
-            bus.used[slot & (BINS - 1)] = max(bus.used[slot & (BINS - 1)], <int32_t>within)
+    if not bus.solid and bus.front > bus.origin:
+        forget_bursts(bus, bursts_in(m, bus.front - bus.origin + m.burst_ps - 1))
 
 
 cdef inline int64_t ready_again(Memory *m, Session *session) noexcept nogil:
@@ -168,7 +257,7 @@ cdef inline Session *open_row(Memory *m, Counters *counters, Channel *channel, i
         while alive < SESSIONS and session[alive].row >= 0 and session[alive].closed > arrival:
             if (
                 session[alive].row == row and session[alive].opened >= channel.closed_before
-                and session[alive].closed > idle_from(m, lane, max(arrival, session[alive].next_column))
+                and session[alive].closed > idle_from(m, lane, max(arrival, session[alive].next_column), at.tag)
             ):
                 # it waits beside those that the row is open for, and goes with them
                 return &session[alive]
@@ -243,11 +332,9 @@ cdef inline void serve(
     token = max(at.group_free[0], arrival)
     # what goes with an earlier row does not wait for its group's turn, for the row is closed then
     column = arrival if session != at.rows else token
-    column = take_bus(m, lane, arrival, max(column, session.next_column), bursts * m.burst_ps, &last)
-    last = max(column + columns, last + m.ccd_ps - m.burst_ps)
-    session.next_column = last
-    at.group_free[0] = max(token + columns, last - session.late)
-    last -= m.ccd_ps
+    column = take_bus(m, lane, arrival, max(column, session.next_column), at.tag, bursts, &last)
+    session.next_column = last + m.ccd_ps
+    at.group_free[0] = max(token + columns, session.next_column - session.late)
     lane.front = max(lane.front, last + m.burst_ps - session.late)
     if write:
         session.next_act = max(session.next_act, last + m.write_to_act_ps)
@@ -364,7 +451,7 @@ cdef struct Model:
     Place at
     int64_t activates
     int rows                # that its bank remembers, and the end of their list
-    bint solid              # no bin of its bus was used, nor is
+    bint solid              # no burst of its bus was remembered, nor is
     bint appended           # the read leaves its queue as the last one
 
 
@@ -401,7 +488,7 @@ cdef inline void follow(const Model *model, Counters *counters, Channel *channel
     channel.accepted, channel.row_free = model.channel.accepted, model.channel.row_free
     channel.refresh_at, channel.closed_before = model.channel.refresh_at, model.channel.closed_before
     if model.solid:
-        memcpy(at.lane, model.at.lane, sizeof(Lane) - BINS * sizeof(int32_t))
+        memcpy(at.lane, model.at.lane, sizeof(Lane) - BURSTS)
     else:
         at.lane[0] = model.at.lane[0]
     if model.rows <= 3:  # two lines of the host's cache
@@ -503,6 +590,7 @@ cdef void run_of_channels(
         at.lane = &m.pseudo_channels[lane]
         at.rows = &m.sessions[(bank * m.lanes + lane) * SESSIONS]
         at.group_free = &m.group_free[m.group_of[bank] * m.lanes + lane]
+        at.tag = 1 + <int>(m.group_of[bank] & 63)
         if write:
             write_of_channels(m, counters, t, &m.controllers[first], at, count, row, bursts, &begin, &end, event)
             counters.write_bursts += count * bursts

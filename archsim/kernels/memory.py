@@ -39,9 +39,12 @@ there is room, that is when enough of those in it have left. A piece of n bursts
                 next column = act + rcd
     group   group_free = max(group_free, arrival) + n * ccd, or the last column + ccd - late
     column  from max(arrival, next column, group_free before unless it goes with an earlier row) on, where the bus of
-            the lane is idle: bus time is counted in 64 bins of at least eight bursts, so that a piece that must wait
-            for its bank holds up no other
+            the lane is idle: the bursts of bus time ahead, 240 at most, are remembered with their bank group, so that a
+            piece that must wait for its bank holds up no other; a single burst keeps ccd from those of its own group
     last    column + (n - 1) * ccd, or later where the bus is not idle
+    stacks  beside a burst of another stack of dies the bus idles for ccd_stack - burst (tCCD_R): a single burst at each
+            such change if one of the stacks has but one group to go on with; else, as the queue serves what it holds of
+            one stack first, at one of read_queue / lanes / stacks
     leaves  the queue with its activate, or half-way through its columns
 
 A read ends with the data of its last column; head = column + cl, done = last + burst + cl. A write ends on the bus
@@ -54,7 +57,7 @@ acknowledges a write when it takes it in, since later reads are answered from it
 
 Assumptions: requests come to a channel in the order of the accesses. Times of JEDEC names as in JESD235/JESD238. Valid
 for runs of any size; within 3 % of the cycle model on average over the reference streams, 5 % over random standards,
-maps, controllers and streams (docs/memory.md). Not modelled: tRRD_L, tCCD_R, tWTR by bank group, refreshes put off,
+maps, controllers and streams (docs/memory.md). Not modelled: tRRD_L, tWTR by bank group, refreshes put off,
 finite miss registers of the cache.
 """
 
@@ -72,13 +75,17 @@ from archsim.program import Counters, Memory
 __all__ = ["MemoryModel", "memory_kernel"]
 
 
+#: what the kernel takes from a `Dram` beside its fields
+DERIVED = ("lanes_per_channel", "run_bytes", "live_ps", "reach", "groups_of_stack", "share_of_stack", "switch_ps")
+
+
 def memory_kernel(memory: Memory) -> MemoryKernel:
     """The compiled state of a memory, for the model below and for the interpreter."""
     cache = memory.cache
     blocks = cache.capacity_bytes // cache.block_bytes if cache else 0
     dram = memory.dram
-    derived = {name: getattr(dram, name) for name in ("lanes_per_channel", "run_bytes", "live_ps")}
-    effective = {"ccd_ps": max(dram.ccd_ps, dram.burst_ps), "rcd_write_ps": dram.rcd_write_ps or dram.rcd_ps}
+    derived = {name: getattr(dram, name) for name in DERIVED}
+    effective = {"ccd_ps": dram.column_ps, "rcd_write_ps": dram.rcd_write_ps or dram.rcd_ps}
     tables = dram.map.tables if dram.map else None
     front = {**asdict(cache), "sector_bytes": cache.sector_bytes} if cache else {}
     return MemoryKernel({**vars(dram), **derived, **effective}, tables, blocks, front)

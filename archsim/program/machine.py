@@ -30,8 +30,8 @@ SESSIONS = 8
 SECTOR_BYTES, SECTORS = 64, 64
 #: blocks that may be in a cache, partly filled, for each that has all of its sectors
 SLOTS = 8
-#: bins of time of a data bus that are remembered, of at least eight bursts each
-BINS = 64
+#: bursts of time on a data bus that are remembered, of them so many that have passed
+BURSTS, PASSED = 256, 8
 #: the oldest writes that wait at a channel, of which the next one is chosen: the window of a scheduler
 OLDEST = 16
 
@@ -113,6 +113,7 @@ class Dram:
     | `banks`, `bank_groups`, `row_bytes` | of a lane; without a map, row r of a channel is in bank r % banks |
     | `burst_bytes`, `burst_ps` | one burst on the data bus: its bytes and its time |
     | `ccd_ps` | column to column in one bank group, if it is more than a burst |
+    | `ccd_stack_ps` | column to column in another stack of the map, if it is more than a burst |
     | `cl_ps` | column command to first data, with any fixed latency of the controller |
     | `rcd_ps`, `rcd_write_ps` | activate to read; to write (0: as to read) |
     | `rp_ps`, `rc_ps` | precharge; activate to activate of one bank |
@@ -145,6 +146,7 @@ class Dram:
     to_read_ps: int = 0
     bank_groups: int = 1
     ccd_ps: int = 0
+    ccd_stack_ps: int = 0
     rcd_write_ps: int = 0
     rtp_ps: int = 0
     wr_ps: int = 0
@@ -190,9 +192,29 @@ class Dram:
         return self.map.run_bytes if self.map else self.row_bytes
 
     @property
-    def bin_ps(self) -> int:
-        """A bin of time on the data bus."""
-        return 1 << (8 * self.burst_ps - 1).bit_length()
+    def column_ps(self) -> int:
+        """Column to column in one bank group."""
+        return max(self.ccd_ps, self.burst_ps)
+
+    @property
+    def reach(self) -> int:
+        """Bursts of time from one column of a bank group to the next, rounded."""
+        return min((2 * self.column_ps + self.burst_ps - 1) // (2 * self.burst_ps), PASSED)
+
+    @property
+    def groups_of_stack(self) -> int:
+        """Bank groups of one stack."""
+        return self.bank_groups // self.map.organisation.stack_ids if self.map else self.bank_groups
+
+    @property
+    def share_of_stack(self) -> int:
+        """What a read queue holds for one stack of a lane."""
+        return max(1, self.read_queue * self.groups_of_stack // (self.lanes_per_channel * self.bank_groups))
+
+    @property
+    def switch_ps(self) -> int:
+        """What the data bus idles between columns of two stacks."""
+        return max(0, self.ccd_stack_ps - self.burst_ps)
 
     @property
     def live_ps(self) -> int:

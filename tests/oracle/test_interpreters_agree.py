@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from archsim.engine import CompiledInterpreter, Launch, Session, SimpyInterpreter
 from archsim.engine.reference_memory import ReferenceMemory
+from archsim.hardware import load_memory_standard
+from archsim.hardware.memory import MappingSpec
 from archsim.kernels import MemoryModel
+from archsim.mapping.dram import dram_channels, tile_dram
 from archsim.program import Cache, Dram, Link, Machine, Memory, Program, ProgramBuilder, Run, Unit, Window
 
 REGION_BYTES = 6000
@@ -197,6 +200,22 @@ def test_channels_in_the_same_state_are_the_same(seed: int) -> None:
     for _ in range(150):
         t += int(random.choice([0, 0, 40, 300]))
         access = (t, 64 * int(random.integers(200)), 64 * int(random.integers(1, 40)), bool(random.random() < 0.1))
+        assert model.access(*access) == reference.access(*access)
+
+
+@pytest.mark.parametrize("order", ["column bank_group bank stack_id row", "bank_group stack_id column bank row"])
+def test_bank_groups_and_stacks_share_a_bus_alike(order: str) -> None:
+    random = np.random.default_rng(3)
+    mapping = MappingSpec(order=("pseudo_channel", *order.split()))
+    dram = tile_dram(dram_channels(load_memory_standard("hbm3"), mapping=mapping))
+    assert dram.switch_ps > 0
+    spec = Memory("memory", "memory", dram)
+    model, reference = MemoryModel(spec), ReferenceMemory(spec)
+    t = 0
+    for _ in range(400):
+        t += int(random.choice([0, 0, 0, 20_000, 400_000]))
+        nbytes = 32 * int(random.choice([1, 1, 2, 40]))
+        access = (t, 32 * int(random.integers(2**21)), nbytes, bool(random.random() < 0.2))
         assert model.access(*access) == reference.access(*access)
 
 

@@ -7,9 +7,11 @@ import pytest
 
 from archsim.engine import CompiledInterpreter
 from archsim.hardware import load_memory_standard
+from archsim.hardware.memory import ControllerSpec, MappingSpec
 from archsim.kernels import MemoryModel
 from archsim.kernels.dram_cycle import run_cycle
 from archsim.mapping.dram import dram_channels, tile_dram
+from archsim.memory import make_stream
 from archsim.program import Machine, Memory, ProgramBuilder
 
 pytestmark = pytest.mark.theory
@@ -100,3 +102,20 @@ def test_channels_in_the_same_state_are_served_as_if_each_were_alone(writes: flo
         )
         assert (head, done) == (heads.min(), dones.max())
     assert whole.counters == pieces.counters
+
+
+@pytest.mark.parametrize(
+    ("pattern", "order"),
+    [
+        ("stride_2048", "pseudo_channel bank_group column bank stack_id row"),
+        ("streams2_aligned", "column pseudo_channel stack_id bank_group bank row"),
+    ],
+)
+def test_columns_keep_their_distance_in_bank_groups_and_between_stacks(pattern: str, order: str) -> None:
+    controller = ControllerSpec(read_queue=32, write_queue=32, refresh="none")
+    dram = dram_channels(
+        load_memory_standard("hbm3"), mapping=MappingSpec(order=tuple(order.split())), controller=controller
+    )
+    address = make_stream(pattern, 8000, request_bytes=32, region_bytes=2**28, stripe_bytes=65536).address
+    done = MemoryModel(Memory("hbm", "memory", tile_dram(dram))).access_in_order(address, 32)
+    assert int(done.max()) == pytest.approx(run_cycle(dram, address).ticks * dram.timing.tick_ps, rel=0.1)
