@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -211,8 +212,8 @@ class MemorySpec(Spec):
     """Of addresses within a channel; that of the standard if it is not given."""
     controller: ControllerSpec = ControllerSpec()
     ecc_overhead: Annotated[float, Field(strict=True, ge=0, le=0.5)] = 0.0
-    """Share of the capacity and of the bandwidth that error correction in band takes (none where it has its own
-    pins)."""
+    """Share of the capacity that the codes of error correction in band take (none where they have their own pins); what
+    they take of the bandwidth follows, see :attr:`code_bursts`."""
     outstanding: Size | None = None
     """Bytes of reads of all cores together that may be under way at once; without it only the controllers' queues bind.
     """
@@ -233,6 +234,15 @@ class MemorySpec(Spec):
     def burst_time(self) -> float:
         """Seconds that one burst holds its channel's bus."""
         return self.standard.burst_length / self.data_rate
+
+    @property
+    def code_bursts(self) -> int:
+        """Bursts of codes for each `interleave` of data on a channel, which are whole bursts of their own.
+
+        What a controller keeps of the codes for the next piece is left out.
+        """
+        share = self.ecc_overhead / (1.0 - self.ecc_overhead)
+        return ceil(share * self.interleave / self.standard.burst_bytes)
 
     @property
     def usable_capacity(self) -> float:

@@ -112,6 +112,8 @@ class CacheSpec(Spec):
     capacity: Size
     bandwidth: Bandwidth
     """Sum over all slices."""
+    efficiency: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0
+    """Share of the bandwidth that many cores reach together: banks conflict, halves pass requests to each other."""
     slices: Count | None = None
     """Slices with an equal share of the bandwidth each, over which addresses are hashed; without it one port has it."""
     interleave: Size | None = None
@@ -120,3 +122,8 @@ class CacheSpec(Spec):
     """Look-up and data access at the slice, beyond the network."""
     block: Size = 4096
     """Allocation unit of the model: larger than a real line, because requests come as tiles."""
+
+    @property
+    def sustained(self) -> float:
+        """Bytes/s that cores reach together."""
+        return self.bandwidth * self.efficiency

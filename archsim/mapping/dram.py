@@ -95,9 +95,8 @@ def chip_dram(memory: MemorySpec) -> Dram:
     )  # fmt: skip
     timing = dram_timing(standard, memory.data_rate)
     dram = tile_dram(DramChannels(standard.name, where, timing, controller), sharing=shared)
-    # the burst at the chip's own bandwidth, which a clock of whole ticks would round; codes in band take their
-    # share of it
-    burst_s = memory.burst_time / (1.0 - memory.ecc_overhead)
+    # the burst at the chip's own bandwidth, which a clock of whole ticks would round, and its part of those of codes
+    burst_s = memory.burst_time * (1.0 + memory.code_bursts * standard.burst_bytes / memory.interleave)
     return replace(dram, burst_ps=max(1, round(burst_s * 1e12)), hashed=memory.hashed)
 
 

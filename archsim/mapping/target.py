@@ -259,8 +259,11 @@ class Target:
         rate = self.chip.core.scratchpad.read_bytes_per_cycle
         if unit.kind != "tensor_core" or unit.reuse_m is None or unit.reuse_n is None or rate is None:
             return cycles
+        reuse: tuple[Ints | int, Ints | int] = (unit.reuse_m, unit.reuse_n)
+        if unit.synchronous:
+            reuse = matrix.warp_tile(m, n, unit.reuse_m, unit.reuse_n)
         feed = matrix.operand_feed(
-            m, n, k, a_bytes=a_bytes, b_bytes=b_bytes, pair=pair, reuse_m=unit.reuse_m, reuse_n=unit.reuse_n,
+            m, n, k, a_bytes=a_bytes, b_bytes=b_bytes, pair=pair, reuse_m=reuse[0], reuse_n=reuse[1],
             bytes_per_cycle=rate, expand=expand,
         )  # fmt: skip
         if warp and unit.synchronous:
@@ -369,7 +372,7 @@ def _memory(chip: ChipSpec) -> Memory:
         cache = Cache(
             capacity_bytes=int(chip.cache.capacity),
             block_bytes=int(chip.cache.block),
-            as_per_byte=attoseconds_per_byte(chip.cache.bandwidth),
+            as_per_byte=attoseconds_per_byte(chip.cache.sustained),
             hit_latency_ps=ps(chip.cache.latency),
             slices=chip.cache.slices or 1,
             interleave_bytes=int(chip.cache.interleave or 256),
@@ -496,7 +499,7 @@ def make_target(chip: ChipSpec, power_cap_w: float | None = None, storage: Stora
         loaded_latency_s=LOADED * idle_s,
         barrier_s=chip.launch.barrier_time,
         cache_bytes=int(cache.capacity) if cache else 0,
-        cache_bytes_per_s=cache.bandwidth if cache else 0.0,
+        cache_bytes_per_s=cache.sustained if cache else 0.0,
         block_bytes=int(cache.block) if cache else 4096,
         outstanding_bytes=min(
             core.port.outstanding or np.inf, chip.memory.outstanding / chip.cores if chip.memory.outstanding else np.inf

@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 
 from archsim.models.systolic import folds
 
-__all__ = ["operand_feed", "operand_reads", "systolic_latency", "systolic_occupancy", "tensor_core_occupancy"]
+__all__ = [
+    "operand_feed", "operand_reads", "systolic_latency", "systolic_occupancy", "tensor_core_occupancy", "warp_tile",
+]  # fmt: skip
+
+#: halvings of a tile until there is a warp for each of the four matrix units of a core, and the edge that stays whole
+HALVINGS, LEAST_WARP = 2, 16
 
 Ints = NDArray[np.int64]
 
 
-def _ceil_div(a: Ints, b: int) -> Ints:
+def _ceil_div(a: Ints, b: Ints | int) -> Ints:
     quotient: Ints = -(-a // b)
     return quotient
 
@@ -66,8 +71,8 @@ def tensor_core_occupancy(
 
 
 def operand_feed(
-    m: Ints, n: Ints, k: Ints, *, a_bytes: float, b_bytes: float, pair: Ints | int, reuse_m: int, reuse_n: int,
-    bytes_per_cycle: float, expand: float = 1.0,
+    m: Ints, n: Ints, k: Ints, *, a_bytes: float, b_bytes: float, pair: Ints | int, reuse_m: Ints | int,
+    reuse_n: Ints | int, bytes_per_cycle: float, expand: float = 1.0,
 ) -> Ints:  # fmt: skip
     """Cycles in which the scratchpad is busy with the operands of an ``m x n x k`` tile: they arrive, and are read.
 
@@ -99,6 +104,26 @@ def operand_feed(
     b = n * b_bytes / pair * (1 + _ceil_div(m, reuse_m))
     cycles: Ints = np.ceil(k * (a + b) / bytes_per_cycle).astype(np.int64)
     return cycles
+
+
+def warp_tile(m: Ints, n: Ints, most_m: int, most_n: int) -> tuple[Ints, Ints]:
+    """Rows and columns that each warp computes of an ``m x n`` tile, where the matrix unit is synchronous.
+
+    There is a warp for each of the core's four matrix units at least, so the longer edge is halved, twice; and no
+    warp holds the sums of more than ``most_m x most_n``. Tiles too small for that are shared out along k: every warp
+    reads what no other does.
+
+    Reference: NVIDIA CUTLASS, "Efficient GEMM in CUDA": the warp tiles of its device-wide defaults (two by two).
+
+    >>> [tuple(map(int, warp_tile(np.array(m), np.array(n), 64, 64))) for m, n in ((256, 128), (128, 64), (64, 64))]
+    [(64, 64), (32, 64), (32, 32)]
+    """
+    rows, columns = np.asarray(m), np.asarray(n)
+    for _ in range(HALVINGS):
+        down = (rows >= columns) & (rows > LEAST_WARP)
+        across = (rows < columns) & (columns > LEAST_WARP)
+        rows, columns = np.where(down, _ceil_div(rows, 2), rows), np.where(across, _ceil_div(columns, 2), columns)
+    return np.minimum(rows, most_m), np.minimum(columns, most_n)
 
 
 def operand_reads(

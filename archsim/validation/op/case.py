@@ -216,7 +216,7 @@ def simulate_us(case: Case) -> float:
     session = Session(target.machine)
     # without a cache the first run leaves nothing that the second could find
     for bases in (warm, again) if target.cache_bytes and not (source.flushed or case.before) else (warm,):
-        records = session.run(_launches(kernels, lowered, bases, target))
+        records = session.run(_launches(kernels, lowered, bases, target, source.early))
     first = records[len(case.before)]
     begin = first.ready_ps if source.first_gap else first.start_ps
     keys = (f"{case.chip} {case.operator}", f"{case.operator} {case.dtype}")
@@ -232,7 +232,7 @@ def _cold(case: Case, sizes: dict[int, int], target: Target) -> frozenset[int]:
 
 
 def _launches(
-    kernels: Sequence[Kernel], lowered: Sequence[Lowered], bases: dict[int, int], target: Target
+    kernels: Sequence[Kernel], lowered: Sequence[Lowered], bases: dict[int, int], target: Target, early: float
 ) -> list[Launch]:
     startup_ps = ps(target.chip.launch.startup)
     launches = []
@@ -240,6 +240,7 @@ def _launches(
         gap_ps, program = ps(target.launch_s(vector=isinstance(kernel, Vector))), each.program
         addresses = [bases[tensor] for tensor in each.tensors]
         begin_ps = startup_ps if not isinstance(kernel, Vector) or kernel.started else 0
+        begin_ps = round(begin_ps * (1 - early * (index == 0)))
         launches.append(
             Launch(
                 program.name, "compute", (index - 1,) if index else (), gap_ps, begin_ps, program, addresses,

@@ -47,8 +47,11 @@ DEVICES = {
 }
 
 #: chips whose rows set a number of their preset, or of the model
-INFORMED = frozenset({"a100", "a40", "a6000", "b200", "h100"})
+INFORMED = frozenset({"a100", "a40", "a6000", "b200", "h100", "rtx-4090"})
 HOPPER = frozenset({"h100", "h200", "h800"})
+#: share of a kernel's start-up (blocks placed, barriers and descriptors set up) that programmatic dependent launch lets
+#: pass before the kernel before has ended: one constant, from half of the B200's products of less than 8 us
+EARLY = 0.3
 #: chips for which TensorRT-LLM's attention kernels are persistent (from memory; half of the B200's prefill rows agree),
 #: and on which a product of cuBLAS begins while the one before ends (programmatic dependent launch), so that the
 #: period of a loop holds no gap: inferred, as the smallest take 2.6 us on the B200 and 3.4 us on the H100
@@ -64,16 +67,18 @@ class Source:
     keys, of which none is masked (the times depend on nothing else). cold_cache: keys and values were
     last read long ago. unfused: on chips without tensor cores its attention is what a compiler makes of a framework's.
     first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
-    count. weight_copies: how many copies of the weights its loop goes round; they are read from memory when all of them
-    together exceed the cache. flushed: everything comes from memory.
-    loads: vector kernels with narrow loads. host_us: what the host spends on a call, by chip and operator or operator
-    and type, where the times hold it. full: chips whose vector operators ran in fp32.
+    count. early: share of the first kernel's start-up that passes while the one before still runs. weight_copies: how
+    many copies of the weights its loop goes round; they are read from memory when all together exceed the cache.
+    flushed: everything comes from memory. loads: vector kernels with narrow loads. host_us: what the host spends on a
+    call, by chip and operator or operator and type, where the times hold it. full: chips whose vector
+    operators ran in fp32.
     """
 
     name: str
     pattern: str
     first_gap: bool
     reason: str
+    early: float = 0.0
     weight_copies: float = 1
     flushed: bool = False
     loads: Mapping[str, NarrowLoads] = field(default_factory=dict)
@@ -243,7 +248,7 @@ def mla_kernel(source: Source, chip: str, *, asynchronous: bool) -> AttentionKer
 
 def product_source(source: Source, chip: str, *, quantised: bool) -> Source:
     """The rule for one product, which a kernel that quantises may come before."""
-    return replace(source, first_gap=False) if chip in BLACKWELL and not quantised else source
+    return replace(source, first_gap=False, early=EARLY) if chip in BLACKWELL and not quantised else source
 
 
 def source_of(text: str) -> Source | None:
