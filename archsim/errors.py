@@ -50,7 +50,7 @@ def write_atomically(path: Path, writer: Callable[[Path], object]) -> None:
     """Let `writer` fill a file beside `path`, then move it into place: readers see the old or the whole new file."""
     path = Path(os.path.realpath(path))  # what a link points at, not the link
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is not a file")  # a device or a pipe would be replaced by one
+        raise InputError(f"{path}: cannot be written, it is not a file")  # a device or a pipe would be replaced by one
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         writer(beside)

@@ -199,11 +199,11 @@ def test_a_write_is_posted_when_its_bus_slot_ends_and_the_bus_takes_time_to_turn
 def test_a_queue_takes_a_request_when_another_has_left_it(make: Make) -> None:
     # Room for one burst: the second row is activated (act_ps = 5 apart) as the first request leaves with its activate.
     # The third goes through bank 0 and waits until 60 for tRC, so that the last, in an idle bank, comes in then only
-    # (and finds room on the bus in the same bin of time). With room it follows the third in their bank group, at
+    # and follows it on the bus. With room it follows the third in their bank group, at
     # 25 + 12 + 2, as if that had not had to wait for its bank.
     rows = (0, 1, 4, 2)
     one, many = (accesses(make, memory(read_queue=n), *((0, 1024 * row, 32, False) for row in rows)) for n in (1, 8))
-    assert one.finish_ps.tolist() == [24, 29, 60 + 24, 60 + 24]
+    assert one.finish_ps.tolist() == [24, 29, 60 + 24, 60 + 24 + 2]
     assert many.finish_ps.tolist() == [24, 29, 60 + 24, 39 + 12]
 
 

@@ -74,8 +74,8 @@ def test_a_pair_of_cores_shares_the_rows_of_an_instruction() -> None:
 
 def test_what_lies_outside_the_loop_counts_once_a_block_of_threads() -> None:
     kernel = replace(TURNS, persistent=False)
-    tiles = [seconds(H100, shape(1024, 128, heads=132, kernel=replace(kernel, outside=n))) for n in (0, 2000)]
-    assert tiles[1] - tiles[0] == pytest.approx(8 * 2000 / H100.clock, rel=0.15)
+    tiles = [seconds(H100, shape(1024, 512, heads=132, kernel=replace(kernel, outside=n))) for n in (0, 2000)]
+    assert tiles[1] - tiles[0] == pytest.approx(8 * 2000 / H100.clock, rel=0.01)  # keys enough to hide what is read
 
 
 def test_the_steady_state_is_the_closed_form() -> None:
@@ -204,4 +204,5 @@ def test_a_kernel_that_multiplies_on_the_vector_unit_takes_its_lane_operations()
     assert int(stage_cycles(A100, narrow, one, 64)[2][0]) == 64 * 128 * 4 // 64
     many = replace(shape(1, 2048, kernel=kernel), batch=108)
     lane_s = 108 * 16 * 2048 * (128 * 6 + 4) / (108 * 64 * A100.clock)
-    assert lane_s < seconds(A100, many) < 1.3 * lane_s
+    wide = make_target(load_chip("a100", {"cache.efficiency": "1"}))  # its cache is no limit
+    assert lane_s < seconds(wide, many) < 1.3 * lane_s

@@ -119,10 +119,10 @@ def test_what_cannot_be_is_one_sentence(core, shape, message):
     ("arguments", "message"),
     [
         ("--gemm 1,1,1", "either a CHIP or an --array"),
-        ("--array 4x4 --gemm 1,1", "must be 3 integers"),
+        ("--array 4x4 --gemm 1,1", "3 whole numbers"),
         ("--array 4x4:rs --gemm 1,1,1", "there are: ws, os, is"),
         ("--array 0x4 --gemm 1,1,1", "rows is 0"),
-        ("--array 4x4 --gemm 1,1,1 --ports 1,-1,1", "negative"),
+        ("--array 4x4 --gemm 1,1,1 --ports 1,-1,1", "3 whole numbers"),
         ("h800 --gemm 1,1,1", "no systolic arrays"),
         ("custom-npu --dtype fp4 --gemm 1,1,1", "cannot multiply fp4"),
     ],
