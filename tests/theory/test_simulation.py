@@ -247,7 +247,7 @@ def test_both_engines_give_the_same_result() -> None:
 @pytest.mark.parametrize("chip", ["h800", "custom-npu", "tpu-v4"])
 def test_layers_carried_forward_agree_with_all_of_them_simulated(chip: str) -> None:
     carried, exact = run(chip, **DECODE), run(chip, **DECODE, exact=True)
-    assert carried.time_ps == pytest.approx(exact.time_ps, rel=0.005)
+    assert carried.time_ps == pytest.approx(exact.time_ps, rel=0.0075)  # where the refreshes of layers fall
     one, other = carried.op_table, exact.op_table
     moved = (abs(one.time_ps - other.time_ps) * one.repeat).sum()  # a refresh that meets another operator
     assert moved <= 0.01 * exact.time_ps
