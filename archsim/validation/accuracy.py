@@ -1,14 +1,19 @@
 """The accuracy of the suite `model` as the README shows it: `python -m archsim.validation.accuracy`.
 
 Every row is simulated, kept in ``archsim/validation/data/accuracy_model.json`` and summed up between the markers of the
-README. `--only GROUP ...` simulates the rows of the groups that begin so, and keeps the others. A test holds the table
-against the kept rows, and a sample of them against the simulator.
+README. `--only GROUP ...` simulates the rows of the groups that begin so, and keeps the others; rows of the same groups
+that were not kept before, the long ones, are simulated with `--new`. A test holds the table against the kept rows, and
+a sample of them against the simulator.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import TypedDict
 
@@ -68,22 +73,39 @@ def cases(only: tuple[str, ...] = ("",)) -> list[Case]:
     return [case for case in found if case.group.startswith(only)]
 
 
+@functools.cache
+def _worker() -> tuple[dict[str, Case], ResultCache]:
+    """What a process simulates from: rows hold functions, which do not travel between processes."""
+    return {case.name: case for case in cases()}, ResultCache(user_folder() / "results")
+
+
+def _simulated(name: str) -> float | str:
+    """One row, or why it cannot be simulated."""
+    known, cache = _worker()
+    with reusing(cache):
+        try:
+            return known[name].got()
+        except InputError as error:
+            return str(error)
+
+
 def main() -> None:
     """Simulate, keep, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", default=[""], metavar="GROUP", help="rows of the groups that begin so")
+    parser.add_argument("--new", action="store_true", help="also rows that were never kept")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that simulate")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="where the table goes")
     arguments = parser.parse_args()
-    only = tuple(arguments.only)
-    chosen = cases(only)
-    names = {case.name for case in chosen}
-    kept = {n: row for n, row in read_kept().items() if n in names or not row["group"].startswith(only)}
-    with reusing(ResultCache(user_folder() / "results")):
-        for done, case in enumerate(chosen):
-            try:
-                got = case.got()
-            except InputError as error:
-                print(f"{case.name}: {error}")
+    only, before = tuple(arguments.only), read_kept()
+    chosen = {case.name: case for case in cases(only) if arguments.new or case.name in before}
+    kept = {name: row for name, row in before.items() if name in chosen or not row["group"].startswith(only)}
+    with ProcessPoolExecutor(arguments.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(_simulated, name): case for name, case in chosen.items()}
+        for done, future in enumerate(as_completed(running)):
+            case, got = running[future], future.result()
+            if isinstance(got, str):
+                print(f"{case.name}: {got}")
                 continue
             kept[case.name] = Kept(group=case.group, expected=case.expected, got=got, assumption=case.assumption)
             count = f"{done + 1}/{len(chosen)}"
