@@ -5,6 +5,7 @@ Exit codes: 0 success, 2 bad input or usage, 1 anything else.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -59,16 +60,23 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
             raise
         except BrokenPipeError:  # the reader has seen enough (`archsim ... | head`)
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()
             ctx.exit(0)
         except Exception as error:
-            if ctx.params["debug"]:
+            if ctx.params["debug"] or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
                 raise
             _fail(ctx, error)
+
+
+def _discard_output() -> None:
+    """What is still buffered would fail again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(ctx: click.Context, error: Exception) -> NoReturn:
@@ -89,4 +97,11 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    cli(prog_name="archsim")
+    try:
+        cli(prog_name="archsim")
+    except OSError as error:
+        if error.errno != errno.ENOSPC or "--debug" in sys.argv:
+            raise
+        _discard_output()  # files have messages of their own
+        click.echo(f"archsim: standard output cannot be written: {error.strerror}", err=True)
+        sys.exit(1)

@@ -77,8 +77,9 @@ def make_plan(
     if not experts:
         if ep not in (None, 1):
             raise InputError(f"--ep {ep}: the model has no experts")
-        if redundant:
-            raise InputError(f"--redundant {redundant}: the model has no experts")
+        for flag, given in (("redundant", redundant), ("node-limit", node_limit)):
+            if given:
+                raise InputError(f"--{flag} {given}: the model has no experts")
         return Plan(tp, dp, 1, cp)
     choices = [d for d in {1 if dp == 1 else chips, chips} if (experts + redundant) % d == 0 or d == 1]
     if not choices:

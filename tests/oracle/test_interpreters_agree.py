@@ -203,6 +203,17 @@ def test_channels_in_the_same_state_are_the_same(seed: int) -> None:
         assert model.access(*access) == reference.access(*access)
 
 
+def test_channels_in_the_same_state_have_the_same_turns_of_a_bank_group() -> None:
+    # two banks of one group take turns, whose columns are further apart than its bursts; first all channels, then the last
+    dram = Dram(12, 64, 4, 256, 16, 2, cl_ps=9, rcd_ps=10, rp_ps=9, rc_ps=30, bank_groups=2, ccd_ps=5, read_queue=64)
+    spec = Memory("memory", "memory", dram)
+    model, reference = MemoryModel(spec), ReferenceMemory(spec)
+    for turn in range(8):
+        first = 0 if turn < 5 else 11
+        access = (0, turn % 2 * 12 * 256 + turn // 2 * 12 * 64 + first * 64, (12 - first) * 64, False)
+        assert model.access(*access) == reference.access(*access)
+
+
 @pytest.mark.parametrize("order", ["column bank_group bank stack_id row", "bank_group stack_id column bank row"])
 def test_bank_groups_and_stacks_share_a_bus_alike(order: str) -> None:
     random = np.random.default_rng(3)

@@ -168,6 +168,16 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert outcome.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("arguments", [["chip", "list"], ["--help"]])
+def test_a_full_disk_is_one_sentence(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "archsim", *arguments]
+        outcome = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert outcome.stderr == "archsim: standard output cannot be written: No space left on device\n"
+    assert outcome.returncode == 1
+
+
 def test_json_takes_numpy_and_refuses_nan(capsys: pytest.CaptureFixture[str]) -> None:
     _common.emit_json({"a": np.int64(3), "b": np.arange(2), "c": np.float64(0.5)})
     assert json.loads(capsys.readouterr().out) == {"a": 3, "b": [0, 1], "c": 0.5}

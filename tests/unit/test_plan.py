@@ -42,6 +42,7 @@ def test_a_plan_says_what_it_is() -> None:
             "or --tp)",
         ),
         ({"ep": 8}, "--ep 8: the model has no experts"),
+        ({"node_limit": 2}, "--node-limit 2: the model has no experts"),
         ({"experts": 256, "ep": 4}, "--ep 4: at TP8 the 256 experts can be spread over 1, 8 of 8 chips"),
         ({"experts": 256, "tp": 2, "ep": 1}, "--ep 1: at TP2 the 256 experts can be spread over 8 of 8 chips"),
         (
