@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,7 +21,10 @@ __all__ = ["Ranked", "Ranking", "rank_inference", "rank_training"]
 
 @dataclass(frozen=True)
 class Ranked:
-    """A plan that fits. bound_s: the closed form. memory_bytes: of the fullest chip. time_s: simulated, or None."""
+    """A plan that fits. bound_s: the closed form. memory_bytes: of the fullest chip. time_s: simulated, or None.
+
+    degrees: of the plan; of an inference step also redundant experts, and whether halves of the batch take turns.
+    """
 
     plan: str
     degrees: dict[str, Any]
@@ -68,37 +71,46 @@ class Ranking:
 
 
 def rank_inference(
-    system: str | SystemSpec, workload: str | Trace, options: Options, *, simulated: int = 3,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    system: str | SystemSpec, workload: str | Trace, options: Options, *, cp: int | None = None, pp: int | None = None,
+    simulated: int = 3, progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Ranking:  # fmt: skip
-    """Every tensor- and expert-parallel degree for a prefill or decode step; InputError where none fits."""
+    """Every way to spread a prefill or decode step; InputError where none fits.
+
+    Tensor and expert parallelism as `options` say, or all, with as many redundant experts as fill all chips alike;
+    context (`cp`) and pipeline parallelism (`pp`) as given, or 1, 2, 4 and 8. progress: of looking at plans, then of
+    simulating them.
+    """
     where = load_system(system) if isinstance(system, str) else system
     chip = load_chip(where.chip)
     trace = load_workload(workload, options.phase) if isinstance(workload, str) else workload
     refused: list[tuple[str, str]] = []
-    jobs: list[Job | StagedJob] = []
-    for tp in _degrees(where, trace, options):
-        for ep in _expert_degrees(where, trace, options):
-            wanted = replace(options, tp=tp, ep=ep)
-            try:
-                jobs += (candidates if options.pp == 1 else staged_candidates)(chip, trace, wanted, where)
-            except InputError as error:
-                dp = where.chips // (tp * options.cp * options.pp)
-                refused.append((str(Plan(tp, dp, ep or 1, options.cp, pp=options.pp)), str(error)))
-    if not jobs:
-        raise InputError(refused[-1][1])
-    jobs.sort(key=lambda job: job.bound_s())
+    jobs: list[tuple[float, Job | StagedJob]] = []
+    ways = list(_ways(where, trace, options, cp, pp))
+    for done, way in enumerate(ways):
+        try:
+            those = (candidates if way.pp == 1 else staged_candidates)(chip, trace, way, where)
+            jobs += [(job.bound_s(), job) for job in those]
+        except InputError as error:
+            assert way.tp is not None
+            dp = where.chips // (way.tp * way.cp * way.pp)
+            refused.append((str(Plan(way.tp, dp, way.ep or 1, way.cp, pp=way.pp)), str(error)))
+        progress(done + 1, len(ways) + simulated)
+    if not jobs:  # of the plans without stages the last is cut the most
+        raise InputError(refused[sum((way.cp, way.pp) == (ways[0].cp, ways[0].pp) for way in ways) - 1][1])
+    jobs.sort(key=lambda each: each[0])
     found = []
-    for number, job in enumerate(jobs):
+    for number, (bound_s, job) in enumerate(jobs):
         time = None
         if number < simulated:
             time = (run_job(job) if isinstance(job, Job) else run_staged(job)).time_s
-            progress(number + 1, min(simulated, len(jobs)))
-        degrees = {"tp": job.plan.tp, "dp": job.plan.dp, "ep": job.plan.ep, "cp": job.plan.cp, "pp": job.plan.pp}
-        found.append(Ranked(str(job.plan), degrees, job.bound_s(), job.need.total, job.tokens, where.chips, time))
+            progress(len(ways) + number + 1, len(ways) + simulated)
+        first = job if isinstance(job, Job) else job.stages[0]
+        degrees = {"tp": job.plan.tp, "dp": job.plan.dp, "ep": job.plan.ep, "cp": job.plan.cp, "pp": job.plan.pp,
+                   "redundant": job.plan.redundant, "halves": first.micro_batches == 2}  # fmt: skip
+        found.append(Ranked(str(job.plan), degrees, bound_s, job.need.total, job.tokens, where.chips, time))
     return Ranking(
         where.name, chip.name, trace.name, options.phase, int(chip.memory.usable_capacity), _sorted(found),
-        tuple(refused), tuple(jobs[0].notes()),
+        tuple(refused), tuple(jobs[0][1].notes()),
     )  # fmt: skip
 
 
@@ -147,16 +159,39 @@ def _sorted(found: list[Ranked]) -> tuple[Ranked, ...]:
     return tuple(sorted(found, key=lambda ranked: (ranked.time_s is None, ranked.seconds)))
 
 
+def _ways(system: SystemSpec, trace: Trace, options: Options, cp: int | None, pp: int | None) -> Iterator[Options]:
+    """The options of every plan whose degrees divide the chips."""
+    for stages in _tried(pp):
+        for share in _tried(cp):
+            if system.chips % (stages * share) and (stages, share) != (pp or 1, cp or 1):
+                continue
+            wanted = replace(options, cp=share, pp=stages)
+            for tp in _degrees(system, trace, wanted):
+                for ep in _expert_degrees(system, trace, replace(wanted, tp=tp)):
+                    redundant = options.redundant or (-_count(trace, "grouped_matmul", "experts") % ep if ep else 0)
+                    yield replace(wanted, tp=tp, ep=ep, redundant=redundant)
+
+
+def _tried(degree: int | None) -> tuple[int, ...]:
+    return (1, 2, 4, 8) if degree is None else (degree,)
+
+
+def _count(trace: Trace, kind: str, dim: str) -> int:
+    """That size of the first operator of a kind; 1 where there is none."""
+    return next((int(str(op.dims[dim])) for b in trace.blocks for op in b.ops if op.kind == kind), 1)
+
+
 def _degrees(system: SystemSpec, trace: Trace, options: Options) -> list[int]:
     if options.tp is not None:
         return [options.tp]
-    heads = next((int(str(op.dims["heads"])) for b in trace.blocks for op in b.ops if op.kind == "attention"), 1)
-    chips = system.chips // (options.cp * options.pp)
-    return [tp for tp in tensor_degrees(chips, heads) if tp <= system.chips_per_node]
+    chips = max(1, system.chips // (options.cp * options.pp))
+    return [tp for tp in tensor_degrees(chips, _count(trace, "attention", "heads")) if tp <= system.chips_per_node]
 
 
 def _expert_degrees(system: SystemSpec, trace: Trace, options: Options) -> list[int | None]:
+    """All chips of a stage share the experts; where they hold one replica they may also cut each expert."""
     experts = any(op.kind == "grouped_matmul" for block in trace.blocks for op in block.ops)
-    if options.ep is not None or not experts or system.chips == 1:
+    chips = system.chips // options.pp
+    if options.ep is not None or not experts or chips == 1:
         return [options.ep]
-    return [1, system.chips // options.pp]
+    return [1, chips] if options.tp == chips // options.cp else [chips]

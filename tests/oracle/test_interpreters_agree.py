@@ -204,7 +204,7 @@ def test_channels_in_the_same_state_are_the_same(seed: int) -> None:
 
 
 def test_channels_in_the_same_state_have_the_same_turns_of_a_bank_group() -> None:
-    # two banks of one group take turns, whose columns are further apart than its bursts; first all channels, then the last
+    # two banks of one group take turns, whose columns are further apart than its bursts; at last in one channel only
     dram = Dram(12, 64, 4, 256, 16, 2, cl_ps=9, rcd_ps=10, rp_ps=9, rc_ps=30, bank_groups=2, ccd_ps=5, read_queue=64)
     spec = Memory("memory", "memory", dram)
     model, reference = MemoryModel(spec), ReferenceMemory(spec)

@@ -24,8 +24,20 @@ def test_plans_of_a_decode_step_are_ranked_and_the_others_explained() -> None:
     found = ranking("hgx-h800", "llama-3.1-70b", "--phase", "decode", "--batch", "64", "--simulate", "0")
     bounds = [plan["bound_s"] for plan in found["plans"]]
     assert bounds == sorted(bounds)
-    assert [plan["degrees"]["tp"] for plan in found["plans"]] == [8, 4]
+    plans = [plan["degrees"] for plan in found["plans"]]
+    assert [plan["tp"] for plan in plans if plan["cp"] == plan["pp"] == 1] == [8, 4]
+    assert all(p["tp"] * p["cp"] * p["pp"] * p["dp"] == 8 for p in plans)
+    assert {p["cp"] for p in plans} == {p["pp"] for p in plans} == {1, 2, 4, 8}
+    assert len({json.dumps(plan, sort_keys=True) for plan in plans}) == len(plans)
     assert all("does not fit hgx-h800" in each["why"] for each in found["refused"])
+
+
+def test_experts_fill_the_chips_and_halves_of_a_batch_are_told_apart() -> None:
+    args = ("h800-x144", "deepseek-v3", "--phase", "decode", "--batch", "18432", "--quant", "fp8", "--simulate", "0")
+    found = ranking(*args, "--pp", "1")
+    best = found["plans"][0]["degrees"]
+    assert best == {"tp": 1, "dp": 144, "ep": 144, "cp": 1, "pp": 1, "redundant": 32, "halves": True}
+    assert "DP144 EP144+32 halves" in CliRunner().invoke(cli, ["plan", *args, "--pp", "1"]).output
 
 
 def test_plans_of_a_training_step() -> None:
@@ -41,7 +53,9 @@ def test_plans_of_a_training_step() -> None:
     ("args", "words"),
     [
         (["hgx-h100", "llama-3.1-405b", "--phase", "train", "--batch", "64"], "by any of"),
-        (["hgx-h100", "llama-3.1-405b", "--phase", "decode", "--batch", "64"], "does not fit"),
+        (["hgx-h100", "llama-3.1-405b", "--phase", "decode", "--batch", "64"], "does not fit hgx-h100 (TP8 x DP1)"),
+        (["hgx-h100", "llama-3.1-8b", "--phase", "decode", "--batch", "8", "--pp", "3"], "--pp 3: stages of equal size must divide the 8 chips"),
+        (["hgx-h100", "llama-3.1-8b", "--phase", "decode", "--batch", "8", "--cp", "16"], "--cp 16: must divide"),
     ],
 )
 def test_where_no_plan_goes_one_sentence_says_why(args: list[str], words: str) -> None:
