@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -237,7 +238,9 @@ def _axis(axis: Any, objective: Objective) -> None:
     if axis.get_scale() == "log":  # few decades: marks between them are named like them
         axis.set_minor_locator(LogLocator(subs=(2, 5)))
         axis.set_minor_formatter(axis.get_major_formatter())
-    axis.set_label_text(f"{objective.key} ({unit})" if unit and not scaled else objective.key)
+    words = re.split("[:,(]", objective.metric.title)[0].strip()
+    named = f"{objective.label}: {words}" if objective.label else words
+    axis.set_label_text(f"{named} ({unit})" if unit and not scaled else named)
 
 
 def _arrow(ax: Axes, x: Objective, y: Objective) -> None:

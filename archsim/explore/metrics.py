@@ -49,7 +49,7 @@ METRICS = _table(
     Metric("tokens_per_s_per_mm2", "tokens per second and mm2 of silicon", "", "tokens/s/mm2", "high", "step"),
     Metric("usd_per_mtoken", "cost of a million tokens: chips over their life, and power", "", "USD", "low", "step"),
     Metric("power", "mean power of a chip over the step", "power", "W", "low", "step", bounded=False),
-    Metric("joules_per_token", "energy of all chips over the tokens", "", "J", "low", "step"),
+    Metric("joules_per_token", "energy of a token: all chips over all tokens", "", "J", "low", "step"),
     Metric("area", "silicon of a chip, all its dies, from its parts", "area", "mm2", "low", "chip"),
     Metric("die_area", "largest die", "area", "mm2", "low", "chip"),
     Metric("gemm_power", "power of a dense product at the quoted clock", "power", "W", "low", "chip"),
