@@ -55,7 +55,7 @@ cdef struct Posted:  # a write that waits to be served
     int64_t ready           # when it could have its column, or its bank an activate
 
 
-cdef struct Channel:
+cdef struct Channel:        # a state, of one channel or of several that have seen the same requests
     Queue reads
     int64_t accepted        # the last request
     int64_t drained         # the last of the writes that were served together has left the queue
@@ -63,10 +63,14 @@ cdef struct Channel:
     int64_t refresh_at      # the next one
     int64_t closed_before   # rows opened before this (live) time have been closed by a refresh
     int64_t posted, posted_bursts
-    uint64_t history        # of its requests; channels of the same history are in the same state
+    uint64_t history        # of its requests
     Posted *post
     Queue writes
-    int64_t[5] unused       # a channel takes three lines of the host's cache
+    int64_t head, done      # of its last request: first and last columns
+    int64_t activates       # for that one
+    int32_t count           # channels that are in this state
+    int32_t ahead           # the state of those that have had the next request already; NONE
+    int64_t unused          # a channel takes three lines of the host's cache
 
 
 cdef struct Block:  # of the cache: its sectors as bits
@@ -98,11 +102,17 @@ cdef struct Memory:
     const uint64_t *tables
     # the cache: archsim.program.machine.Cache (capacity 0: none)
     int64_t capacity_blocks, capacity_sectors, block_bytes, sector_bytes, slice_as_per_byte, hit_latency_ps, slices, slice_bytes
-    Channel *controllers
-    Lane *pseudo_channels   # over all channels
-    # of each bank group and bank, one entry a lane (lanes side by side)
+    Channel *states         # as many as channels
+    int32_t *state_of       # of a channel
+    int32_t *unused         # states of no channel
+    int64_t unused_states
+    int64_t words           # of 64 bits, one a channel
+    uint64_t *members       # of each state, as bits
+    uint64_t *asked         # the channels of a request that have not been served yet; and those of one state among them
+    # of each state; lanes of a bank or bank group side by side
+    Lane *pseudo_channels
     int64_t *group_free
-    Session *sessions       # SESSIONS of each: rows that were open before, the latest one first
+    Session *sessions       # SESSIONS of each bank: rows that were open before, the latest one first
     int64_t *group_of       # of a bank, in its lane
     # cached blocks: slots in a doubly linked list (most recent first), found through an open-addressing table
     int64_t *slice_free

@@ -10,21 +10,29 @@ cdef extern from *:
     #undef CYTHON_INLINE
     #define CYTHON_INLINE inline __attribute__((always_inline))
     #define PREFETCH(place) __builtin_prefetch(place)
+    #define LOWEST(bits) __builtin_ctzll(bits)
     #else
     #define PREFETCH(place) ((void)(place))
+    static int LOWEST(unsigned long long bits) {
+        int place = 0;
+        while (!(bits >> place & 1)) place++;
+        return place;
+    }
     #endif
     """
     void PREFETCH(const void *place) noexcept nogil
+    int LOWEST(uint64_t bits) noexcept nogil  # the place of the lowest bit of at least one
 
 cdef enum:
     NONE = -1
     LINE = 64       # bytes of the host's cache
     AS_PER_PS = 1000000
 cdef int64_t NEVER = -(<int64_t>1 << 60)  # long ago
-cdef uint64_t ALL_SECTORS = ~<uint64_t>0
+cdef uint64_t ALL_BITS = ~<uint64_t>0
 
 
 include "_memory_dram.pxi"
+include "_memory_states.pxi"
 include "_memory_cache.pxi"
 
 
@@ -52,7 +60,7 @@ cdef set_up(Queue *queue, int64_t room):
     queue.left = <int64_t *>allocate(2 * room + SLIDE + 2, sizeof(int64_t))
 
 
-cdef void empty(Queue *queue) noexcept:
+cdef void empty(Queue *queue) noexcept nogil:
     queue.head = queue.tail = 1
     queue.bursts = queue.left[0] = 0
 
@@ -91,20 +99,25 @@ cdef class MemoryKernel:
             m.block_bytes, m.sector_bytes = cache["block_bytes"], cache["sector_bytes"]
             m.slices, m.slice_as_per_byte = cache["slices"], cache["as_per_byte"] * cache["slices"]
             m.slice_bytes = cache["interleave_bytes"] if m.slices > 1 else INT64_MAX
-            m.whole_block = ALL_SECTORS >> (63 - (m.block_bytes - 1) // m.sector_bytes)
+            m.whole_block = ALL_BITS >> (63 - (m.block_bytes - 1) // m.sector_bytes)
             m.hit_latency_ps = cache["hit_latency_ps"]
             m.capacity_sectors = capacity_blocks * ((m.block_bytes - 1) // m.sector_bytes + 1)
         m.slots = SLOTS * capacity_blocks
         banks = m.lanes * m.banks
+        m.words = (m.channels + 63) // 64
+        m.state_of = <int32_t *>allocate(m.channels, sizeof(int32_t))
+        m.unused = <int32_t *>allocate(m.channels, sizeof(int32_t))
+        m.members = <uint64_t *>allocate(m.channels * m.words, sizeof(uint64_t))
+        m.asked = <uint64_t *>allocate(2 * m.words, sizeof(uint64_t))
         m.pseudo_channels = <Lane *>allocate(m.lanes, sizeof(Lane))
         m.group_of = <int64_t *>allocate(m.banks, sizeof(int64_t))
         for i in range(m.banks):
             m.group_of[i] = i // (m.banks // m.groups)
-        m.controllers = <Channel *>allocate(m.channels, sizeof(Channel))
+        m.states = <Channel *>allocate(m.channels, sizeof(Channel))
         for i in range(m.channels):
-            set_up(&m.controllers[i].reads, dram["read_queue"])
-            set_up(&m.controllers[i].writes, dram["write_queue"])
-            m.controllers[i].post = <Posted *>allocate(dram["write_queue"] + 1, sizeof(Posted))
+            set_up(&m.states[i].reads, dram["read_queue"])
+            set_up(&m.states[i].writes, dram["write_queue"])
+            m.states[i].post = <Posted *>allocate(dram["write_queue"] + 1, sizeof(Posted))
         m.sessions = <Session *>allocate(banks * SESSIONS, sizeof(Session))
         m.group_free = <int64_t *>allocate(m.lanes * m.groups, sizeof(int64_t))
         m.table_shift = 60
@@ -123,12 +136,16 @@ cdef class MemoryKernel:
         cdef int64_t i
         release(m.pseudo_channels)
         release(m.group_of)
-        if m.controllers != NULL:
+        release(m.state_of)
+        release(m.unused)
+        release(m.members)
+        release(m.asked)
+        if m.states != NULL:
             for i in range(m.channels):
-                release(m.controllers[i].reads.left)
-                release(m.controllers[i].writes.left)
-                release(m.controllers[i].post)
-        release(m.controllers)
+                release(m.states[i].reads.left)
+                release(m.states[i].writes.left)
+                release(m.states[i].post)
+        release(m.states)
         release(m.sessions)
         release(m.group_free)
         release(m.table)
@@ -139,24 +156,7 @@ cdef class MemoryKernel:
     def reset(self):
         """Forget everything: rows closed, cache empty, clocks and counters at zero."""
         cdef Memory *m = &self.memory
-        cdef int64_t i, banks = m.lanes * m.banks
-        cdef Channel *channel
-        memset(m.pseudo_channels, 0, m.lanes * sizeof(Lane))
-        for i in range(m.lanes):
-            m.pseudo_channels[i].solid = True
-            m.pseudo_channels[i].front = m.pseudo_channels[i].late_act = NEVER
-        memset(m.group_free, 0, m.lanes * m.groups * sizeof(int64_t))
-        memset(m.sessions, 0, banks * SESSIONS * sizeof(Session))
-        for i in range(banks * SESSIONS):
-            m.sessions[i].row = -1
-            m.sessions[i].next_column = NEVER
-        for i in range(m.channels):
-            channel = &m.controllers[i]
-            empty(&channel.reads)
-            empty(&channel.writes)
-            channel.accepted = channel.drained = channel.closed_before = channel.row_free = 0
-            channel.posted = channel.posted_bursts = channel.history = 0
-            channel.refresh_at = m.live_ps if m.live_ps else INT64_MAX
+        share_one_state(m)
         memset(m.table, 0xFF, (m.table_mask + 1) * sizeof(int32_t))
         memset(m.slice_free, 0, m.slices * sizeof(int64_t))
         m.taken = 0
@@ -167,14 +167,15 @@ cdef class MemoryKernel:
     def access_in_order(self, const int64_t[::1] address, const int64_t[::1] nbytes, const uint8_t[::1] write,
                        int64_t[::1] done):
         cdef Py_ssize_t i
-        cdef int64_t t = 0, head, channel
+        cdef int64_t t = 0, head
+        cdef int32_t channel
         cdef Access one
         with nogil:
             for i in range(address.shape[0]):
                 one = Access(address[i], nbytes[i], 1, 0, NULL, write[i])
                 memory_access(&self.memory, &self.counters, t, &one, 1, 1, &head, &done[i])
                 for channel in range(self.memory.channels):
-                    t = max(t, real(&self.memory, self.memory.controllers[channel].accepted))
+                    t = max(t, real(&self.memory, self.memory.states[self.memory.state_of[channel]].accepted))
 
     def access(self, const int64_t[::1] t, const int64_t[::1] address, const int64_t[::1] nbytes,
                const uint8_t[::1] write, const int64_t[::1] runs, const int64_t[::1] stride,

@@ -80,7 +80,7 @@ cdef inline uint64_t sectors(Memory *m, int64_t first, int64_t last) noexcept no
         return m.whole_block
     first = max(first, 0) // m.sector_bytes
     last = min(last, m.block_bytes - 1) // m.sector_bytes
-    return ALL_SECTORS >> (63 - last + first) << first
+    return ALL_BITS >> (63 - last + first) << first
 
 
 cdef void move(
@@ -99,7 +99,7 @@ cdef void move(
         dram_access(m, counters, t, &one, &one_head, &one_done)
         head[0] = min(head[0], one_head)
         done[0] = max(done[0], one_done)
-        mask &= ~(ALL_SECTORS >> (64 - count) << first)
+        mask &= ~(ALL_BITS >> (64 - count) << first)
 
 
 cdef inline void make_room(

@@ -183,12 +183,13 @@ cdef inline bint is_near(const Memory *m, const Lane *bus, int64_t slot, int tag
 
 cdef inline bint goes_on(const Memory *m, const Lane *bus, int64_t arrival, int tag, int own) noexcept nogil:
     """Whether two bank groups of this one's stack have columns after `arrival`, or now."""
-    cdef int64_t lane = bus - m.pseudo_channels
+    cdef int64_t lane = (bus - m.pseudo_channels) % m.lanes_per_channel
+    cdef const int64_t *free = m.group_free + (bus - m.pseudo_channels) // m.lanes_per_channel * m.groups * m.lanes_per_channel
     cdef int64_t group = <int64_t>stack_of(m, tag) << m.stack_shift
     cdef int64_t end = group + (<int64_t>1 << m.stack_shift)
     cdef int busy = 0
     while group < end:
-        busy += group == own - 1 or m.group_free[group * m.lanes + lane] > arrival
+        busy += group == own - 1 or free[group * m.lanes_per_channel + lane] > arrival
         group += 1
     return busy > 1
 
@@ -273,7 +274,7 @@ cdef inline Session *open_row(Memory *m, Counters *counters, Channel *channel, i
             act = lane.late_act + m.act_ps
         lane.late_act = act
     if m.refi_bank_ps:
-        bank = (session - m.sessions) // (m.lanes * SESSIONS)
+        bank = bank_of(m, session)
         phase = (act + (m.banks - bank) * m.refi_bank_ps) % (m.banks * m.refi_bank_ps)
         if phase < m.rfc_bank_ps:
             act += m.rfc_bank_ps - phase
@@ -443,118 +444,61 @@ cdef inline void read_run(
         serve(m, counters, channel, &channel.reads, max(t, channel.drained - m.rcd_ps), at, row, piece, False, head, done)
 
 
-# Channels that have seen the same requests since the beginning are in the same state: they have one history, a number of 64
-# bits that depends on all of them. What a read has done to one, the model, is then copied to the next.
-
-cdef struct Model:
-    Channel *channel        # NULL: what was done to it is not copied
-    Place at
-    int64_t activates
-    int rows                # that its bank remembers, and the end of their list
-    bint solid              # no burst of its bus was remembered, nor is
-    bint appended           # the read leaves its queue as the last one
+cdef struct Run:            # bursts in one row of a bank
+    int64_t lane, bank, row, bursts
+    int64_t event           # a number that they have in the history of a channel
+    bint write
 
 
-cdef inline void read_model(
-    Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t row, int64_t bursts, int64_t *head,
-    int64_t *done, Model *model,
+cdef inline void run_of_state(
+    Memory *m, Counters *counters, int64_t t, int32_t state, const Run *run, int64_t *head, int64_t *done
 ) noexcept nogil:
-    """A run, read from a channel that may be the model for others."""
-    cdef Queue *queue = &channel.reads
-    cdef int64_t posted = channel.posted, activates = counters.activates
-    cdef int64_t last_out = queue.left[queue.tail - 1]
-    cdef int32_t tail = queue.tail
-    cdef bint solid = at.lane.solid
-    read_run(m, counters, t, channel, at, row, bursts, head, done)
-    model.channel = channel if bursts <= queue.piece and channel.posted == posted and queue.bounded else NULL
-    model.at = at
-    model.activates = counters.activates - activates
-    model.solid = solid and at.lane.solid
-    model.appended = queue.tail == tail + 1 and queue.left[tail] > last_out
-    model.rows = 1
-    while model.rows < SESSIONS and at.rows[model.rows - 1].row >= 0:
-        model.rows += 1
-
-
-cdef inline void follow(const Model *model, Counters *counters, Channel *channel, Place at) noexcept nogil:
-    """Do to a channel what has been done to the model."""
-    cdef const Queue *to = &model.channel.reads
-    cdef Queue *queue = &channel.reads
-    if model.appended:
-        queue.left[to.tail - 1] = to.left[to.tail - 1]
+    """A run, of all channels in a state."""
+    cdef Channel *channel = &m.states[state]
+    cdef int64_t activates = counters.activates
+    cdef Place at = place(m, state, run.lane, run.bank)
+    channel.head, channel.done = INT64_MAX, 0
+    if run.write:
+        write_run(m, counters, t, channel, at, run.row, run.bursts, &channel.head, &channel.done)
     else:
-        memcpy(queue.left, to.left, to.tail * sizeof(int64_t))
-    queue.bursts, queue.head, queue.tail = to.bursts, to.head, to.tail
-    channel.accepted, channel.row_free = model.channel.accepted, model.channel.row_free
-    channel.refresh_at, channel.closed_before = model.channel.refresh_at, model.channel.closed_before
-    if model.solid:
-        memcpy(at.lane, model.at.lane, sizeof(Lane) - BURSTS)
-    else:
-        at.lane[0] = model.at.lane[0]
-    if model.rows <= 3:  # two lines of the host's cache
-        memcpy(at.rows, model.at.rows, 2 * sizeof(Session))
-        at.rows[2].row = model.at.rows[2].row
-    else:
-        memcpy(at.rows, model.at.rows, SESSIONS * sizeof(Session))
-    at.group_free[0] = model.at.group_free[0]
-    counters.activates += model.activates
+        read_run(m, counters, t, channel, at, run.row, run.bursts, &channel.head, &channel.done)
+    channel.activates = counters.activates - activates
+    counters.activates += (channel.count - 1) * channel.activates
+    channel.history = continued(channel.history, run.event)
+    channel.ahead = NONE
+    head[0] = min(head[0], channel.head)
+    done[0] = max(done[0], channel.done)
 
 
-cdef inline uint64_t continued(uint64_t history, int64_t number) noexcept nogil:
-    """A history with one more event."""
-    history = (history ^ <uint64_t>number) * <uint64_t>0x9E3779B97F4A7C15
-    return history ^ history >> 32
-
-
-cdef inline void fetch_ahead(const Memory *m, Place at) noexcept nogil:
-    """The rows of a bank two channels on, from the host's memory: those of all banks are more than its caches hold."""
-    cdef const Session *rows = at.rows + 2 * m.lanes_per_channel * SESSIONS
-    PREFETCH(rows)
-    PREFETCH(rows + 2)
-
-
-cdef inline void next_channel(const Memory *m, Place *at) noexcept nogil:
-    """The same bank of the next channel."""
-    at.lane += m.lanes_per_channel
-    at.rows += m.lanes_per_channel * SESSIONS
-    at.group_free += m.lanes_per_channel
-
-
-cdef inline void read_of_channels(
-    Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t count, int64_t row, int64_t bursts,
-    int64_t *head, int64_t *done, int64_t event,
+cdef void run_of_some(
+    Memory *m, Counters *counters, int64_t t, int32_t state, const Run *run, int64_t *head, int64_t *done
 ) noexcept nogil:
-    """A run in the same row of the same bank of `count` channels, read."""
-    cdef Channel *end = channel + count
-    cdef int64_t first = head[0], last = done[0]
-    cdef uint64_t before = ~channel.history
-    cdef Model model
-    while channel != end:
-        fetch_ahead(m, at)
-        if channel.history != before:
-            before = channel.history
-            read_model(m, counters, t, channel, at, row, bursts, &first, &last, &model)
-        elif model.channel != NULL:
-            follow(&model, counters, channel, at)
-        else:
-            read_run(m, counters, t, channel, at, row, bursts, &first, &last)
-        channel.history = continued(before, event)
-        channel += 1
-        next_channel(m, &at)
-    head[0], done[0] = first, last
-
-
-cdef inline void write_of_channels(
-    Memory *m, Counters *counters, int64_t t, Channel *channel, Place at, int64_t count, int64_t row, int64_t bursts,
-    int64_t *head, int64_t *done, int64_t event,
-) noexcept nogil:
-    """The same, written."""
-    cdef Channel *end = channel + count
-    while channel != end:
-        write_run(m, counters, t, channel, at, row, bursts, head, done)
-        channel.history = continued(channel.history, event)
-        channel += 1
-        next_channel(m, &at)
+    """A run of those that asked for it among the channels in a state; they have been served then."""
+    cdef uint64_t *these = m.asked + m.words
+    cdef const uint64_t *members = m.members + state * m.words
+    cdef Channel *channel = &m.states[state]
+    cdef uint64_t others = 0
+    cdef int32_t ahead = channel.ahead, count
+    cdef Channel *first
+    cdef int64_t word
+    for word in range(m.words):
+        these[word] = members[word] & m.asked[word]
+        others |= members[word] ^ these[word]
+        m.asked[word] ^= these[word]
+    if ahead != NONE and m.states[ahead].count and m.states[ahead].history == continued(channel.history, run.event):
+        first = &m.states[ahead]
+        count = first.count
+        enter_state(m, ahead, state, these)
+        counters.activates += (first.count - count) * first.activates
+        head[0] = min(head[0], first.head)
+        done[0] = max(done[0], first.done)
+        return
+    if others:
+        ahead = copy_state(m, state)
+        enter_state(m, ahead, state, these)
+        channel.ahead = ahead
+        state = ahead
+    run_of_state(m, counters, t, state, run, head, done)
 
 
 cdef void run_of_channels(
@@ -562,46 +506,60 @@ cdef void run_of_channels(
     int64_t *head, int64_t *done,
 ) noexcept nogil:
     """The bytes [local, local + nbytes) of `count` channels from `first` on, run by run."""
-    cdef int64_t piece, lane, bank, row, bursts, event
+    cdef int64_t piece, word, ahead
     cdef int64_t begin = head[0], end = done[0]
-    cdef uint64_t burst, word
+    cdef uint64_t burst, found
     cdef int byte
-    cdef Place at
+    cdef int32_t state
+    cdef Run run
+    run.write = write
     while nbytes > 0:
         piece = min(nbytes, m.run_bytes - local % m.run_bytes)
-        lane = 0
+        run.lane = 0
         if m.tables == NULL:
-            row = local // m.row_bytes
-            bank = row % m.banks
+            run.row = local // m.row_bytes
+            run.bank = run.row % m.banks
         else:
             burst = <uint64_t>local >> m.burst_shift
-            word = 0
+            found = 0
             byte = 0
             while burst:
-                word ^= m.tables[256 * byte + (burst & 255)]
+                found ^= m.tables[256 * byte + (burst & 255)]
                 burst >>= 8
                 byte += 1
-            lane = <int64_t>(word & 1023) // m.banks
-            bank = <int64_t>(word & 1023) % m.banks
-            row = <int64_t>(word >> 24)
-        bursts = ((local & (m.burst_bytes - 1)) + piece + m.burst_bytes - 1) >> m.burst_shift
-        event = <int64_t>continued(continued(continued(<uint64_t>t, row), (bank << 10 | lane) << 1 | write), bursts)
-        lane += first * m.lanes_per_channel
-        at.lane = &m.pseudo_channels[lane]
-        at.rows = &m.sessions[(bank * m.lanes + lane) * SESSIONS]
-        at.group_free = &m.group_free[m.group_of[bank] * m.lanes + lane]
-        at.tag = 1 + <int>(m.group_of[bank] & 63)
+            run.lane = <int64_t>(found & 1023) // m.banks
+            run.bank = <int64_t>(found & 1023) % m.banks
+            run.row = <int64_t>(found >> 24)
+        run.bursts = ((local & (m.burst_bytes - 1)) + piece + m.burst_bytes - 1) >> m.burst_shift
+        run.event = <int64_t>continued(
+            continued(continued(<uint64_t>t, run.row), (run.bank << 10 | run.lane) << 1 | write), run.bursts
+        )
+        span(m.asked, m.words, first, first + count)
+        for word in range(first >> 6, ((first + count - 1) >> 6) + 1):
+            while m.asked[word]:
+                state = m.state_of[64 * word + LOWEST(m.asked[word])]
+                if m.states[state].count == 1 and m.states[state].ahead == NONE:
+                    ahead = min(64 * word + LOWEST(m.asked[word]) + 2, m.channels - 1)
+                    fetch_ahead(place(m, m.state_of[ahead], run.lane, run.bank).rows)
+                    m.asked[word] &= m.asked[word] - 1
+                    run_of_state(m, counters, t, state, &run, &begin, &end)
+                else:
+                    run_of_some(m, counters, t, state, &run, &begin, &end)
         if write:
-            write_of_channels(m, counters, t, &m.controllers[first], at, count, row, bursts, &begin, &end, event)
-            counters.write_bursts += count * bursts
+            counters.write_bursts += count * run.bursts
         else:
-            read_of_channels(m, counters, t, &m.controllers[first], at, count, row, bursts, &begin, &end, event)
-            counters.read_bursts += count * bursts
-        counters.dram_busy_ps += count * bursts * m.burst_ps
+            counters.read_bursts += count * run.bursts
+        counters.dram_busy_ps += count * run.bursts * m.burst_ps
         local += piece
         nbytes -= piece
     head[0] = begin
     done[0] = end
+
+
+cdef inline void fetch_ahead(const Session *rows) noexcept nogil:
+    """From the host's memory: the rows of all banks of many channels are more than its caches hold."""
+    PREFETCH(rows)
+    PREFETCH(rows + 2)
 
 
 cdef inline int64_t turned(Memory *m, int64_t local) noexcept nogil:
@@ -625,6 +583,8 @@ cdef inline void contiguous(
         count = 1
         piece = min(left, m.interleave_bytes - within)
         if within == 0 and left >= m.interleave_bytes:
+            if channel == 0 and left >= m.channels * m.interleave_bytes:
+                lies = 0  # all of them, whichever way the row is turned
             count = min(left // m.interleave_bytes, m.channels - max(channel, lies))
         run_of_channels(m, counters, t, local + within, piece, lies, count, write, head, done)
         left -= piece * count

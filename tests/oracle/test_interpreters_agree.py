@@ -187,19 +187,20 @@ def test_memory_alone_is_the_same(data: st.DataObject) -> None:
     assert vars(model.counters) == total
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_channels_in_the_same_state_are_the_same(seed: int) -> None:
-    # long transfers over many channels, for which the kernel repeats in one channel what it did in the one before
+@pytest.mark.parametrize(("seed", "channels", "hashed"), [*((i, 12, False) for i in range(4)), (4, 130, True)])
+def test_channels_in_the_same_state_are_the_same(seed: int, channels: int, hashed: bool) -> None:
+    # long transfers over many channels, of which the kernel moves on those together that are in the same state
     random = np.random.default_rng(seed)
-    dram = Dram(12, 64, 4, 256, 16, 2, cl_ps=9, rcd_ps=10, rp_ps=9, rc_ps=30, act_ps=4, refi_ps=800, rfc_ps=60,
+    dram = Dram(channels, 64, 4, 256, 16, 2, cl_ps=9, rcd_ps=10, rp_ps=9, rc_ps=30, act_ps=4, refi_ps=800, rfc_ps=60,
                 row_bus_ps=2, to_write_ps=3, to_read_ps=5, bank_groups=2, ccd_ps=3, rtp_ps=4, wr_ps=12, read_queue=32,
-                write_queue=32, drain_high=24, drain_low=8)  # fmt: skip
+                write_queue=32, drain_high=24, drain_low=8, hashed=hashed)  # fmt: skip
     spec = Memory("memory", "memory", dram)
     model, reference = MemoryModel(spec), ReferenceMemory(spec)
     t = 0
     for _ in range(150):
         t += int(random.choice([0, 0, 40, 300]))
-        access = (t, 64 * int(random.integers(200)), 64 * int(random.integers(1, 40)), bool(random.random() < 0.1))
+        address, nbytes = 64 * random.integers([17 * channels, 3 * channels], endpoint=True)
+        access = (t, int(address), 64 + int(nbytes), bool(random.random() < 0.1))
         assert model.access(*access) == reference.access(*access)
 
 

@@ -87,7 +87,7 @@ def test_a_stream_that_writes_does_not_starve_one_that_reads() -> None:
 
 @pytest.mark.parametrize("writes", [0.0, 0.3])
 def test_channels_in_the_same_state_are_served_as_if_each_were_alone(writes: float) -> None:
-    """A transfer is as many as its channels' pieces, one after the other: what one channel has done, others copy."""
+    """A transfer is as many as its channels' pieces, one after the other, whichever channels are in one state."""
     dram = tile_dram(dram_channels(load_memory_standard("hbm3"), channels=8))
     whole, pieces = (MemoryModel(Memory("hbm", "memory", dram)) for _ in range(2))
     rng = np.random.default_rng(7)
