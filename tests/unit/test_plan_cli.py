@@ -54,7 +54,7 @@ def test_plans_of_a_training_step() -> None:
     [
         (["hgx-h100", "llama-3.1-405b", "--phase", "train", "--batch", "64"], "by any of"),
         (["hgx-h100", "llama-3.1-405b", "--phase", "decode", "--batch", "64"], "does not fit hgx-h100 (TP8 x DP1)"),
-        (["hgx-h100", "llama-3.1-8b", "--phase", "decode", "--batch", "8", "--pp", "3"], "--pp 3: stages of equal size"),
+        (["hgx-h100", "llama-3.1-8b", "--phase", "decode", "--batch", "8", "--pp", "3"], "--pp 3: stages of equal"),
         (["hgx-h100", "llama-3.1-8b", "--phase", "decode", "--batch", "8", "--cp", "16"], "--cp 16: must divide"),
     ],
 )
