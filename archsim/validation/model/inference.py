@@ -68,7 +68,7 @@ REQUESTS = {
 #: a replica has the fewest chips, a power of two, that hold the caches of so many mean requests beside the weights:
 #: those of NVIDIA's configurations (Llama-2-70B: H100 2, H200 and B200 1; Mixtral: 1; Llama-3.1-405B: H200 8)
 HELD = 100
-#: requests that a replica is sent at most
+#: requests that a replica of up to eight chips is sent at most
 SENT = 4000
 
 
@@ -194,7 +194,8 @@ def _mlperf(record: Record, chip: str) -> Case | str:
 def _online(server: Deployment, model: str, copies: int, ttft_s: float, tpot_s: float) -> float:
     """Output tokens a second of one of ``copies`` replicas at the largest rate that keeps the limits."""
     mix = DATASETS[model]
-    outputs = spread_lengths(mix.output_tokens, min(mix.questions // copies, SENT), mix.longest)
+    sent = min(mix.questions // copies, SENT) * max(1, server.chips // 8)  # 8 chips answer them for longer than one takes
+    outputs = spread_lengths(mix.output_tokens, sent, mix.longest)
     request = Request(mix.input_tokens, mix.output_tokens)
     return most_rate(server, request, outputs, ttft_s=ttft_s, tpot_s=tpot_s).output_per_s
 
@@ -228,4 +229,6 @@ def _fewest(chip: str, workload: str, chips: int, quant: str, stack: Stack, toke
 @cache
 def _server(chip: str, workload: str, chips: int, tp: int, quant: str, stack: Stack) -> Deployment:
     options: dict[str, Any] = {"quant": quant, "tp": tp, "overlap": "none"}  # no two micro-batches
+    if tp == 1 and workload == "deepseek-v3":
+        options["redundant"] = -256 % chips  # so that all chips hold equally many experts
     return Deployment(CHIPS[chip][0], workload, system_of(chip, chips), options, stack)
