@@ -194,7 +194,7 @@ def _mlperf(record: Record, chip: str) -> Case | str:
 def _online(server: Deployment, model: str, copies: int, ttft_s: float, tpot_s: float) -> float:
     """Output tokens a second of one of ``copies`` replicas at the largest rate that keeps the limits."""
     mix = DATASETS[model]
-    sent = min(mix.questions // copies, SENT) * max(1, server.chips // 8)  # 8 chips answer them for longer than one takes
+    sent = min(mix.questions // copies, SENT) * max(1, server.chips // 8)  # for longer than one answer takes
     outputs = spread_lengths(mix.output_tokens, sent, mix.longest)
     request = Request(mix.input_tokens, mix.output_tokens)
     return most_rate(server, request, outputs, ttft_s=ttft_s, tpot_s=tpot_s).output_per_s
