@@ -95,8 +95,9 @@ def rank_inference(
             dp = where.chips // (way.tp * way.cp * way.pp)
             refused.append((str(Plan(way.tp, dp, way.ep or 1, way.cp, pp=way.pp)), str(error)))
         progress(done + 1, len(ways) + simulated)
-    if not jobs:  # of the plans without stages the last is cut the most
-        raise InputError(refused[sum((way.cp, way.pp) == (ways[0].cp, ways[0].pp) for way in ways) - 1][1])
+    if not jobs:  # all were refused; of those without stages the last is cut the most
+        plain = [why for way, (_, why) in zip(ways, refused, strict=True) if way.cp * way.pp == ways[0].cp * ways[0].pp]
+        raise InputError(plain[-1])
     jobs.sort(key=lambda each: each[0])
     found = []
     for number, (bound_s, job) in enumerate(jobs):

@@ -215,6 +215,19 @@ def test_channels_in_the_same_state_have_the_same_turns_of_a_bank_group() -> Non
         assert model.access(*access) == reference.access(*access)
 
 
+def test_a_state_that_is_used_again_remembers_no_rows() -> None:
+    # channels 0 to 5 leave a state with rows of bank 0 when the last of them catch up; 6 to 8 get it and open such rows
+    dram = Dram(12, 64, 4, 256, 16, 2, cl_ps=9, rcd_ps=10, rp_ps=9, rc_ps=30, read_queue=64)
+    spec = Memory("memory", "memory", dram)
+    model, reference = MemoryModel(spec), ReferenceMemory(spec)
+    for local, first, last in (
+        (0, 0, 5), (1024, 0, 5), (2048, 0, 5), (3072, 0, 2), (3072, 3, 5),
+        (256, 6, 8), (0, 6, 8), (1024, 6, 8), (0, 6, 8),
+    ):  # fmt: skip
+        access = (0, local * 12 + first * 64, (last + 1 - first) * 64, False)
+        assert model.access(*access) == reference.access(*access)
+
+
 @pytest.mark.parametrize("order", ["column bank_group bank stack_id row", "bank_group stack_id column bank row"])
 def test_bank_groups_and_stacks_share_a_bus_alike(order: str) -> None:
     random = np.random.default_rng(3)

@@ -157,8 +157,7 @@ def test_the_commands_know_stages(args: tuple[str, ...]) -> None:
     assert ran.exit_code == 0, ran.output
     found = json.loads(ran.stdout)
     if args[0] == "plan":
-        assert found["plans"][0]["degrees"] == {
-                "tp": 1, "dp": 1, "ep": 1, "cp": 1, "pp": 2, "redundant": 0, "halves": False,
-            }  # fmt: skip
+        degrees = found["plans"][0]["degrees"]
+        assert degrees == {"tp": 1, "dp": 1, "ep": 1, "cp": 1, "pp": 2, "redundant": 0, "halves": False}
     else:
         assert [stage["layers"] for stage in found["meta"]["pipeline"]["stages"]] == [17, 15]
