@@ -43,6 +43,13 @@ def _counts(_: click.Context, __: click.Parameter, value: str | None) -> tuple[i
 @click.option("--stage-layers", metavar="N,N,...", callback=_counts, help="Of each stage.  [default: balanced by time]")
 @click.option("--micro-batches", type=int, help="That fill the pipeline.  [default: one a stage]")
 @click.option("--redundant", type=int, default=0, show_default=True, help="Copies of experts that relieve busy chips.")
+@click.option(
+    "--shared-experts",
+    type=click.Choice(("everywhere", "spread")),
+    default="everywhere",
+    show_default=True,
+    help="Every chip holds them, or they are spread (and copied) like the others.",
+)
 @click.option("--node-limit", type=int, help="Nodes of a token's experts, 0: any.  [default: as the model is trained]")
 @click.option(
     "--overlap",
@@ -104,6 +111,7 @@ def run(
     stage_layers: tuple[int, ...] | None,
     micro_batches: int | None,
     redundant: int,
+    shared_experts: str,
     node_limit: int | None,
     overlap: str,
     overrides: dict[str, str],
@@ -161,6 +169,7 @@ def run(
                 stage_layers=stage_layers,
                 micro_batches=micro_batches,
                 redundant=redundant,
+                shared_experts=shared_experts,
                 node_limit=node_limit,
                 overlap=overlap,
                 set=dict(values),

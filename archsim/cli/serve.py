@@ -54,6 +54,13 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @click.option("--cp", type=click.IntRange(1), default=1, show_default=True, help="Chips that share each sequence.")
 @click.option("--pp", type=click.IntRange(1), default=1, show_default=True, help="Stages of a pipeline.")
 @click.option("--redundant", type=int, default=0, show_default=True, help="Copies of experts that relieve busy chips.")
+@click.option(
+    "--shared-experts",
+    type=click.Choice(("everywhere", "spread")),
+    default="everywhere",
+    show_default=True,
+    help="Every chip holds them, or they are spread (and copied) like the others.",
+)
 @click.option("--routing", help="As `archsim run`.")
 @click.option("--stack", default="ideal", show_default=True, help="Serving stack whose overhead is assumed.")
 @click.option("--prefill-system", metavar="NAME", help="Prompts are computed there, and their caches sent over.")
@@ -67,7 +74,8 @@ def serve(
     tpot: float | None, static: bool, requests: int | None, rate: float | None, arrivals: str | None,
     users: int | None, ttft: float | None, seed: int,
     curve: int | None, prefix_hit: float, mtp_acceptance: float | None, draft: int,
-    quant: str, tp: int | None, cp: int, pp: int, redundant: int, routing: str | None, stack: str,
+    quant: str, tp: int | None, cp: int, pp: int, redundant: int, shared_experts: str,
+    routing: str | None, stack: str,
     prefill_system: str | None, prompts: int | None, kv_link: float | None, figure: Path | None, uncertainty: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
@@ -104,7 +112,10 @@ def serve(
         raise InputError("--tpot: must be more than 0 s")
     _refuse_unused(way, curve, tpot, requests, prefill_system, mtp_acceptance)
     drafts = draft if mtp_acceptance is not None else 0
-    options: dict[str, Any] = {"quant": quant, "redundant": redundant, "routing": routing, "cp": cp, "pp": pp}
+    options: dict[str, Any] = {
+        "quant": quant, "redundant": redundant, "shared_experts": shared_experts, "routing": routing, "cp": cp,
+        "pp": pp,
+    }  # fmt: skip
     shared = prefill_system is None
 
     if way is not None:

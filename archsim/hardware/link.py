@@ -43,6 +43,8 @@ class TransportSpec(Spec):
     """Rate at which a chip copies its own block into place, which no link hides; none: nothing is copied."""
     message_overhead: Time = 0.0
     """Time that each message takes of its port beyond its bytes."""
+    row_overhead: Time = 0.0
+    """Time of the sender's cores for each row of a message, beside that of the wire, where they write rows singly."""
     lane: Bandwidth | None = None
     """Most that one pair of chips reaches, where a message keeps to one channel or few loads are under way."""
     cores: Annotated[int, Field(strict=True, ge=0)] | None = None
@@ -52,10 +54,18 @@ class TransportSpec(Spec):
     core_share: Size | None = None
     """Bytes of a message that such a core sends before the next one joins in."""
 
-    def issue_s(self, nbytes: int, cores: int) -> float:
-        """Time of the sender's cores for a message, one after the other: overhead, and the share of one core.
+    @property
+    def issues(self) -> bool:
+        """Whether messages take time of the sender's cores."""
+        return bool(self.message_overhead or self.row_overhead or self.core_bandwidth)
 
-            t = o + min(S, max(s, S / c)) / b     S, s: bytes of the message, of a core's share; c: most cores; b: rate
+    def issue_s(self, nbytes: int, cores: int, rows: float = 0.0) -> float:
+        """Time of the sender's cores for a message, one after the other: overheads, and the share of one core.
+
+            t = o + n r + min(S, max(s, S / c)) / b
+
+        o, r: overhead of the message, of each of its n rows; S, s: bytes of the message, of a core's share; c: most
+        cores; b: rate.
 
         >>> spec = TransportSpec(
         ...     launch="0 us", latency="0 us", efficiency=0.5, core_bandwidth="16 GB/s", core_share="8 KiB"
@@ -63,11 +73,11 @@ class TransportSpec(Spec):
         >>> [round(spec.issue_s(nbytes << 10, 24) * 1e9) for nbytes in (4, 8, 64, 384)]
         [256, 512, 512, 1024]
         """
+        overhead = self.message_overhead + rows * self.row_overhead
         if self.core_bandwidth is None or self.core_share is None:
-            return self.message_overhead
+            return overhead
         share = min(nbytes, max(self.core_share, nbytes / max(cores, 1)))
-        return self.message_overhead + share / self.core_bandwidth
-
+        return overhead + share / self.core_bandwidth
 
     @model_validator(mode="after")
     def _share_has_a_rate(self) -> TransportSpec:

@@ -155,6 +155,7 @@ class Sharder:
         counts = expert_counts(
             op.dims["tokens"] * groups, op.dims["experts"], op.dims["top_k"],
             str(op.attrs.get("routing", "uniform")), self.seed + int(op.attrs.get("seed") or 0),
+            int(op.attrs.get("always") or 0),
         )  # fmt: skip
         return busiest_chip(counts.tolist(), self.plan.ep, self.plan.redundant)
 
@@ -316,7 +317,9 @@ class Sharder:
         task = self._collective(op, "all_to_all", nbytes, self.plan.ep, tensor)
         fabric = self.fabric
         assert fabric is not None, "more than one chip without a fabric"
-        if tokens <= FEW_TOKENS or fabric.outside is None or self.plan.ep <= fabric.chips_per_node:
+        if tokens <= FEW_TOKENS:
+            return replace(task, dims={**task.dims, "rows": tokens * op.dims["top_k"]})
+        if fabric.outside is None or self.plan.ep <= fabric.chips_per_node:
             return task
         top_k = op.dims["top_k"]
         nodes = self.plan.ep // fabric.chips_per_node

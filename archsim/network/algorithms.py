@@ -179,7 +179,7 @@ def _all_to_all(s: Schedule, r: Collective, algorithm: Algorithm, transports: Se
         limit = min(r.node_limit or s.parts[1].size, s.parts[1].size)
         spread.by_node(s, nbytes, transports, r.top_k, limit, combine=r.kind == "combine")
     else:
-        spread.direct(s, nbytes, transports)
+        spread.direct(s, nbytes, transports, r.rows * r.imbalance)
     s.copy(0, ceil(nbytes / r.group.size), range(len(s.messages)), transports[0])
 
 

@@ -235,7 +235,7 @@ def _ports(number: int, dim: Dim) -> list[Port]:
         ports.append(Port(f"{at}.issue.None", 0.0))
     for name, transport in link.transports.items():
         ports.append(Port(f"{at}.delay.{name}", 1e18, transport.latency))
-        if transport.message_overhead or transport.core_bandwidth:
+        if transport.issues:
             ports.append(Port(f"{at}.issue.{name}", 0.0))
         if transport.copy_bandwidth is not None:
             ports.append(Port(f"{at}.copy.{name}", transport.copy_bandwidth))

@@ -48,6 +48,7 @@ class Collective:
         (all_gather) or in the beginning (reduce_scatter), what it sends to all, itself included (all_to_all).
     algorithm: `auto` takes what a collective library would, `fastest` also the kernels of inference engines.
     imbalance: of an all-to-all, the bytes of the busiest chip over the mean.
+    rows: that a chip sends in an all-to-all of tokens, each to each of its experts; 0: not sent row by row.
     top_k, node_limit: of a hierarchical dispatch, experts of a token and the nodes that they may lie on (0: any).
     chunks: pieces of a block that follow each other; 0: by its size.
     transport: how data move inside a node; none: the fastest of those that fit.
@@ -58,6 +59,7 @@ class Collective:
     group: Group
     algorithm: Algorithm = "auto"
     imbalance: float = 1.0
+    rows: int = 0
     top_k: int = 1
     node_limit: int = 0
     chunks: int = 0
@@ -79,5 +81,7 @@ class Collective:
             raise InputError(f"{self.kind}: an imbalance of {self.imbalance} is below the mean, which is 1")
         if not 0 <= self.chunks <= MOST_CHUNKS:
             raise InputError(f"{self.kind}: a block is cut into at most {MOST_CHUNKS} chunks, not {self.chunks}")
+        if self.rows < 0:
+            raise InputError(f"{self.kind} of {self.rows} rows: must be at least 0")
         if self.top_k < 1 or self.node_limit < 0:
             raise InputError(f"{self.kind}: a token goes to at least one expert, and to at least one node if limited")

@@ -83,9 +83,12 @@ class Schedule:
 
     def send(
         self, moves: Sequence[Move], nbytes: int, after: Iterable[int] = (), transport: TransportName | None = None,
-        plane: int = 0, senders: tuple[tuple[int, int], ...] = (),
+        plane: int = 0, senders: tuple[tuple[int, int], ...] = (), rows: float = 0.0,
     ) -> int:  # fmt: skip
-        """Every chip, or those of `senders`, sends `nbytes` to its partner; returns the number of the message."""
+        """Every chip, or those of `senders`, sends `nbytes` to its partner; returns the number of the message.
+
+        rows: in which they are sent, in the mean, where that takes time of its own.
+        """
         moves = tuple(moves)
         key = (moves, transport, plane)
         if key not in self._ways:
@@ -93,8 +96,8 @@ class Schedule:
         way = self._ways[key]
         wire, link = self.wire(nbytes, way.dim, way.transport), way.dim.link
         spec = self._transport(link, way.transport)
-        issue_s = spec.issue_s(nbytes, link.cores_of(spec)) if spec else link.message_overhead
-        issue_ps = round(issue_s * 1e12)
+        issue_s = spec.issue_s(nbytes, link.cores_of(spec), rows) if spec else link.message_overhead
+        issue_ps = max(round(issue_s * 1e12), int(spec is not None and spec.issues))  # a unit that is visited has work
         return self._add(Message(moves, way.hops, way.wrapped, nbytes, wire, issue_ps, tuple(after), senders))
 
     def local(self, ports: Sequence[str], nbytes: int, after: Iterable[int] = ()) -> int:

@@ -18,8 +18,11 @@ LINK_CHUNK_BYTES, MOST_LINK_CHUNKS, MOST_LINK_MESSAGES = 2**17, 1024, 2**16
 __all__ = ["by_node", "chain", "direct", "scatter_gather", "tree"]
 
 
-def direct(s: Schedule, nbytes: float, transports: Sequence[TransportName | None]) -> None:
-    """Every chip sends a block to every other, each along the shortest way; halfway round a ring, half each way."""
+def direct(s: Schedule, nbytes: float, transports: Sequence[TransportName | None], rows: float = 0.0) -> None:
+    """Every chip sends a block to every other, each along the shortest way; halfway round a ring, half each way.
+
+    rows: that a chip sends in all, its own included.
+    """
     sizes = [part.size for part in s.parts]
     total = 1
     for size in sizes:
@@ -31,8 +34,9 @@ def direct(s: Schedule, nbytes: float, transports: Sequence[TransportName | None
         share = nbytes / total
         for way in ways:
             share /= len(way)
+        block, part = max(1, ceil(share)), rows * share / nbytes
         for moves in product(*ways):
-            s.send(moves, max(1, ceil(share)), (), transports[moves[-1].part], plane=sum(shifts))
+            s.send(moves, block, (), transports[moves[-1].part], plane=sum(shifts), rows=part)
 
 
 def _ways(s: Schedule, part: int, shift: int) -> list[Move]:

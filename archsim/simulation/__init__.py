@@ -56,6 +56,7 @@ def simulate(
     power_cap: float | None = None,
     overlap: str = "auto",
     redundant: int = 0,
+    shared_experts: str = "everywhere",
     node_limit: int | None = None,
     mapping: str | Path | Pins | None = None,
     command: str = "",
@@ -93,6 +94,8 @@ def simulate(
         overlap: "two-batch": the halves of each chip's batch take turns, one computes while the other communicates;
             "none"; or "auto": where experts are spread over chips, if the closed form finds it faster.
         redundant: copies of experts beyond the first, which relieve the busiest chips (DeepSeek-V3 serves with 32).
+        shared_experts: "everywhere": every chip holds them; "spread": they lie and are copied like the experts that a
+            router chooses (`archsim.trace.with_routed_shared`; CloudMatrix384 serves DeepSeek so).
         node_limit: nodes that the experts of one token may lie on, 0 for any; by default as the model was trained.
         power_cap: watts of one chip that a dense product must stay within; by default its TDP.
         mapping: pinned tilings of products, and how tensors are stored: a YAML file of operator names with tm, tn, tk,
@@ -110,8 +113,8 @@ def simulate(
     options = options_of(
         phase, seq=seq, ctx=ctx, batch=batch, tp=tp, ep=ep, fidelity=fidelity, engine=engine, exact=exact, quant=quant,
         routing=routing, mtp=mtp, seed=seed, power_cap=power_cap, overlap=overlap, redundant=redundant,
-        node_limit=node_limit, cp=cp, pp=pp, stage_layers=None if stage_layers is None else tuple(stage_layers),
-        micro_batches=micro_batches,
+        shared_experts=shared_experts, node_limit=node_limit, cp=cp, pp=pp, micro_batches=micro_batches,
+        stage_layers=None if stage_layers is None else tuple(stage_layers),
         pins=read_pins(Path(mapping)) if isinstance(mapping, str | Path) else mapping or {},
     )  # fmt: skip
     if pp != 1:

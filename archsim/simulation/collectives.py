@@ -66,7 +66,8 @@ def _request(kernel: Kernel) -> Collective:
     group = Group(task.dims["ranks"], task.dims["stride"])
     kind, nbytes = KINDS[task.kind], max(task.dims["bytes"], 1)
     top_k, limit = task.dims.get("top_k", 1), task.dims.get("node_limit", 0)
-    return Collective(kind, nbytes, group, "fastest", top_k=top_k, node_limit=limit)
+    rows = task.dims.get("rows", 0)
+    return Collective(kind, nbytes, group, "fastest", rows=rows, top_k=top_k, node_limit=limit)
 
 
 def _uneven(fabric: Fabric, request: Collective) -> bool:

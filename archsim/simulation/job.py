@@ -41,7 +41,7 @@ from archsim.network import Fabric as Network
 from archsim.network import Group
 from archsim.physical import load_variant
 from archsim.simulation.collectives import attach
-from archsim.trace import QUANTS, Graph, Trace, load_workload, quantised, routed, with_mtp
+from archsim.trace import QUANTS, Graph, Trace, load_workload, quantised, routed, with_mtp, with_routed_shared
 from archsim.trace.quantise import PLANS
 from archsim.trace.routing import describe_routing
 from archsim.trace.trace import PHASES
@@ -57,6 +57,8 @@ FIDELITIES = ("roofline", "tile", "cycle")
 ENGINES = ("compiled", "simpy")
 #: whether the halves of a chip's batch take turns: as the closed form says where experts are spread, or as told
 OVERLAPS = ("auto", "two-batch", "none")
+#: shared experts of a layer: on every chip, or spread like those that a router chooses
+SHARED = ("everywhere", "spread")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Options:
     power_cap: float | None = None
     overlap: str = "auto"
     redundant: int = 0
+    shared_experts: str = "everywhere"
     node_limit: int | None = None
     cp: int = 1
     pp: int = 1
@@ -90,6 +93,7 @@ class Options:
         for name, value, legal in (
             ("phase", self.phase, PHASES), ("fidelity", self.fidelity, FIDELITIES), ("engine", self.engine, ENGINES),
             ("quant", self.quant, QUANTS), ("overlap", self.overlap, OVERLAPS),
+            ("shared-experts", self.shared_experts, SHARED),
         ):  # fmt: skip
             if value not in legal:
                 raise InputError(f"--{name} {value}: must be one of {', '.join(legal)}")
@@ -186,6 +190,8 @@ class Job:
                 notes.append("the chip whose experts got the most tokens stands for all chips")
             if self.plan.redundant:
                 notes.append(f"{self.plan.redundant} redundant experts are where the loads of this step want them")
+        if self.options.shared_experts == "spread":
+            notes.append("shared experts are spread over the chips like those that the router chooses")
         if self.plan.cp > 1:
             how = "products over all of them" if self.options.phase == "decode" else "two chunks of each prompt a chip"
             notes.append(f"{self.plan.cp} chips share the tokens of each sequence, {how}")
@@ -366,6 +372,8 @@ def resolve(
     options = _sized(options, trace)
     if options.mtp:
         trace = with_mtp(trace)
+    if options.shared_experts == "spread":
+        trace = with_routed_shared(trace)
     if options.quant != "none":
         trace = quantised(trace, options.quant)
     if options.routing is not None:

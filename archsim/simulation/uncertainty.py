@@ -31,8 +31,8 @@ SPREAD = {"medium": 0.10, "low": 0.25, "estimate": 0.40}
 #: what is moved, by the last part of its path: +1 where more is faster, -1 where more is slower
 _MOVED = {
     "bandwidth": 1, "efficiency": 1, "copy_bandwidth": 1, "lane": 1, "clock": 1, "latency": -1, "startup": -1,
-    "launch": -1, "hop_latency": -1, "message_overhead": -1, "round_trip": -1, "read_bytes_per_cycle": 1,
-    "write_bytes_per_cycle": 1, "capacity": 1,
+    "launch": -1, "hop_latency": -1, "message_overhead": -1, "row_overhead": -1, "round_trip": -1,
+    "read_bytes_per_cycle": 1, "write_bytes_per_cycle": 1, "capacity": 1,
 }  # fmt: skip
 _SKIPPED = ("physical.", "memory.standard.", "memory.capacity", "peak.")
 

@@ -11,6 +11,7 @@ from archsim.trace.hdf5 import load_trace
 from archsim.trace.mtp import with_mtp
 from archsim.trace.quantise import QUANTS, quantised
 from archsim.trace.routing import routed
+from archsim.trace.shared import with_routed_shared
 from archsim.trace.trace import BlockSpec, OpSpec, TensorSpec, Trace
 from archsim.trace.workloads import list_workloads, load_workload
 
@@ -31,4 +32,5 @@ __all__ = [
     "quantised",
     "routed",
     "with_mtp",
+    "with_routed_shared",
 ]

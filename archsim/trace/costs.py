@@ -177,7 +177,8 @@ def _elements(
 def _active_experts(dims: Mapping[str, int], attrs: Mapping[str, Attr]) -> int:
     """Experts that receive any row."""
     routing, seed = str(attrs["routing"]), int(attrs["seed"] or 0)
-    counts = expert_counts(dims["tokens"], dims["experts"], dims["top_k"], routing, seed)
+    always = int(attrs.get("always") or 0)
+    counts = expert_counts(dims["tokens"], dims["experts"], dims["top_k"], routing, seed, always)
     return int((counts > 0).sum())
 
 

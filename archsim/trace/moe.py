@@ -27,7 +27,9 @@ _LEAST_WEIGHT = 1e-30
 
 
 @lru_cache(maxsize=256)
-def expert_counts(tokens: int, experts: int, top_k: int, routing: str = "uniform", seed: int = 0) -> NDArray[np.int64]:
+def expert_counts(
+    tokens: int, experts: int, top_k: int, routing: str = "uniform", seed: int = 0, always: int = 0
+) -> NDArray[np.int64]:
     """Rows that each expert of a typical layer receives when `tokens` tokens choose `top_k` different experts each.
 
     ``uniform``: every set of `top_k` experts is equally likely.
@@ -35,6 +37,7 @@ def expert_counts(tokens: int, experts: int, top_k: int, routing: str = "uniform
     ``measured:c1 c2 ...``: the experts are as popular as these counts say (`archsim.trace.routed` makes them from a
     file). For as many tokens as were measured they are the answer, for others tokens are drawn.
     ``balanced``: as even as integers allow, over ranks of experts too.
+    always: the last so many experts are among the `top_k` of every token (`archsim.trace.shared`).
 
     A token's choice is a race: expert i finishes after a time that is exponential with rate ``w_i``, and the first
     `top_k` are taken (the same as Gumbel top-k with logits ``log w_i``). One block of a trace stands for many layers,
@@ -52,8 +55,11 @@ def expert_counts(tokens: int, experts: int, top_k: int, routing: str = "uniform
 
     Deterministic for a seed (PCG64). The array is shared between callers and read-only.
     """
-    if tokens < 0 or not 1 <= top_k <= experts <= _MAX_EXPERTS:
+    if tokens < 0 or not 1 <= top_k <= experts <= _MAX_EXPERTS or not 0 <= always < top_k:
         raise InputError(f"routing {tokens} tokens to {top_k} of {experts} experts is impossible")
+    if always:
+        chosen = expert_counts(tokens, experts - always, top_k - always, routing, seed)
+        return np.concatenate((chosen, np.full(always, tokens, np.int64)))
     kind, _, detail = routing.partition(":")
     total = tokens * top_k
     generator = np.random.Generator(np.random.PCG64(seed))

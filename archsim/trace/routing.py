@@ -43,7 +43,8 @@ def routed(trace: Trace, routing: str) -> Trace:
     def rerouted(op: OpSpec) -> OpSpec:
         if op.kind not in ("grouped_matmul", "moe_dispatch"):
             return op
-        size = (op.dims["experts"].evaluate({}), op.dims["top_k"].evaluate({}))
+        always = int(op.attrs.get("always") or 0)
+        size = (op.dims["experts"].evaluate({}) - always, op.dims["top_k"].evaluate({}) - always)
         if size not in texts:
             texts[size] = routing if file is None else measured_routing(file, *size)
         return replace(op, attrs={**op.attrs, "routing": texts[size]})

@@ -6,10 +6,11 @@ import pytest
 
 import archsim
 from archsim.errors import InputError
-from archsim.hardware import load_system
+from archsim.hardware import SystemSpec, load_system
 from archsim.mapping.experts import busiest_chip
 from archsim.simulation import Options, prepare
 from archsim.simulation.overlap import collective_spans, take_turns
+from archsim.trace.moe import expert_counts
 
 pytestmark = pytest.mark.theory
 
@@ -77,6 +78,20 @@ def test_redundant_experts_relieve_the_busiest_chip() -> None:
     spread = busiest_chip(counts, 4, redundant=4)
     assert 50 <= sum(spread) <= 56
     assert len(spread) == 3
+
+
+def test_chips_that_hold_the_shared_expert_hold_no_other() -> None:
+    """EP320 of CloudMatrix384: 256 routed experts and 32 copies on 288 dies, the shared one on 32."""
+    counts = expert_counts(30720, 257, 9, "balanced", always=1)
+    assert busiest_chip(counts.tolist(), 320, redundant=63) == (960,)
+    options = {"phase": "decode", "batch": 320, "ctx": 64, "quant": "int8", "tp": 1, "routing": "balanced"}
+    every, some = (
+        prepare("ascend-910c-die", "deepseek-v3", Options(redundant=n, shared_experts=how, **options),  # type: ignore[arg-type]
+                SystemSpec(name="ep320", title="", chip="ascend-910c-die", chips=320, chips_per_node=320)).need.weights
+        for n, how in ((64, "everywhere"), (63, "spread"))
+    )  # fmt: skip
+    expert = 3 * 7168 * 2048  # a byte each, and scales
+    assert every - some == pytest.approx(58 * expert, rel=0.01)
 
 
 def test_redundant_experts_take_memory() -> None:

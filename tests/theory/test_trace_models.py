@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from archsim._data import data_path
 from archsim.errors import InputError
-from archsim.trace import Graph, Trace, load_workload, quantised, with_mtp
+from archsim.trace import Graph, Trace, load_workload, quantised, with_mtp, with_routed_shared
+from archsim.trace.moe import expert_counts
 
 CONFIGS: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text()) for path in (data_path("workloads") / "configs").glob("*.json")
@@ -397,6 +398,34 @@ def test_multi_token_prediction() -> None:
         with_mtp(more)
     with pytest.raises(InputError, match=r"llama-3\.1-8b has no layers for the prediction"):
         with_mtp(trace("llama-3.1-8b", "decode"))
+
+
+@pytest.mark.parametrize(("name", "shared"), [("deepseek-v3", 1), ("deepseek-v2-lite", 2), ("kimi-k2", 1)])
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_shared_experts_among_the_routed_ones(name: str, shared: int, phase: str) -> None:
+    """The same weights and products; a token has a row more for each, and an addition less."""
+    plain = quantised(trace(name, phase), "int8").at(batch=32, seq=1, ctx=9)
+    spread = quantised(with_routed_shared(trace(name, phase)), "int8").at(batch=32, seq=1, ctx=9)
+    products = [
+        sum(op.flops * b.repeat for b in graph.blocks for op in b.ops if "matmul" in op.kind or op.kind == "attention")
+        for graph in (plain, spread)
+    ]
+    assert products[0] == products[1]
+    assert spread.n_params == plain.n_params
+    before, after = (next(b for b in graph.blocks if b.name == "moe") for graph in (plain, spread))
+    of = {op.name: op for op in before.ops}
+    assert not [op.name for op in after.ops if "shared" in op.name]
+    for op in after.ops:
+        if op.kind in ("moe_dispatch", "grouped_matmul", "moe_combine"):
+            assert {n: op.dims[n] - of[op.name].dims[n] for n in ("top_k", "experts")} == {
+                "top_k": shared, "experts": shared,
+            }  # fmt: skip
+    assert after.ops[-1].inputs[1] == next(op for op in after.ops if op.kind == "moe_combine").outputs[0]
+    counts = expert_counts(32, 10, 4, "uniform", always=2)
+    assert list(counts[-2:]) == [32, 32]
+    assert list(counts[:-2]) == list(expert_counts(32, 8, 2, "uniform"))
+    with pytest.raises(InputError, match="qwen3-30b-a3b has no shared experts"):
+        with_routed_shared(trace("qwen3-30b-a3b", phase))
 
 
 @pytest.mark.parametrize("name", ["deepseek-v3", "kimi-k2"])

@@ -118,6 +118,23 @@ def test_a_core_sends_its_share_alone_and_others_join_in() -> None:
         TransportSpec(launch=0.0, latency=0.0, efficiency=1.0, core_bandwidth=10e9)
 
 
+def test_rows_are_sent_one_by_one_beside_the_wire() -> None:
+    """80 rows, ten to each of eight chips: 70 of 1 us each for the cores, of 80 MB 700 us for the wire."""
+    spec = TransportSpec(launch=0.0, latency=0.0, efficiency=1.0, row_overhead=1e-6)
+    fabric = make("switch", 8, transports={"expert": spec})
+
+    def rows_us(nbytes: int, rows: int) -> float:
+        request = Collective("dispatch", nbytes, Group(8), "direct", rows=rows, transport="expert")
+        return run_collective(fabric, request).time_ps / 1e6
+
+    assert rows_us(800, 80) == pytest.approx(70, abs=0.1)
+    assert rows_us(8_000_000, 80) == pytest.approx(70, abs=0.1)
+    assert rows_us(80_000_000, 80) == pytest.approx(700, abs=0.1)
+    assert rows_us(800, 0) < 1
+    with pytest.raises(InputError, match="dispatch of -1 rows"):
+        Collective("dispatch", 8, Group(8), rows=-1)
+
+
 def test_a_second_level_of_switches_delays_what_leaves_the_leaf() -> None:
     fabric = make("switch", 16, leaf=4, spine_latency=2e-6)
     assert time_us(fabric, "all_reduce", 1, "halving_doubling") == pytest.approx(2 * (4 * 1 + 2 * 2), abs=0.01)

@@ -23,7 +23,10 @@ FLEET_PREFILL = 0.5
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit of serving. chips: of the system preset; redundant: experts so that all slots are filled."""
+    """A unit of serving. chips: ranks of the system preset; redundant: experts so that all slots are filled.
+
+    of_one: ranks of what a published chip is; the 910C has two dies, each a device for its software.
+    """
 
     chip: str
     system: str
@@ -33,6 +36,8 @@ class Unit:
     stack: str
     draft: int = 0
     acceptance: float = 0.0
+    of_one: int = 1
+    shared_experts: str = "everywhere"
 
     def server(self) -> Deployment:
         return _server(self)
@@ -44,6 +49,7 @@ def _server(unit: Unit) -> Deployment:
     system = load_system(unit.system, {"chips": unit.chips, "chips_per_node": per_node})
     options: dict[str, Any] = {
         "quant": unit.quant, "tp": 1, "redundant": unit.redundant, "routing": "balanced",
+        "shared_experts": unit.shared_experts,
     }  # fmt: skip
     return Deployment(unit.chip, "deepseek-v3", system, options, STACKS[unit.stack], unit.draft, unit.acceptance)
 
@@ -53,19 +59,23 @@ H800_DECODE = Unit("h800", "h800-x144", 144, 32, "fp8", "deepseek")
 H800_PROFILE = Unit("h800", "h800-x144", 128, 0, "fp8", "deepseek")
 H100_PREFILL = Unit("h100", "hgx-h100", 32, 32, "fp8", "sglang")
 H100_DECODE = Unit("h100", "hgx-h100", 72, 32, "fp8", "sglang")
-ASCEND_PREFILL = Unit("ascend-910c", "cloudmatrix384", 16, 32, "int8", "cloudmatrix")
-ASCEND_DECODE = Unit("ascend-910c", "cloudmatrix384", 160, 64, "int8", "cloudmatrix", 1, 0.7)
+ASCEND_PREFILL = Unit("ascend-910c-die", "cloudmatrix384-dies", 32, 32, "int8", "cloudmatrix", of_one=2)
+#: 288 dies hold one of 256 routed experts and 32 copies, 32 the shared one (the paper's EP320)
+ASCEND_DECODE = Unit(
+    "ascend-910c-die", "cloudmatrix384-dies", 320, 63, "int8", "cloudmatrix", 1, 0.7, of_one=2, shared_experts="spread"
+)
 
 
 def _prefill(unit: Unit, prompts: int, tokens: int, hit: float = 0.0) -> float:
     """Computed prompt tokens a second of one chip, ``prompts`` a chip at a time."""
-    server, request = unit.server(), Request(tokens, 1, hit)
-    return prefill_rate(server, request, prompts * unit.chips) / unit.chips * (1 - hit)
+    server, request, chips = unit.server(), Request(tokens, 1, hit), unit.chips // unit.of_one
+    return prefill_rate(server, request, prompts * chips) / chips * (1 - hit)
 
 
 def _decode(unit: Unit, sequences: int, ctx: int) -> float:
     """Output tokens a second of one chip at so many sequences a chip and ``ctx`` cached tokens."""
-    return decode_pool(unit.server(), Request(ctx, 1), sequences * unit.chips).per_chip
+    chips = unit.chips // unit.of_one
+    return decode_pool(unit.server(), Request(ctx, 1), sequences * chips).per_chip * unit.of_one
 
 
 def _decode_within(unit: Unit, tpot_s: float, ctx: int) -> float:

@@ -14,8 +14,8 @@ from archsim.validation.table import Record
 
 __all__ = ["read_exchange"]
 
-#: system preset of a chip, and the quantisation of its dispatch
-_SYSTEMS = {"h800": ("h800-x144", "fp8"), "ascend-910c": ("cloudmatrix384", "int8")}
+#: what a rank of a chip is, its system preset, and the quantisation of its dispatch
+_SYSTEMS = {"h800": ("h800", "h800-x144", "fp8"), "ascend-910c": ("ascend-910c-die", "cloudmatrix384-dies", "int8")}
 
 
 def read_exchange(record: Record) -> Case | str:
@@ -27,19 +27,19 @@ def read_exchange(record: Record) -> Case | str:
     return Case(
         record.text("id"), f"DeepSeek-V3 exchanges of a layer, {chip}", record.number("latency_us"),
         lambda: _times_us(chip, ranks, tokens)[exchange],
-        f"{exchange} in a decode step of {tokens} tokens a chip over {ranks} chips, experts in balance",
+        f"{exchange} in a decode step of {tokens} tokens a rank, {ranks} of {_SYSTEMS[chip][0]}, experts in balance",
     )  # fmt: skip
 
 
 @cache
 def _times_us(chip: str, ranks: int, tokens: int) -> Mapping[str, float]:
     """Microseconds of dispatch and combine in a step of a few layers, which fit any number of chips."""
-    name, quant = _SYSTEMS[chip]
+    rank, name, quant = _SYSTEMS[chip]
     system = load_system(name, {"chips": ranks, "chips_per_node": min(ranks, load_system(name).chips_per_node)})
     trace = load_workload("deepseek-v3", "decode")
     layers = replace(trace, blocks=tuple(replace(block, repeat=min(block.repeat, 2)) for block in trace.blocks))
     table = simulate(
-        chip, layers, phase="decode", batch=tokens * ranks, ctx=64, quant=quant, system=system, tp=1,
+        rank, layers, phase="decode", batch=tokens * ranks, ctx=64, quant=quant, system=system, tp=1,
         routing="balanced", overlap="none",
     ).op_table  # fmt: skip
     return {
