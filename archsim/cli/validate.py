@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,9 @@ PARTS = {
     metavar="VALUE",
     help="Leave out rows whose reference is smaller, where a suite samples: `op --least 20` microseconds.",
 )
+@click.option(
+    "--jobs", type=click.IntRange(1), metavar="N", help="Processes, where comparing takes long.  [default: all cores]"
+)
 @click.option("--all", "everything", is_flag=True, help="Compare every row where a suite samples by default.")
 @click.option("--markdown", is_flag=True, help="Print the errors of each group as a Markdown table.")
 @figure_file("--plot", "Draw every case, simulated against reference")
@@ -55,7 +59,7 @@ PARTS = {
 @click.pass_context
 def validate(
     ctx: click.Context, suite: str | None, reference: Path | None, rows: bool, per_group: int | None, least: float,
-    everything: bool, markdown: bool, plot: Path | None, as_json: bool,
+    jobs: int | None, everything: bool, markdown: bool, plot: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Compare with reference data and print the errors; exit with 1 if they leave the suite's band.
 
@@ -73,11 +77,14 @@ def validate(
         refuse("does not go with --all", "per_group")
     from archsim.validation import FEW, MANY, markdown_table, run_suite
 
+    processes = jobs or os.cpu_count() or 1
     count = None if everything else per_group or (MANY if suite or reference else FEW)
     reports = []
     for each in _select(suite, reference):
         with progress(f"suite {each.name}") as update:
-            reports.append(run_suite(each, reference, per_group=count, least=least, on_progress=update))
+            reports.append(
+                run_suite(each, reference, per_group=count, least=least, processes=processes, on_progress=update)
+            )
     if plot is not None:
         from archsim.validation.agreement import draw_agreement
 

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from archsim.errors import InputError
 from archsim.validation.report import Report, Row
 from archsim.validation.table import Table
+from archsim.validation.workers import compare_side_by_side
 
 __all__ = ["DATA", "FEW", "MANY", "Plan", "Reference", "Suite", "run_suite", "suite_of"]
 
@@ -82,16 +84,19 @@ def run_suite(
     *,
     per_group: int | None = FEW,
     least: float = 0.0,
+    processes: int = 1,
     on_progress: Callable[[float, float | None], None] = lambda done, total: None,
 ) -> Report:
     """Compare with every file that ships for `suite`, or with the one file `reference`.
 
     per_group: at most so many rows of each group and file, spread evenly, where comparing takes long; None: all.
     least: rows whose expected value is smaller are left out, with that as their reason, where comparing takes long.
+    processes: that compare side by side where comparing takes long, if the suite is one of `SUITES`.
     """
     paths = [DATA / each.file for each in suite.references] if reference is None else [reference]
     begin = time.perf_counter()
-    jobs: list[tuple[Reference, Table]] = []
+    quick: list[tuple[int, Table]] = []
+    slow: list[tuple[int, Table]] = []
     skipped: Counter[str] = Counter()
     possible = chosen = 0
     for path in paths:
@@ -99,8 +104,9 @@ def run_suite(
         kind = suite.reference_for(table)
         if kind is None:
             raise InputError(_missing_columns(suite, table))
+        number = suite.references.index(kind)
         if kind.plan is None:
-            jobs.append((kind, table))
+            quick.append((number, table))
             continue
         plans = kind.plan(table)
         small = [bool(plan.group) and plan.expected < least for plan in plans]
@@ -111,13 +117,18 @@ def run_suite(
         which = _sample(plans, per_group)
         possible += sum(plan.group != "" for plan in plans)
         chosen += sum(plans[i].group != "" for i in which)
-        jobs += [(kind, table.take([i])) for i in which]
+        quick.append((number, table.take([i for i in which if not plans[i].group])))
+        slow += [(number, table.take([i])) for i in which if plans[i].group]
+    here = quick if processes > 1 else quick + slow
+    outcomes: Iterable[Outcome] = (suite.references[number].compare(table) for number, table in here)
+    if len(here) < len(quick) + len(slow):
+        there = compare_side_by_side([(suite.name, *part) for part in slow], processes)
+        outcomes = chain(outcomes, there)
     rows: list[Row] = []
-    for done, (kind, table) in enumerate(jobs):
-        compared, reasons = kind.compare(table)
+    for done, (compared, reasons) in enumerate(outcomes):
         rows += compared
         skipped.update(reasons)
-        on_progress(done + 1, len(jobs))
+        on_progress(done + 1, len(quick) + len(slow))
     sampled_from = possible if chosen < possible else None
     wall_s = time.perf_counter() - begin
     return Report(suite.name, tuple(rows), skipped, wall_s, suite.band, sampled_from, suite.group_bands, suite.transfer)
