@@ -58,6 +58,7 @@ def simulate(
     redundant: int = 0,
     node_limit: int | None = None,
     mapping: str | Path | Pins | None = None,
+    sparsity: str | None = None,
     command: str = "",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Result:
@@ -97,6 +98,7 @@ def simulate(
         power_cap: watts of one chip that a dense product must stay within; by default its TDP.
         mapping: pinned tilings of products, and how tensors are stored: a YAML file of operator names with tm, tn, tk,
             ... below each, and of `layout` with weights, kv_cache, ... below it (docs/memory.md), or a dict.
+        sparsity: "2:4" or another N:M that the matrix unit can use: of every M weights of linear layers N are kept.
         progress: called with (layers done, layers in all, block name).
 
     Returns the Result of the step on one chip; chips do the same work. Raises InputError for anything that
@@ -111,7 +113,7 @@ def simulate(
         phase, seq=seq, ctx=ctx, batch=batch, tp=tp, ep=ep, fidelity=fidelity, engine=engine, exact=exact, quant=quant,
         routing=routing, mtp=mtp, seed=seed, power_cap=power_cap, overlap=overlap, redundant=redundant,
         node_limit=node_limit, cp=cp, pp=pp, stage_layers=None if stage_layers is None else tuple(stage_layers),
-        micro_batches=micro_batches,
+        micro_batches=micro_batches, sparsity=sparsity,
         pins=read_pins(Path(mapping)) if isinstance(mapping, str | Path) else mapping or {},
     )  # fmt: skip
     if pp != 1:
@@ -203,6 +205,7 @@ def _meta(job: Job, command: str = "") -> dict[str, object]:
         "engine": "simpy" if options.fidelity == "cycle" else options.engine,
         "exact": options.exact,
         "quant": options.quant,
+        **({"sparsity": options.sparsity} if options.sparsity else {}),
         "routing": options.routing,
         "seed": options.seed,
         "power_cap_w": options.power_cap,

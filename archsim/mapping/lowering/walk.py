@@ -164,7 +164,7 @@ class Walk:
         unpacked = shape.conversion(m, n, k_len)
         table.multiply(
             self.multiply, core, busy[0], busy[1], k_len, shape.dtype, widths=widths, busy=tiling.busy,
-            warp=shape.warp, unpacked=0 if job.converts else unpacked, expand=shape.expand,
+            warp=shape.warp, unpacked=0 if job.converts else unpacked, expand=shape.expand, sparsity=shape.sparsity,
         )  # fmt: skip
         ready = self.multiply
         if job.converts:
