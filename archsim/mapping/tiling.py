@@ -73,6 +73,7 @@ class MatmulShape:
     smallest tile that the kernel is built for. ``splits``: whether it can share a tile's reduction out over cores,
     ``streams``: also as stream-K does.
     ``warp``: output tile of its warps if they load and multiply in turn where the matrix unit is synchronous.
+    ``b_padded``: bytes of an element of B in the scratchpad, where it is laid out there as wide as the other operand.
     ``sparsity``: of B, whose zeros are neither stored (``b_bytes`` is its share of all elements) nor multiplied.
 
     A convolution is a product whose A is expanded inside the core, from the input that lies in the scratchpad: then
@@ -97,6 +98,12 @@ class MatmulShape:
     streams: bool = True
     warp: tuple[int, int] | None = None
     sparsity: Sparsity | None = None
+    b_padded: float | None = None
+
+    @property
+    def b_held(self) -> float:
+        """Bytes of an element of B in the scratchpad."""
+        return self.b_padded or self.b_bytes
 
     @property
     def m_sum(self) -> int:
@@ -199,7 +206,7 @@ class _Cuts:
 
 def chunk_bytes(tm: Ints | int, tn: Ints | int, tk: Ints | int, pair: Ints | int, shape: MatmulShape) -> Ints:
     """Scratchpad of one chunk of A and of this core's share of B."""
-    a, b = (tm + shape.halo) * tk * shape.a_bytes, tk * tn * shape.b_bytes / pair
+    a, b = (tm + shape.halo) * tk * shape.a_bytes, tk * tn * shape.b_held / pair
     return np.asarray(np.ceil(a) + np.ceil(b), dtype=np.int64)
 
 
@@ -345,7 +352,7 @@ def _scored(
     # the unit itself, and the epilogue where there is no second accumulator to hide it
     m_busy, n_busy = (tm, tn) if target.whole_tiles else (m_tile, n_tile)
     cycles = target.multiply_cycles(
-        m_busy, n_busy, k_chunk, shape.dtype, shape.a_bytes, shape.b_bytes, pair, shape.warp,
+        m_busy, n_busy, k_chunk, shape.dtype, shape.a_bytes, shape.b_held, pair, shape.warp,
         0 if target.asynchronous else shape.conversion(m_tile, n_tile, k_chunk), shape.expand, shape.sparsity,
     )  # fmt: skip
     loaded = target.sustained_clock(shape.dtype)

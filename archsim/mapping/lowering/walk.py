@@ -160,7 +160,7 @@ class Walk:
         table.load(self.load_b, core, B, runs.offset + job.origins[product], *runs[1:])
 
         busy = (np.where(m > 0, tiling.tm, 0), np.full_like(n, tiling.tn)) if target.whole_tiles else (m, n)
-        widths = (shape.a_bytes, shape.b_bytes, pair)
+        widths = (shape.a_bytes, shape.b_held, pair)
         unpacked = shape.conversion(m, n, k_len)
         table.multiply(
             self.multiply, core, busy[0], busy[1], k_len, shape.dtype, widths=widths, busy=tiling.busy,
