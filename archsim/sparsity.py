@@ -38,6 +38,11 @@ class Sparsity:
             raise InputError(f"{what} {text}: must be N:M, N of every M weights (1 <= N < M <= {MOST}), as in 2:4")
         return cls(n, m)
 
+    @classmethod
+    def chosen(cls, text: str) -> Sparsity | None:
+        """What an option ``--sparsity`` says: a pattern, or ``none``."""
+        return None if text == "none" else cls.of(text, "--sparsity")
+
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"
 

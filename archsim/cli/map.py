@@ -17,13 +17,13 @@ __all__ = ["map_product"]
 @click.argument("chip")
 @click.option("--gemm", required=True, metavar="M,N,K", help="Sizes of the product.")
 @click.option("--dtype", default="bf16", show_default=True, help="What is multiplied, and how operands are stored.")
-@click.option("--sparsity", metavar="N:M", help="Of the weights, the second operand.  [default: dense]")
+@click.option("--sparsity", metavar="N:M", default="none", show_default=True, help="Of the weights (second operand).")
 @click.option("--mapping", type=click.Path(path_type=Path), help="YAML of a tiling (tm, tn, tk), a layout, or both.")
 @click.option("--top", type=click.IntRange(1, 100), default=6, show_default=True, help="Candidates to show.")
 @figure_file("--figure", "Draw the tiles")
 @json_option
 def map_product(
-    chip: str, gemm: str, dtype: str, sparsity: str | None, mapping: Path | None, top: int, figure: Path | None,
+    chip: str, gemm: str, dtype: str, sparsity: str, mapping: Path | None, top: int, figure: Path | None,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Show how a product is cut on CHIP: the tiling, the times it was chosen by, and the runners-up.
@@ -62,9 +62,8 @@ def map_product(
     width = DTYPE_BITS[dtype] / 8
     used = target.compute_dtype(dtype)
     narrow = DTYPE_BITS[dtype] <= 8 and DTYPE_BITS[dtype] < DTYPE_BITS[used]  # unpacked as they arrive
-    pattern, weight = None, width
-    if sparsity is not None:
-        pattern = Sparsity.of(sparsity, "--sparsity")
+    pattern, weight = Sparsity.chosen(sparsity), width
+    if pattern:
         target.require_sparsity(pattern, dtype, f"gemm {m} x {n} x {k}")
         weight = pattern.bits(n * k, DTYPE_BITS[dtype]) / (8 * n * k)
     shape = MatmulShape(

@@ -59,7 +59,8 @@ def _counts(_: click.Context, __: click.Parameter, value: str | None) -> tuple[i
     show_default=True,
     help="Narrower weights, activations (fp8, int8, fp4) and KV cache (-kv; fp4-mlp-kv: attention as it is).",
 )
-@click.option("--sparsity", metavar="N:M", help="Of linear layers' weights, if the chip can use it.  [default: dense]")
+@click.option("--sparsity", metavar="N:M", default="none", show_default=True,
+              help="Of linear layers' weights, where the chip can use it.")  # fmt: skip
 @click.option(
     "--routing",
     metavar="KIND|FILE",
@@ -109,7 +110,7 @@ def run(
     overlap: str,
     overrides: dict[str, str],
     quant: str,
-    sparsity: str | None,
+    sparsity: str,
     routing: str | None,
     mtp: bool,
     fidelity: str,

@@ -41,7 +41,7 @@ class WorkloadSpec(Spec):
     tp: int | None = None
     ep: int | None = None
     quant: str = "none"
-    sparsity: str | None = None
+    sparsity: str = "none"
     routing: str | None = None
     seed: int = 0
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)

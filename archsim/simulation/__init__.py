@@ -58,7 +58,7 @@ def simulate(
     redundant: int = 0,
     node_limit: int | None = None,
     mapping: str | Path | Pins | None = None,
-    sparsity: str | None = None,
+    sparsity: str = "none",
     command: str = "",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Result:
@@ -98,7 +98,8 @@ def simulate(
         power_cap: watts of one chip that a dense product must stay within; by default its TDP.
         mapping: pinned tilings of products, and how tensors are stored: a YAML file of operator names with tm, tn, tk,
             ... below each, and of `layout` with weights, kv_cache, ... below it (docs/memory.md), or a dict.
-        sparsity: "2:4" or another N:M that the matrix unit can use: of every M weights of linear layers N are kept.
+        sparsity: "none", or "2:4" or another N:M that the matrix unit can use: of every M weights of linear layers N
+            are kept.
         progress: called with (layers done, layers in all, block name).
 
     Returns the Result of the step on one chip; chips do the same work. Raises InputError for anything that
@@ -205,7 +206,7 @@ def _meta(job: Job, command: str = "") -> dict[str, object]:
         "engine": "simpy" if options.fidelity == "cycle" else options.engine,
         "exact": options.exact,
         "quant": options.quant,
-        **({"sparsity": options.sparsity} if options.sparsity else {}),
+        **({"sparsity": options.sparsity} if options.sparsity != "none" else {}),
         "routing": options.routing,
         "seed": options.seed,
         "power_cap_w": options.power_cap,

@@ -87,7 +87,7 @@ class Options:
     stage_layers: tuple[int, ...] | None = None
     micro_batches: int | None = None
     pins: Pins = field(default_factory=dict)
-    sparsity: str | None = None
+    sparsity: str = "none"
 
     def __post_init__(self) -> None:
         for name, value, legal in (
@@ -102,8 +102,7 @@ class Options:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be a whole number, at least {low}")
-        if self.sparsity is not None:
-            Sparsity.of(self.sparsity, "--sparsity")
+        Sparsity.chosen(self.sparsity)  # refuses what is none
         if self.power_cap is not None and not 0 < self.power_cap < 1e6:
             raise InputError(f"--power-cap {self.power_cap:g}: must be watts of one chip, more than 0")
         for flag, given in (("stage-layers", self.stage_layers), ("micro-batches", self.micro_batches)):
@@ -204,7 +203,7 @@ class Job:
             )
         if self.options.quant != "none":
             notes.append(f"quantised after the export: {PLANS[self.options.quant].title}")
-        if self.options.sparsity is not None:
+        if self.options.sparsity != "none":
             notes.append(f"weights of linear layers are {self.options.sparsity} sparse; FLOPs are of what is kept")
         for wanted, used in self._widened().items():
             notes.append(f"the matrix unit of {self.chip.name} has no {wanted}: such products run in {used}")
@@ -376,8 +375,8 @@ def resolve(
         trace = with_mtp(trace)
     if options.quant != "none":
         trace = quantised(trace, options.quant)
-    if options.sparsity is not None:
-        trace = pruned(trace, Sparsity.of(options.sparsity))
+    if sparsity := Sparsity.chosen(options.sparsity):
+        trace = pruned(trace, sparsity)
     if options.routing is not None:
         trace = routed(trace, options.routing)
     return Setting(options, spec, where, trace)

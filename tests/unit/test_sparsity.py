@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 import archsim
 from archsim.cli.main import cli
 from archsim.errors import InputError
+from archsim.explore import Store, Sweep, open_sweep, run_sweep
 from archsim.hardware import load_chip
 from archsim.mapping import make_target
 from archsim.physical import load_variant
@@ -96,7 +98,7 @@ def test_a_step_moves_holds_and_spends_less_and_attention_is_as_it_was(chip: str
 
 def test_scales_of_blocks_are_still_seen_beside_the_indices() -> None:
     run: dict[str, Any] = {"phase": "prefill", "seq": 2048, "quant": "fp8"}
-    dense, sparse = (archsim.simulate("h100", MODEL, sparsity=each, **run) for each in (None, "2:4"))
+    dense, sparse = (archsim.simulate("h100", MODEL, sparsity=each, **run) for each in ("none", "2:4"))
     rows = [result.ops[result.ops["name"] == "mlp.down_proj"].iloc[0] for result in (dense, sparse)]
     vector = [row["vector_busy"] * row["time_ps"] for row in rows]
     assert vector[1] > 0.5 * vector[0] > 0  # partial sums of blocks leave for the vector unit as before
@@ -105,7 +107,7 @@ def test_scales_of_blocks_are_still_seen_beside_the_indices() -> None:
 def test_a_remembered_dense_step_is_not_taken_for_a_sparse_one() -> None:
     run: dict[str, Any] = {"phase": "decode", "ctx": 64}
     with reusing(ResultCache()):
-        kept = [archsim.simulate("h100", MODEL, sparsity=each, **run).time_ps for each in (None, "2:4", None, "2:4")]
+        kept = [archsim.simulate("h100", MODEL, sparsity=each, **run).time_ps for each in 2 * ("none", "2:4")]
     assert kept == kept[:2] * 2
     assert kept[1] < kept[0]
 
@@ -130,7 +132,7 @@ def test_the_commands_take_a_sparsity() -> None:
         return json.loads(CliRunner().invoke(cli, [*args, "--json"]).stdout)
 
     dense, sparse = (call("map", "a100", "--gemm", "4096,4096,4096", *more) for more in ((), ("--sparsity", "2:4")))
-    assert (dense["sparsity"], sparse["sparsity"]) == (None, "2:4")
+    assert (dense["sparsity"], sparse["sparsity"]) == ("none", "2:4")
     assert dense["chosen"]["simulated_us"] / 2 < sparse["chosen"]["simulated_us"] < dense["chosen"]["simulated_us"]
     assert call("run", "h100", MODEL, "--phase", "decode", "--sparsity", "2:4")["sparsity"] == "2:4"
     refused = CliRunner().invoke(cli, ["map", "tpu-v4", "--gemm", "64,64,64", "--sparsity", "2:4"])
@@ -140,3 +142,13 @@ def test_the_commands_take_a_sparsity() -> None:
 def test_a_chip_file_that_states_no_pattern_is_refused() -> None:
     with pytest.raises(InputError, match="must be N:M"):
         load_variant("custom-npu", {"core.matrix.sparsity": '{"4:2": [bf16]}'})
+
+
+def test_a_sweep_takes_it_as_an_axis(tmp_path: Path) -> None:
+    data: dict[str, Any] = {
+        "chip": "h100", "axes": {"run.sparsity": ["none", "2:4"]}, "objectives": ["maximize tokens_per_s"],
+        "workloads": [{"workload": MODEL, "phase": "decode", "ctx": 64}], "fidelity": "roofline",
+    }  # fmt: skip
+    run_sweep(Sweep.of(data), Store(tmp_path), lambda: ThreadPoolExecutor(1), in_flight=1, prune=False)
+    dense, sparse = (record.metrics["tokens_per_s"] for record in open_sweep(tmp_path).done)
+    assert sparse > 1.2 * dense
