@@ -17,13 +17,15 @@ __all__ = ["map_product"]
 @click.argument("chip")
 @click.option("--gemm", required=True, metavar="M,N,K", help="Sizes of the product.")
 @click.option("--dtype", default="bf16", show_default=True, help="What is multiplied, and how operands are stored.")
+@click.option("--sparsity", metavar="N:M", default="none", show_default=True, help="Of the weights (second operand).")
 @click.option("--mapping", type=click.Path(path_type=Path), help="YAML of a tiling (tm, tn, tk), a layout, or both.")
 @click.option("--top", type=click.IntRange(1, 100), default=6, show_default=True, help="Candidates to show.")
 @figure_file("--figure", "Draw the tiles")
 @json_option
 def map_product(
-    chip: str, gemm: str, dtype: str, mapping: Path | None, top: int, figure: Path | None, as_json: bool
-) -> None:
+    chip: str, gemm: str, dtype: str, sparsity: str, mapping: Path | None, top: int, figure: Path | None,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Show how a product is cut on CHIP: the tiling, the times it was chosen by, and the runners-up.
 
     `score` is the closed form, the slowest of the resources (all of them with --json) plus what cannot overlap;
@@ -36,6 +38,7 @@ def map_product(
       archsim map h100 --gemm 4096,4096,4096
       archsim map b200 --gemm 512,7168,2048 --dtype fp8 --figure tiles.png
       archsim map a100 --gemm 64,12288,12288 --json
+      archsim map h100 --gemm 4096,4096,4096 --sparsity 2:4    # a pattern of the unit: core.matrix.sparsity of the chip
       archsim map custom-npu --gemm 256,4096,4096 --mapping pinned.yaml    # layout: {weights: row_major}
     """
     from archsim.errors import InputError, whole_number
@@ -44,6 +47,7 @@ def map_product(
     from archsim.mapping.lowering.sample import tile_count, whole_waves
     from archsim.mapping.pin import pinned, read_pin
     from archsim.mapping.search import simulated_s
+    from archsim.sparsity import Sparsity
     from archsim.trace.graph import DTYPE_BITS
 
     sizes = [whole_number(size) or 0 for size in gemm.split(",")]
@@ -58,8 +62,14 @@ def map_product(
     width = DTYPE_BITS[dtype] / 8
     used = target.compute_dtype(dtype)
     narrow = DTYPE_BITS[dtype] <= 8 and DTYPE_BITS[dtype] < DTYPE_BITS[used]  # unpacked as they arrive
-    shape = MatmulShape((m,), n, k, dtype, width, width, max(width, 2.0), convert_a=narrow, convert_b=narrow)
-    need, room = (m * k + k * n) * width + m * n * shape.c_bytes, int(target.chip.memory.capacity)
+    pattern, weight = Sparsity.chosen(sparsity), width
+    if pattern:
+        target.require_sparsity(pattern, dtype, f"gemm {m} x {n} x {k}")
+        weight = pattern.bits(n * k, DTYPE_BITS[dtype]) / (8 * n * k)
+    shape = MatmulShape(
+        (m,), n, k, dtype, width, weight, max(width, 2.0), convert_a=narrow, convert_b=narrow, sparsity=pattern
+    )
+    need, room = m * k * width + k * n * weight + m * n * shape.c_bytes, int(target.chip.memory.capacity)
     if need > room:
         raise InputError(f"--gemm {gemm}: operands and result need {need:,.0f} B of memory, but {chip} has {room:,} B")
     ranked = candidates(target, shape, keep=top) if not pin else []
@@ -80,14 +90,14 @@ def map_product(
         for (t, s), tried in zip(found, probed, strict=True)
     ]  # fmt: skip
     if as_json:
-        emit_json({"chip": chip, "m": m, "n": n, "k": k, "dtype": dtype, "pinned": bool(pin),
+        emit_json({"chip": chip, "m": m, "n": n, "k": k, "dtype": dtype, "sparsity": sparsity, "pinned": bool(pin),
                    "layout": asdict(target.storage), "chosen": rows[0], "runners_up": rows[1:]})  # fmt: skip
         return
     from rich.table import Table
 
     out = console()
     rounds = tile_count(shape, chosen) * chosen.split_k / target.cores
-    out.print(f"{m} x {n} x {k} {dtype} on {chip}: {chosen}")
+    out.print(f"{m} x {n} x {k} {dtype}{f' ({pattern} sparse)' if pattern else ''} on {chip}: {chosen}")
     out.print(f"{rounds:.2f} waves of {target.cores} cores, tiles in raster order of {chosen.group_m} rows")
     out.print(f"layout: {target.storage}")
     if used != dtype:

@@ -30,6 +30,8 @@ MARKS = {
 @click.option("--pp", type=click.IntRange(1),
               help="Stages of an inference step.  [default: 1 to 8 are tried; training: all that divide]")  # fmt: skip
 @click.option("--quant", default="none", show_default=True, help="Of an inference step, as `run`.")
+@click.option("--sparsity", metavar="N:M", default="none", show_default=True,
+              help="Of weights in an inference step, as `run`.")  # fmt: skip
 @click.option("--precision", type=click.Choice(("bf16", "fp8", "fp8-tensor", "mxfp8")), default="bf16",
               show_default=True, help="Of a training step, as `train`.")  # fmt: skip
 @click.option("--simulate", "simulated", type=click.IntRange(0), default=2, show_default=True,
@@ -38,7 +40,7 @@ MARKS = {
 @json_option
 def plan(
     system: str, workload: str, phase: str, batch: int, seq: int | None, ctx: int | None, cp: int | None,
-    pp: int | None, quant: str, precision: str, simulated: int, top: int, as_json: bool,
+    pp: int | None, quant: str, sparsity: str, precision: str, simulated: int, top: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Rank the plans for one step of WORKLOAD on SYSTEM: which fit into memory, how fast each is, why others do not.
 
@@ -54,7 +56,8 @@ def plan(
       archsim plan h800-x16 llama-3.1-8b --phase train --batch 128 --json
     """
     if phase == "train":
-        refuse("is of a prefill or decode step; plans of a training step are all tried", "ctx", "cp", "pp", "quant")
+        refuse("is of a prefill or decode step; plans of a training step are all tried", "ctx", "cp", "pp", "quant",
+               "sparsity")  # fmt: skip
     else:
         refuse("is of a training step; a prefill or decode step takes --quant", "precision")
     from archsim.planning import rank_inference, rank_training
@@ -67,7 +70,7 @@ def plan(
                 progress=lambda done, total: update(done, total),
             )  # fmt: skip
         else:
-            options = Options(phase=phase, batch=batch, seq=seq, ctx=ctx, quant=quant)
+            options = Options(phase=phase, batch=batch, seq=seq, ctx=ctx, quant=quant, sparsity=sparsity)
             ranking = rank_inference(
                 system, workload, options, cp=cp, pp=pp, simulated=simulated,
                 progress=lambda done, total: update(done, total),

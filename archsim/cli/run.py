@@ -66,6 +66,8 @@ def _counts(_: click.Context, __: click.Parameter, value: str | None) -> tuple[i
     show_default=True,
     help="Narrower weights, activations (fp8, int8, fp4) and KV cache (-kv; fp4-mlp-kv: attention as it is).",
 )
+@click.option("--sparsity", metavar="N:M", default="none", show_default=True,
+              help="Of linear layers' weights, where the chip can use it.")  # fmt: skip
 @click.option(
     "--routing",
     metavar="KIND|FILE",
@@ -116,6 +118,7 @@ def run(
     overlap: str,
     overrides: dict[str, str],
     quant: str,
+    sparsity: str,
     routing: str | None,
     mtp: bool,
     fidelity: str,
@@ -146,6 +149,7 @@ def run(
       archsim run h100 llama-3.1-70b --phase prefill --seq 131072 --quant fp8 --system h100-x16 --tp 4 --cp 4
       archsim run custom-npu llama-3.1-8b --phase prefill --seq 4096 --set core.matrix.rows=256 --html npu.html
       archsim run tpu-v5e deepseek-r1-distill-qwen-1.5b --phase decode --fidelity cycle
+      archsim run h100 llama-3.1-8b --phase decode --quant fp8 --sparsity 2:4    # pruned weights
       archsim run h800 llama-3.1-8b --phase decode --mapping mapping.yaml    # layout: {kv_cache: paged, page_size: 64}
     """
     check_outputs(out, timeline, html)
@@ -177,6 +181,7 @@ def run(
                 engine=engine,
                 exact=exact,
                 quant=quant,
+                sparsity=sparsity,
                 routing=routing,
                 mtp=mtp,
                 timeline=timeline is not None,

@@ -50,6 +50,7 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @click.option("--mtp-acceptance", type=float, help="Share of the draft tokens that are right; switches MTP on.")
 @click.option("--draft", type=click.IntRange(1, 8), default=1, show_default=True, help="Draft tokens a step with MTP.")
 @click.option("--quant", default="none", show_default=True, help="As `archsim run`; fp8-kv, fp4-kv: KV cache in fp8.")
+@click.option("--sparsity", metavar="N:M", default="none", show_default=True, help="Of weights, as `archsim run`.")
 @click.option("--tp", type=int, help="Tensor-parallel degree.  [default: all chips of a node, 1 with experts]")
 @click.option("--cp", type=click.IntRange(1), default=1, show_default=True, help="Chips that share each sequence.")
 @click.option("--pp", type=click.IntRange(1), default=1, show_default=True, help="Stages of a pipeline.")
@@ -74,7 +75,7 @@ def serve(
     tpot: float | None, static: bool, requests: int | None, rate: float | None, arrivals: str | None,
     users: int | None, ttft: float | None, seed: int,
     curve: int | None, prefix_hit: float, mtp_acceptance: float | None, draft: int,
-    quant: str, tp: int | None, cp: int, pp: int, redundant: int, shared_experts: str,
+    quant: str, sparsity: str, tp: int | None, cp: int, pp: int, redundant: int, shared_experts: str,
     routing: str | None, stack: str,
     prefill_system: str | None, prompts: int | None, kv_link: float | None, figure: Path | None, uncertainty: bool,
     as_json: bool,
@@ -113,8 +114,8 @@ def serve(
     _refuse_unused(way, curve, tpot, requests, prefill_system, mtp_acceptance)
     drafts = draft if mtp_acceptance is not None else 0
     options: dict[str, Any] = {
-        "quant": quant, "redundant": redundant, "shared_experts": shared_experts, "routing": routing, "cp": cp,
-        "pp": pp,
+        "quant": quant, "sparsity": sparsity, "redundant": redundant, "shared_experts": shared_experts,
+        "routing": routing, "cp": cp, "pp": pp,
     }  # fmt: skip
     shared = prefill_system is None
 

@@ -41,6 +41,7 @@ class WorkloadSpec(Spec):
     tp: int | None = None
     ep: int | None = None
     quant: str = "none"
+    sparsity: str = "none"
     routing: str | None = None
     seed: int = 0
     weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
@@ -75,7 +76,7 @@ class SweepSpec(Spec):
     fidelity: str = Field(default="tile", pattern="^(roofline|tile)$")
 
 
-RUN_OPTIONS = ("batch", "seq", "ctx", "tp", "ep", "quant", "routing", "seed")
+RUN_OPTIONS = ("batch", "seq", "ctx", "tp", "ep", "quant", "sparsity", "routing", "seed")
 
 
 @dataclass(frozen=True)

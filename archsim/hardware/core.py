@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from archsim.hardware.spec import Count, Dtype, Rate, Spec
+from archsim.sparsity import Sparsity
 from archsim.units import Size, Time
 
 __all__ = ["CoreSpec", "LocalMemory", "MatrixUnit", "Port", "SystolicArray", "TensorCore", "VectorUnit"]
+
+Pattern = Annotated[str, AfterValidator(lambda text: str(Sparsity.of(text)))]
+"""N of every M weights, such as 2:4."""
 
 
 class SystolicArray(Spec):
@@ -30,6 +34,9 @@ class SystolicArray(Spec):
     """Shortest stream that one instruction can send, where writes to an accumulator row must lie that far apart."""
     load_bubble_cycles: float = Field(default=0.0, ge=0.0, le=1e6)
     """Cycles lost, on average, whenever the stationary operand changes, beyond loading it behind the stream."""
+    sparsity: dict[Pattern, tuple[Dtype, ...]] = Field(default_factory=dict)
+    """Patterns of zeros among the weights that the unit skips, ``"2:4": [bf16, fp8]``: N of every M weights along the
+    reduction are kept, and products of these types take N / M of the time. Without it zeros are multiplied."""
 
     @property
     def rates(self) -> dict[Dtype, float]:
@@ -63,6 +70,9 @@ class TensorCore(Spec):
     reads the scratchpad itself and runs beside the vector unit (wgmma, tcgen05)."""
     synchronous_share: float | None = Field(default=None, gt=0.0, le=1.0)
     """Share of the rate that older kernels reach on an asynchronous unit, whose instructions are synchronous ones."""
+    sparsity: dict[Pattern, tuple[Dtype, ...]] = Field(default_factory=dict)
+    """Patterns of zeros among the weights that the unit skips, ``"2:4": [bf16, fp8]``: N of every M weights along the
+    reduction are kept, and products of these types take N / M of the time. Without it zeros are multiplied."""
 
     @property
     def rates(self) -> dict[Dtype, float]:

@@ -15,7 +15,7 @@ from archsim.mapping.shard import Fabric, shard
 from archsim.mapping.shard_context import shard_step
 from archsim.mapping.shard_training import shard_training
 from archsim.mapping.storage import Storage, checked
-from archsim.mapping.target import Target, make_target
+from archsim.mapping.target import Target, make_target, require_sparsity
 from archsim.mapping.tiling import MatmulShape, Tiling, score_tilings
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "pin_kernels",
     "read_pins",
     "require_fit",
+    "require_sparsity",
     "savings",
     "score_tilings",
     "shard",

@@ -175,7 +175,8 @@ def _kernels(tasks: Sequence[Task], readers: Counter[int], rules: Fusion) -> lis
         elif task.kind == "matmul" and task.dims["b"] == 1 and rules.products:
             module = task.name.rpartition(".")[0]
             x, weight = task.inputs[:2]
-            key = (module, x.tensor, task.dims["m"], task.dims["k"], task.dtype, weight.element_bytes)
+            key = (module, x.tensor, task.dims["m"], task.dims["k"], task.dtype, weight.element_bytes,
+                   task.attrs.get("sparsity"))  # fmt: skip
             if key in merged:
                 merged[key].append(task)
                 continue

@@ -109,7 +109,8 @@ def _vector_work(kernel: Kernel, target: Target) -> list[tuple[int, VectorCost]]
 def _weights(task: Task) -> int:
     """Elements of the weights that a product reads."""
     d = task.dims
-    return d["n"] * d["k"] * (d["b"] if task.kind == "matmul" else sum(rows > 0 for rows in task.rows))
+    k = task.sparsity.kept(d["k"]) if task.sparsity else d["k"]
+    return d["n"] * k * (d["b"] if task.kind == "matmul" else sum(rows > 0 for rows in task.rows))
 
 
 def _cold_bytes(kernels: Sequence[Kernel], *, cached: bool) -> list[int]:

@@ -251,7 +251,7 @@ class Sharder:
                 *(self._operand(b, active * n * self._element(self.graph.tensors[b].dtype)) for b in op.inputs[2:]),
             ),
             outputs=(self._operand(op.outputs[0], total * n * self._element(y.dtype)),),
-            flops=2 * total * n * k, rows=rows,
+            flops=flops(op.kind, dims, op.attrs), rows=rows,
         )  # fmt: skip
 
     def _on_routed_rows(self, op: Op, state: State, rows: tuple[int, ...]) -> Task:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
@@ -21,14 +22,17 @@ from archsim.hardware.core import MatrixUnit
 from archsim.mapping import noc
 from archsim.mapping.dram import chip_dram
 from archsim.mapping.storage import Storage
+from archsim.mapping.task import TaskBlock
 from archsim.models import matrix
 from archsim.models.attention import feed_cycles, rows_of_a_warp
+from archsim.models.systolic import compressed
 from archsim.models.vector import COSTS, NarrowLoads, VectorCost, vector_cycles
 from archsim.physical import busy_clocks, capped, loaded_clock
 from archsim.program import Cache, Dram, Link, Machine, Memory, Resource, Unit, Window, attoseconds_per_byte
+from archsim.sparsity import Sparsity
 from archsim.trace.graph import DTYPE_BITS
 
-__all__ = ["RouteTable", "Target", "make_target"]
+__all__ = ["RouteTable", "Target", "make_target", "require_sparsity"]
 
 Ints = NDArray[np.int64]
 
@@ -178,14 +182,19 @@ class Target:
             candidate = WIDER.get(candidate)
         raise InputError(f"{self.name} cannot multiply {dtype}: its matrix unit has {', '.join(rates)}")
 
-    def matrix_cycles(self, m: Ints, n: Ints, k: Ints, dtype: str, share: int = 1) -> Ints:
+    def matrix_cycles(
+        self, m: Ints, n: Ints, k: Ints, dtype: str, share: int = 1, sparsity: Sparsity | None = None
+    ) -> Ints:
         """Occupancy in cycles of one core's matrix unit by tiles of ``m x n x k``.
 
-        share: neighbouring cores that share the rows of an instruction, each with a tile of its own.
+        share: neighbouring cores that share the rows of an instruction, each with a tile of its own. sparsity: of the
+        second operand, the weights, whose zeros are skipped.
         """
         unit = self.chip.core.matrix
         offered = self.compute_dtype(dtype)
         m, n, k = (np.asarray(x, dtype=np.int64) for x in (m, n, k))
+        if sparsity:
+            k = compressed(k, sparsity.n, sparsity.m)
         if unit.kind == "systolic":
             return matrix.systolic_occupancy(
                 m,
@@ -201,9 +210,12 @@ class Target:
         rate = unit.rates[offered]
         # the instruction's k grows with the rate: 16 for bf16 is 32 for fp8
         wide = max(1, round(rate / unit.rates.get("bf16", rate)))
+        if sparsity:  # only the first operand of an instruction may be sparse: its rows are columns of the output
+            m, n = n, m
         return matrix.tensor_core_occupancy(
-            m, n, k, step_m=unit.m // share, step_n=unit.n, step_k=unit.k * wide, macs_per_cycle=rate
-        )
+            m, n, k, step_m=unit.m // share, step_n=unit.n, step_k=unit.k * wide, macs_per_cycle=rate,
+            swaps=sparsity is None,
+        )  # fmt: skip
 
     @cached_property
     def matrix_latency_s(self) -> float:
@@ -247,13 +259,15 @@ class Target:
     def multiply_cycles(
         self, m: Ints, n: Ints, k: Ints, dtype: str, a_bytes: float, b_bytes: float, pair: Ints | int = 1,
         warp: tuple[int, int] | None = None, unpacked: Ints | int = 0, expand: float = 1.0,
+        sparsity: Sparsity | None = None,
     ) -> Ints:  # fmt: skip
         """:meth:`matrix_cycles`, or those in which the scratchpad feeds the unit where they are more.
 
         warp: output tile of a warp that loads and multiplies in turn where the unit is synchronous. unpacked: elements
-        that the warps which multiply convert first, in turn with the products. expand: as in ``MatmulShape``.
+        that the warps which multiply convert first, in turn with the products. expand, sparsity: as in
+        ``MatmulShape``.
         """
-        cycles, unit = self.matrix_cycles(m, n, k, dtype), self.chip.core.matrix
+        cycles, unit = self.matrix_cycles(m, n, k, dtype, sparsity=sparsity), self.chip.core.matrix
         if np.any(unpacked):
             cycles = cycles + self.vector_cycles(unpacked, COSTS["unpack"])
         rate = self.chip.core.scratchpad.read_bytes_per_cycle
@@ -262,6 +276,8 @@ class Target:
         reuse: tuple[Ints | int, Ints | int] = (unit.reuse_m, unit.reuse_n)
         if unit.synchronous:
             reuse = matrix.warp_tile(m, n, unit.reuse_m, unit.reuse_n)
+        elif sparsity:  # the instruction's rows are columns of the output; a pair has as many of both for each core
+            reuse = (np.where(pair == 1, *reuse[::-1]), np.where(pair == 1, *reuse))
         feed = matrix.operand_feed(
             m, n, k, a_bytes=a_bytes, b_bytes=b_bytes, pair=pair, reuse_m=reuse[0], reuse_n=reuse[1],
             bytes_per_cycle=rate, expand=expand,
@@ -271,6 +287,18 @@ class Target:
                 m, n, k, a_bytes=a_bytes * expand, b_bytes=b_bytes, warp=warp, bytes_per_cycle=rate
             )  # fmt: skip
         return np.maximum(cycles, feed)
+
+    def require_sparsity(self, sparsity: Sparsity, dtype: str, operator: str) -> None:
+        """InputError unless the matrix unit skips the zeros of such weights in products of ``dtype``."""
+        unit, used = self.chip.core.matrix, self.compute_dtype(dtype)
+        if used in unit.sparsity.get(str(sparsity), ()):
+            return
+        legal = "; ".join(f"{pattern} in {', '.join(dtypes)}" for pattern, dtypes in unit.sparsity.items())
+        what = {"systolic": "systolic array", "tensor_core": "tensor core"}[unit.kind]
+        raise InputError(
+            f"operator {operator}: the {what} of {self.name} cannot skip the zeros of {sparsity} sparse weights in "
+            f"{used}; it has {legal or 'no sparsity'}"
+        )
 
     @property
     def step(self) -> tuple[int, int]:
@@ -352,6 +380,14 @@ class Target:
         if unit.kind == "systolic":
             return min(16, unit.rows), unit.cols, 64
         return 16, 16, 64
+
+
+def require_sparsity(blocks: Sequence[TaskBlock], target: Target) -> None:
+    """InputError, naming the operator, where weights are sparse in a way that the matrix unit cannot use."""
+    for block in blocks:
+        for task in block.tasks:
+            if task.sparsity:
+                target.require_sparsity(task.sparsity, task.dtype, task.name)
 
 
 def ps(seconds: float) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from archsim.sparsity import Sparsity
+from archsim.trace.costs import sparsity_of
 from archsim.trace.graph import Attr
 
 __all__ = ["Operand", "Task", "TaskBlock"]
@@ -43,6 +45,11 @@ class Task:
     flops: int
     rows: tuple[int, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def sparsity(self) -> Sparsity | None:
+        """The pattern of the weights of a product; None where they are dense."""
+        return sparsity_of(self.attrs)
 
     @property
     def nbytes(self) -> int:

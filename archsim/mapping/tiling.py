@@ -33,7 +33,9 @@ from numpy.typing import NDArray
 
 from archsim.errors import InputError
 from archsim.mapping.target import Target
+from archsim.models.systolic import compressed
 from archsim.models.vector import COSTS
+from archsim.sparsity import Sparsity
 
 __all__ = [
     "INDIFFERENT",
@@ -71,6 +73,8 @@ class MatmulShape:
     smallest tile that the kernel is built for. ``splits``: whether it can share a tile's reduction out over cores,
     ``streams``: also as stream-K does.
     ``warp``: output tile of its warps if they load and multiply in turn where the matrix unit is synchronous.
+    ``b_padded``: bytes of an element of B in the scratchpad, where it is laid out there as wide as the other operand.
+    ``sparsity``: of B, whose zeros are neither stored (``b_bytes`` is its share of all elements) nor multiplied.
 
     A convolution is a product whose A is expanded inside the core, from the input that lies in the scratchpad: then
     ``a_bytes`` is the input's share of an expanded element, each byte of which the matrix unit reads ``expand`` times,
@@ -93,6 +97,13 @@ class MatmulShape:
     splits: bool = True
     streams: bool = True
     warp: tuple[int, int] | None = None
+    sparsity: Sparsity | None = None
+    b_padded: float | None = None
+
+    @property
+    def b_held(self) -> float:
+        """Bytes of an element of B in the scratchpad."""
+        return self.b_padded or self.b_bytes
 
     @property
     def m_sum(self) -> int:
@@ -101,7 +112,11 @@ class MatmulShape:
 
     def conversion(self, m: Ints, n: Ints, k: Ints) -> Ints:
         """Elements of a chunk that are converted as they arrive."""
-        return (m * self.convert_a + n * self.convert_b) * k
+        return m * self.convert_a * k + n * self.convert_b * self.kept(k)
+
+    def kept(self, k: Ints) -> Ints:
+        """Terms of a reduction that are multiplied."""
+        return compressed(k, self.sparsity.n, self.sparsity.m) if self.sparsity else k
 
 
 @dataclass(frozen=True)
@@ -191,7 +206,7 @@ class _Cuts:
 
 def chunk_bytes(tm: Ints | int, tn: Ints | int, tk: Ints | int, pair: Ints | int, shape: MatmulShape) -> Ints:
     """Scratchpad of one chunk of A and of this core's share of B."""
-    a, b = (tm + shape.halo) * tk * shape.a_bytes, tk * tn * shape.b_bytes / pair
+    a, b = (tm + shape.halo) * tk * shape.a_bytes, tk * tn * shape.b_held / pair
     return np.asarray(np.ceil(a) + np.ceil(b), dtype=np.int64)
 
 
@@ -337,8 +352,8 @@ def _scored(
     # the unit itself, and the epilogue where there is no second accumulator to hide it
     m_busy, n_busy = (tm, tn) if target.whole_tiles else (m_tile, n_tile)
     cycles = target.multiply_cycles(
-        m_busy, n_busy, k_chunk, shape.dtype, shape.a_bytes, shape.b_bytes, pair, shape.warp,
-        0 if target.asynchronous else shape.conversion(m_tile, n_tile, k_chunk), shape.expand,
+        m_busy, n_busy, k_chunk, shape.dtype, shape.a_bytes, shape.b_held, pair, shape.warp,
+        0 if target.asynchronous else shape.conversion(m_tile, n_tile, k_chunk), shape.expand, shape.sparsity,
     )  # fmt: skip
     loaded = target.sustained_clock(shape.dtype)
     epilogue_s = target.vector_cycles(m_tile * n_tile, COSTS["cast"]) / target.clock
@@ -413,7 +428,7 @@ def _scored(
         return parts, parts.max(axis=0) + fill_s + drain_s + reduction_s
 
     # units that rest draw less, and their clock is higher
-    macs = shape.m_sum * shape.n * shape.k / (cores * target.macs_per_cycle(shape.dtype))
+    macs = shape.m_sum * shape.n * shape.kept(np.asarray(shape.k)) / (cores * target.macs_per_cycle(shape.dtype))
     busy = np.minimum(macs / loaded / timed(loaded)[1], 1.0)
     parts, time = timed(target.sustained_clocks(shape.dtype, busy))
     names = ("matrix", "vector", "port in", "port out", "noc", "cache", "dram", "latency")

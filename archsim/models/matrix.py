@@ -37,6 +37,7 @@ def tensor_core_occupancy(
     step_n: int,
     step_k: int,
     macs_per_cycle: float,
+    swaps: bool = True,
 ) -> Ints:
     """Cycles in which the tensor cores of one core are busy with an ``m x n x k`` tile.
 
@@ -49,7 +50,8 @@ def tensor_core_occupancy(
     ======== ==================================================== ======
     m, n, k  tile of the output (m x n) and its reduction (k)     1
     step_*   instruction tile; the operands may be swapped, so
-             the cheaper of ``(m, n)`` and ``(n, m)`` is taken    1
+             the cheaper of ``(m, n)`` and ``(n, m)`` is taken
+             if ``swaps``                                         1
     rate     multiply-accumulates per cycle of the whole core     1/cycle
     ======== ==================================================== ======
 
@@ -65,7 +67,7 @@ def tensor_core_occupancy(
     kk = _ceil_div(k, step_k) * step_k
     straight = (_ceil_div(m, step_m) * step_m) * (_ceil_div(n, step_n) * step_n)
     swapped = (_ceil_div(n, step_m) * step_m) * (_ceil_div(m, step_n) * step_n)
-    macs = np.minimum(straight, swapped) * kk
+    macs = (np.minimum(straight, swapped) if swaps else straight) * kk
     cycles: Ints = np.maximum(np.ceil(macs / macs_per_cycle).astype(np.int64), 1)
     return cycles
 

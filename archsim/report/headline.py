@@ -22,6 +22,7 @@ def title(result: Result) -> tuple[str, str]:
     else:
         length = both if meta["seq"] > 1 else cached
     quant = "" if meta["quant"] == "none" else f", {meta['quant']}"
+    quant += f", {meta['sparsity']} sparse weights" if meta.get("sparsity") else ""
     where = meta["chip"] + (" (estimate)" if meta["chip_estimated"] else "")
     if meta["chips"] > 1:
         degrees = ", ".join(f"{key} {value}" for key, value in meta["plan"].items())

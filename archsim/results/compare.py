@@ -18,7 +18,10 @@ METRICS = (
     *("dram_bytes_per_s", "launch_s", "memory_used_bytes"),
 )
 LABELS = ("name", "title", "vendor", "year", "status")  # of a chip; they change no number
-OPTIONS = ("workload", "phase", "batch", "seq", "ctx", "quant", "chip", "system", "chips", "plan", "fidelity", "engine")
+OPTIONS = (
+    *("workload", "phase", "batch", "seq", "ctx", "quant", "sparsity"),
+    *("chip", "system", "chips", "plan", "fidelity", "engine"),
+)
 
 
 class Change(NamedTuple):
@@ -88,7 +91,7 @@ class Comparison:
 def compare(a: Result, b: Result) -> Comparison:
     """How `b` differs from `a`."""
     before, after = a.summary(), b.summary()
-    options = {key: (before[key], after[key]) for key in OPTIONS if before[key] != after[key]}
+    options = {key: (before.get(key), after.get(key)) for key in OPTIONS if before.get(key) != after.get(key)}
     return Comparison(
         a=_label(a),
         b=_label(b),

@@ -26,6 +26,7 @@ def summarise(result: Result) -> dict[str, Any]:
     bound_share = _shares(result.time_by("bound"))
     return {
         **{key: result.meta[key] for key in _FROM_META},
+        **({"sparsity": result.meta["sparsity"]} if "sparsity" in result.meta else {}),
         "time_s": time_s,
         "ttft_s": result.ttft_s,
         "tpot_s": result.tpot_s,

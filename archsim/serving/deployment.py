@@ -263,7 +263,8 @@ class Deployment:
     def _options(self, phase: str, seq: int, ctx: int) -> Options:
         """Of a step of one sequence for each data-parallel group."""
         known = {
-            "quant", "tp", "ep", "redundant", "shared_experts", "routing", "node_limit", "cp", "pp", "stage_layers",
+            "quant", "sparsity", "tp", "ep", "redundant", "shared_experts", "routing", "node_limit", "cp", "pp",
+            "stage_layers",
         }  # fmt: skip
         options = {name: value for name, value in self.options.items() if name in known} | {"overlap": "none"}
         return Options(phase, self.groups(), seq, ctx, mtp=self.draft > 0 and phase == "decode", **options)

@@ -59,6 +59,7 @@ def simulate(
     shared_experts: str = "everywhere",
     node_limit: int | None = None,
     mapping: str | Path | Pins | None = None,
+    sparsity: str = "none",
     command: str = "",
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Result:
@@ -100,6 +101,8 @@ def simulate(
         power_cap: watts of one chip that a dense product must stay within; by default its TDP.
         mapping: pinned tilings of products, and how tensors are stored: a YAML file of operator names with tm, tn, tk,
             ... below each, and of `layout` with weights, kv_cache, ... below it (docs/memory.md), or a dict.
+        sparsity: "none", or "2:4" or another N:M that the matrix unit can use: of every M weights of linear layers N
+            are kept.
         progress: called with (layers done, layers in all, block name).
 
     Returns the Result of the step on one chip; chips do the same work. Raises InputError for anything that
@@ -114,7 +117,7 @@ def simulate(
         phase, seq=seq, ctx=ctx, batch=batch, tp=tp, ep=ep, fidelity=fidelity, engine=engine, exact=exact, quant=quant,
         routing=routing, mtp=mtp, seed=seed, power_cap=power_cap, overlap=overlap, redundant=redundant,
         shared_experts=shared_experts, node_limit=node_limit, cp=cp, pp=pp, micro_batches=micro_batches,
-        stage_layers=None if stage_layers is None else tuple(stage_layers),
+        stage_layers=None if stage_layers is None else tuple(stage_layers), sparsity=sparsity,
         pins=read_pins(Path(mapping)) if isinstance(mapping, str | Path) else mapping or {},
     )  # fmt: skip
     if pp != 1:
@@ -206,6 +209,7 @@ def _meta(job: Job, command: str = "") -> dict[str, object]:
         "engine": "simpy" if options.fidelity == "cycle" else options.engine,
         "exact": options.exact,
         "quant": options.quant,
+        **({"sparsity": options.sparsity} if options.sparsity != "none" else {}),
         "routing": options.routing,
         "seed": options.seed,
         "power_cap_w": options.power_cap,

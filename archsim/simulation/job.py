@@ -32,6 +32,7 @@ from archsim.mapping import (
     make_target,
     pin_kernels,
     require_fit,
+    require_sparsity,
     savings,
     shard_step,
 )
@@ -41,7 +42,8 @@ from archsim.network import Fabric as Network
 from archsim.network import Group
 from archsim.physical import load_variant
 from archsim.simulation.collectives import attach
-from archsim.trace import QUANTS, Graph, Trace, load_workload, quantised, routed, with_mtp, with_routed_shared
+from archsim.sparsity import Sparsity
+from archsim.trace import QUANTS, Graph, Trace, load_workload, pruned, quantised, routed, with_mtp, with_routed_shared
 from archsim.trace.quantise import PLANS
 from archsim.trace.routing import describe_routing
 from archsim.trace.trace import PHASES
@@ -88,6 +90,7 @@ class Options:
     stage_layers: tuple[int, ...] | None = None
     micro_batches: int | None = None
     pins: Pins = field(default_factory=dict)
+    sparsity: str = "none"
 
     def __post_init__(self) -> None:
         for name, value, legal in (
@@ -103,6 +106,7 @@ class Options:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
                 raise InputError(f"--{name.replace('_', '-')} {value}: must be a whole number, at least {low}")
+        Sparsity.chosen(self.sparsity)  # refuses what is none
         if self.power_cap is not None and not 0 < self.power_cap < 1e6:
             raise InputError(f"--power-cap {self.power_cap:g}: must be watts of one chip, more than 0")
         for flag, given in (("stage-layers", self.stage_layers), ("micro-batches", self.micro_batches)):
@@ -205,6 +209,8 @@ class Job:
             )
         if self.options.quant != "none":
             notes.append(f"quantised after the export: {PLANS[self.options.quant].title}")
+        if self.options.sparsity != "none":
+            notes.append(f"weights of linear layers are {self.options.sparsity} sparse; FLOPs are of what is kept")
         for wanted, used in self._widened().items():
             notes.append(f"the matrix unit of {self.chip.name} has no {wanted}: such products run in {used}")
         if self.options.pins.get(LAYOUT):
@@ -340,6 +346,7 @@ class Setting:
         options = self.options if batch is None else replace(self.options, batch=batch)
         graph = _at(self.trace, options, options.batch // plan.dp, share)
         tasks = shard_step(graph, plan, self.fabric, options.seed)
+        require_sparsity(tasks, self.target)
         need = footprint(graph, tasks)
         return Job(
             options, self.chip, self.system, self.trace, plan, graph, tasks, need, self.target, self.network,
@@ -376,6 +383,8 @@ def resolve(
         trace = with_routed_shared(trace)
     if options.quant != "none":
         trace = quantised(trace, options.quant)
+    if sparsity := Sparsity.chosen(options.sparsity):
+        trace = pruned(trace, sparsity)
     if options.routing is not None:
         trace = routed(trace, options.routing)
     return Setting(options, spec, where, trace)

@@ -9,6 +9,7 @@ from archsim.trace.exporter import capture
 from archsim.trace.graph import Block, Graph, Op, Tensor
 from archsim.trace.hdf5 import load_trace
 from archsim.trace.mtp import with_mtp
+from archsim.trace.prune import pruned
 from archsim.trace.quantise import QUANTS, quantised
 from archsim.trace.routing import routed
 from archsim.trace.shared import with_routed_shared
@@ -29,6 +30,7 @@ __all__ = [
     "list_workloads",
     "load_trace",
     "load_workload",
+    "pruned",
     "quantised",
     "routed",
     "with_mtp",

@@ -20,6 +20,8 @@ embedding, kv_append, moe_dispatch: 0 (data movement)
 Matrix kinds: ``matmul 2 b m n k``, ``grouped_matmul 2 rows n k``, ``attention 2 batch heads pairs (d_qk + d_v)``; the
 softmax of attention is not counted, as is usual in the literature.
 
+A product whose weights are pruned (attribute ``sparsity``) counts what is multiplied: ``k`` less the zeros.
+
 Backward, where it is no operator that the forward pass has too: ``attention_backward 2 batch heads pairs (3 d_qk + 2
 d_v)`` (the scores again, then the gradients of scores, values, queries and keys: FlashAttention-2, arXiv:2307.08691,
 section 3.1), ``grouped_matmul_wgrad 2 rows n k`` (the gradient of the experts' weights). An element of ``X_backward``:
@@ -33,10 +35,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from archsim.sparsity import Sparsity
 from archsim.trace.graph import Attr, Tensor
 from archsim.trace.moe import expert_counts
 
-__all__ = ["KIND_DIMS", "attention_keys", "attention_pairs", "flops", "operand_bytes"]
+__all__ = ["KIND_DIMS", "attention_keys", "attention_pairs", "flops", "operand_bytes", "sparsity_of"]
 
 KIND_DIMS: dict[str, tuple[str, ...]] = {
     "matmul": ("b", "m", "n", "k"),
@@ -93,13 +96,15 @@ def flops(kind: str, dims: Mapping[str, int], attrs: Mapping[str, Attr]) -> int:
     48
     """
     d, fn = dims, str(attrs.get("fn"))
-    if kind == "matmul":
-        return 2 * d["b"] * d["m"] * d["n"] * d["k"]
+    if kind in ("matmul", "grouped_matmul"):
+        pattern = sparsity_of(attrs)
+        rows = d["b"] * d["m"] if kind == "matmul" else d["rows"]
+        return 2 * rows * d["n"] * (pattern.kept(d["k"]) if pattern else d["k"])
     if kind == "attention":
         return 2 * d["batch"] * d["heads"] * _pairs(dims, attrs) * (d["d_qk"] + d["d_v"])
     if kind == "attention_backward":
         return 2 * d["batch"] * d["heads"] * _pairs(dims, attrs) * (3 * d["d_qk"] + 2 * d["d_v"])
-    if kind in ("grouped_matmul", "grouped_matmul_wgrad"):
+    if kind == "grouped_matmul_wgrad":
         return 2 * d["rows"] * d["n"] * d["k"]
     if kind == "moe_combine":
         return 2 * d["tokens"] * d["top_k"] * d["cols"]
@@ -107,6 +112,12 @@ def flops(kind: str, dims: Mapping[str, int], attrs: Mapping[str, Attr]) -> int:
         return 0
     each = {"norm": _NORM_FLOPS, "router": _ROUTER_FLOPS, "elementwise": _ELEMENTWISE_FLOPS}.get(kind, {}).get(fn)
     return d["rows"] * d["cols"] * (each if each is not None else {"rotary": 3, "sample": 1}[kind])
+
+
+def sparsity_of(attrs: Mapping[str, Attr]) -> Sparsity | None:
+    """The pattern of the weights of a product; None where they are dense."""
+    pattern = attrs.get("sparsity")
+    return None if pattern is None else Sparsity.of(str(pattern))
 
 
 def operand_bytes(

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from archsim.sparsity import Sparsity
+
 __all__ = ["DTYPE_BITS", "ROLES", "Attr", "Block", "Graph", "Op", "Tensor", "layers_of", "scale_bytes"]
 
 DTYPE_BITS = {"fp32": 32, "tf32": 32, "int32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4, "int4": 4}
@@ -31,7 +33,10 @@ def scale_bytes(shape: tuple[int, ...], block: tuple[int, int] | None, dtype: st
 
 @dataclass(frozen=True)
 class Tensor:
-    """An array in memory. Inside a repeated block a weight or KV cache stands for one array per repeat."""
+    """An array in memory. Inside a repeated block a weight or KV cache stands for one array per repeat.
+
+    sparsity: of weights that are stored without their zeros.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -39,6 +44,7 @@ class Tensor:
     role: str
     scale_block: tuple[int, int] | None = None
     scale_dtype: str = "fp32"
+    sparsity: Sparsity | None = None
 
     @cached_property
     def numel(self) -> int:
@@ -47,9 +53,11 @@ class Tensor:
 
     @cached_property
     def nbytes(self) -> int:
-        """Bytes, the scales of a quantised tensor included."""
+        """Bytes, the scales of a quantised tensor and the indices of a sparse one included."""
         scales = scale_bytes(self.shape, self.scale_block, self.scale_dtype)
-        return -(-self.numel * DTYPE_BITS[self.dtype] // 8) + scales
+        width = DTYPE_BITS[self.dtype]
+        bits = self.sparsity.bits(self.numel, width) if self.sparsity else self.numel * width
+        return -(-bits // 8) + scales
 
     def bytes_of(self, elements: int) -> int:
         """Bytes of `elements` of this tensor with their share of the scales, rounded up."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from archsim._h5file import open_h5, own_dataset, write_h5
 from archsim.errors import InputError
+from archsim.sparsity import Sparsity
 from archsim.trace.expr import Expr
 from archsim.trace.graph import Attr
 from archsim.trace.trace import BlockSpec, OpSpec, TensorSpec, Trace
@@ -39,7 +40,7 @@ _BLOCK_FIELDS = ("name", "repeat")
 def write_trace(trace: Trace, path: Path) -> None:
     """Write `trace` beside `path` and move it into place."""
     tensors = [
-        (t.name, t.role, t.dtype, ", ".join(map(str, t.shape)), " ".join(map(str, t.scales or ())))
+        (t.name, t.role, t.stored, ", ".join(map(str, t.shape)), " ".join(map(str, t.scales or ())))
         for t in trace.tensors
     ]
 
@@ -85,9 +86,12 @@ def _write_table(file: h5py.File, name: str, fields: Sequence[str], rows: Sequen
 def _trace(file: h5py.File) -> Trace:
     attrs = {key: _text_attr(file, key) for key in ("content_hash", "name", "phase", "config", "producer")}
     tensors = tuple(
-        TensorSpec(row["name"], _shape(row["shape"]), row["dtype"], row["role"], *_scales(row["scale_block"]))
+        TensorSpec(
+            row["name"], _shape(row["shape"]), row["dtype"].partition(" ")[0], row["role"],
+            *_scales(row["scale_block"]), _sparsity(row["dtype"]),
+        )
         for row in _read_table(file, "tensors", _TENSOR_FIELDS)
-    )
+    )  # fmt: skip
     ops: dict[str, list[OpSpec]] = {}
     for row in _read_table(file, "ops", _OP_FIELDS):
         ops.setdefault(row["block"], []).append(_op(row))
@@ -165,3 +169,9 @@ def _scales(text: str) -> tuple[tuple[int, int] | None, str]:
         return None, "fp32"
     rows, cols, *dtype = text.split()
     return (int(rows), int(cols)), (" ".join(dtype) or "fp32")
+
+
+def _sparsity(text: str) -> Sparsity | None:
+    """Of a type as it is stored: "bf16" or "bf16 2:4"."""
+    pattern = text.partition(" ")[2]
+    return Sparsity.of(pattern) if pattern else None

@@ -9,7 +9,7 @@ from archsim.errors import InputError, did_you_mean
 from archsim.trace.expr import Expr
 from archsim.trace.trace import BlockSpec, OpSpec, TensorSpec, Trace
 
-__all__ = ["PLANS", "QUANTS", "Overlay", "Plan", "quantised"]
+__all__ = ["PLANS", "QUANTS", "Overlay", "Plan", "is_linear", "quantised"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Overlay:
 
     def block(self, block: BlockSpec) -> BlockSpec:
         self.ops, self.narrow, self.made = [], {}, {}
-        linear = [op for op in block.ops if _is_linear(self.trace, block, op)]
+        linear = [op for op in block.ops if is_linear(self.trace, block, op)]
         if not self.plan.attention:
             linear = [op for op in linear if "attn" not in op.name]
         for op in block.ops:
@@ -172,7 +172,8 @@ class Overlay:
 _KEPT = ("lm_head", "eh_proj")
 
 
-def _is_linear(trace: Trace, block: BlockSpec, op: OpSpec) -> bool:
+def is_linear(trace: Trace, block: BlockSpec, op: OpSpec) -> bool:
+    """Whether `op` multiplies by the weights of a linear layer, or of experts, that deployments store narrower."""
     linear = op.kind == "grouped_matmul" or (op.kind == "matmul" and str(op.dims["b"]) == "1")
     name = str(op.attrs.get("of", op.name))  # a backward operator is treated as its forward operator
     outside = block.name.partition(".")[0] in ("prologue", "epilogue") or name.endswith(_KEPT)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from archsim.errors import InputError, did_you_mean
+from archsim.sparsity import Sparsity
 from archsim.trace import costs
 from archsim.trace.expr import Expr
 from archsim.trace.graph import DTYPE_BITS, ROLES, Attr, Block, Graph, Op, Tensor, layers_of
@@ -27,7 +28,10 @@ _MOST = 1_000_000_000
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor whose shape is in symbols; a quantised one has a scale of `scale_dtype` for each `scale_block`."""
+    """A tensor whose shape is in symbols; a quantised one has a scale of `scale_dtype` for each `scale_block`.
+
+    sparsity: of pruned weights.
+    """
 
     name: str
     shape: tuple[Expr, ...]
@@ -35,6 +39,12 @@ class TensorSpec:
     role: str
     scale_block: tuple[int, int] | None = None
     scale_dtype: str = "fp32"
+    sparsity: Sparsity | None = None
+
+    @property
+    def stored(self) -> str:
+        """The type, and behind it the sparsity of pruned weights, as files and digests hold it."""
+        return f"{self.dtype} {self.sparsity}" if self.sparsity else self.dtype
 
     @property
     def scales(self) -> tuple[int | str, ...] | None:
@@ -101,7 +111,7 @@ class Trace:
             "name": self.name,
             "phase": self.phase,
             "config": self.config,
-            "tensors": [[t.name, [str(e) for e in t.shape], t.dtype, t.role, t.scales] for t in self.tensors],
+            "tensors": [[t.name, [str(e) for e in t.shape], t.stored, t.role, t.scales] for t in self.tensors],
             "blocks": [[b.name, b.repeat, [_op_content(op) for op in b.ops]] for b in self.blocks],
         }
         if unusual := {name: n for name, n in sorted(self.fixed.items()) if n != _LEAST[name]}:
@@ -151,9 +161,12 @@ def _op_content(op: OpSpec) -> list[Any]:
 
 def _tensors_at(trace: Trace, values: Mapping[str, int]) -> tuple[Tensor, ...]:
     return tuple(
-        Tensor(t.name, tuple(e.evaluate(values) for e in t.shape), t.dtype, t.role, t.scale_block, t.scale_dtype)
+        Tensor(
+            t.name, tuple(e.evaluate(values) for e in t.shape), t.dtype, t.role, t.scale_block, t.scale_dtype,
+            t.sparsity,
+        )
         for t in trace.tensors
-    )
+    )  # fmt: skip
 
 
 def _op_at(op: OpSpec, values: Mapping[str, int], tensors: tuple[Tensor, ...]) -> Op:
@@ -201,6 +214,7 @@ def _check_tensor(trace: Trace, tensor: TensorSpec, values: Mapping[str, int]) -
     _need(fixed, trace, f"{where}: the shape of a weight must be of integers")
     scales = tensor.scale_block is None or (len(tensor.shape) >= 2 and min(tensor.scale_block) > 0)
     _need(scales and tensor.scale_dtype in DTYPE_BITS, trace, f"{where}: bad scale block {tensor.scales}")
+    _need(not tensor.sparsity or tensor.role == "weight", trace, f"{where}: is not pruned")
     shape = [axis.evaluate(values) for axis in tensor.shape]
     _need(min(shape, default=1) > 0, trace, f"{where}: its shape is {shape} at {values}")
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from archsim.mapping.tiling import chunk_bytes
 from archsim.validation.op import build
 from archsim.validation.op.case import Attention, Case, Product, Vector, simulate_us, too_fast
 from archsim.validation.op.dtypes import FORMATS, Format, format_of, width
@@ -185,6 +186,30 @@ def test_fp4_experts_run_in_fused_kernels_up_to_256() -> None:
     assert sum(up.shape.m) <= 64 * 8
     assert "share evenly" in str(read_moe(record(experts=254, **cells)))
     assert len(apart.kernels) == len(fused.kernels) + 8  # 4 of PyTorch's routing, sizes, gather, SwiGLU, weighted sum
+
+
+def test_mxfp4_experts_run_in_the_kernels_that_the_chip_has() -> None:
+    cells = {"model": "gpt-oss", "num_tokens": 64, "hidden": 2880, "inter": 2880, "topk": 4, "experts": 128, "tp": 1,
+             "distribution": "balanced", "latency_us": 99, "source_file": "x/moe/y"}  # fmt: skip
+    unpacked, alone = (read_moe(record(device="H100", dtype="w4a16_mxfp4", ep=ep, **cells)) for ep in (4, 1))
+    mixed = read_moe(record(device="B200", dtype="w4a8_mxfp4_mxfp8", ep=4, **cells))
+    assert isinstance(unpacked, Case)
+    assert isinstance(alone, Case)
+    assert isinstance(mixed, Case)
+    # top-k, sorting, gate and up with SwiGLU, down, sum; a rank of several first cuts its experts out
+    assert [type(kernel) for kernel in alone.kernels] == [*[Vector] * 5, Product, Product, Vector]
+    assert len(unpacked.kernels) == len(alone.kernels) + 3
+    up, both = (case.kernels[place] for case, place in ((unpacked, 8), (mixed, 3)))
+    assert isinstance(up, Product)
+    assert isinstance(both, Product)
+    assert (up.shape.dtype, up.shape.convert_b) == ("bf16", True)
+    assert (both.shape.dtype, both.shape.convert_b) == ("fp8", False)  # the slower format's rate, nothing to unpack
+    assert both.shape.b_bytes < both.shape.b_held == both.shape.a_bytes  # 4 bits take 8 in the scratchpad only
+    narrow = replace(both.shape, b_padded=None)
+    assert chunk_bytes(128, 128, 128, 1, both.shape) > chunk_bytes(128, 128, 128, 1, narrow)
+    assert [type(kernel) for kernel in mixed.kernels[-3:]] == [Product, Vector, Vector]
+    assert "untuned" in str(read_moe(record(device="B200", dtype="w4a16_mxfp4", ep=4, **cells)))
+    assert "two formats" in str(read_moe(record(device="H100", dtype="w4a8_mxfp4_mxfp8", ep=4, **cells)))
 
 
 def test_routing_conserves_rows_and_stays_within_tokens() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil, isqrt
+from math import ceil, isclose, isqrt
 
 from archsim.errors import InputError
 from archsim.mapping.fuse import Kernel
@@ -21,6 +21,10 @@ from archsim.models.vector import COSTS, VectorCost
 from archsim.trace.graph import DTYPE_BITS
 
 __all__ = ["Lowered", "attention_shape", "converted", "lower", "product_shape", "vector_work"]
+
+
+#: by how much whole bytes may exceed the bits of sparse weights, well below what the scales of blocks add
+ROUNDED = 1e-5
 
 
 def lower(kernel: Kernel, target: Target, *, exact: bool = False) -> Lowered:
@@ -55,11 +59,14 @@ def product_shape(kernel: Kernel, target: Target) -> MatmulShape:
     columns = sum(task.dims["n"] for task in kernel.tasks)
     a_bytes, halo = _window(first, x) if "kernel" in first.attrs else (x.element_bytes, 0)
     expand = x.element_bytes / a_bytes if a_bytes else 1.0
-    width = _weight_width(kernel)
+    width, stored, sparsity = _weight_width(kernel), w.element_bytes, first.sparsity
+    if sparsity:
+        stored = sparsity.bits(sparsity.m, round(8 * stored)) / (8 * sparsity.m)
     return MatmulShape(
         rows, columns, dims["k"], first.dtype, a_bytes, width, y.element_bytes,
         convert_a=converted(first, x, target), convert_b=converted(first, w, target),
-        block_scaled=width > w.element_bytes, halo=halo, expand=expand,
+        block_scaled=width > stored and not isclose(width, stored, rel_tol=ROUNDED), halo=halo, expand=expand,
+        sparsity=sparsity,
     )  # fmt: skip
 
 

@@ -172,7 +172,7 @@ def _refreshed(target: Target, shape: MatmulShape, tiling: Tiling, chunks: int) 
     rounds = max(chunks * tiling.split_k / target.cores, 1.0)
     cycles = target.multiply_cycles(
         np.array(tiling.tm), np.array(tiling.tn), np.array(tiling.tk),
-        shape.dtype, shape.a_bytes, shape.b_bytes, tiling.pair,
+        shape.dtype, shape.a_bytes, shape.b_held, tiling.pair, sparsity=shape.sparsity,
     )  # fmt: skip
     matrix_s = int(cycles) / target.sustained_clock(shape.dtype)
     nbytes = shape.m_sum * (shape.k * shape.a_bytes + shape.n * shape.c_bytes)

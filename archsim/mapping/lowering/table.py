@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from archsim.mapping.target import Target
 from archsim.program import NO_GATHER, NO_REGION, Carry, Program, Region
 from archsim.program.program import extents
+from archsim.sparsity import Sparsity
 
 __all__ = ["WORKSPACE", "Lowered", "StepTable"]
 
@@ -126,12 +127,13 @@ class StepTable:
     def multiply(
         self, at: Ints, core: Ints, m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str, *,
         widths: tuple[float, float, int] | None = None, busy: float = 1.0, warp: tuple[int, int] | None = None,
-        unpacked: Ints | int = 0, expand: float = 1.0,
+        unpacked: Ints | int = 0, expand: float = 1.0, sparsity: Sparsity | None = None,
     ) -> None:  # fmt: skip
         """Tile products on the matrix units; an empty one becomes a join.
 
         widths: feeding the operands counts, of so many bytes an element, the second shared by so many cores. busy:
-        share of the time that the units multiply; their clock depends on it. warp, expand: as in ``MatmulShape``.
+        share of the time that the units multiply; their clock depends on it. warp, expand, sparsity: as in
+        ``MatmulShape``.
         unpacked: as in :meth:`Target.multiply_cycles`.
         """
         m, n, k = np.broadcast_arrays(np.asarray(m), np.asarray(n), np.asarray(k))
@@ -139,7 +141,7 @@ class StepTable:
         if widths is None:
             cycles = self.target.matrix_cycles(*least, dtype)
         else:
-            cycles = self.target.multiply_cycles(*least, dtype, *widths, warp, unpacked, expand)
+            cycles = self.target.multiply_cycles(*least, dtype, *widths, warp, unpacked, expand, sparsity)
         cycles = np.where((m > 0) & (n > 0) & (k > 0), cycles, 0)
         self._work(at, core, self.target.matrix_routes, cycles, self.target.sustained_clock(dtype, busy))
 

@@ -160,11 +160,11 @@ class Walk:
         table.load(self.load_b, core, B, runs.offset + job.origins[product], *runs[1:])
 
         busy = (np.where(m > 0, tiling.tm, 0), np.full_like(n, tiling.tn)) if target.whole_tiles else (m, n)
-        widths = (shape.a_bytes, shape.b_bytes, pair)
+        widths = (shape.a_bytes, shape.b_held, pair)
         unpacked = shape.conversion(m, n, k_len)
         table.multiply(
             self.multiply, core, busy[0], busy[1], k_len, shape.dtype, widths=widths, busy=tiling.busy,
-            warp=shape.warp, unpacked=0 if job.converts else unpacked, expand=shape.expand,
+            warp=shape.warp, unpacked=0 if job.converts else unpacked, expand=shape.expand, sparsity=shape.sparsity,
         )  # fmt: skip
         ready = self.multiply
         if job.converts:

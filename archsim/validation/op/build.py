@@ -13,8 +13,8 @@ from archsim.validation.op.case import Attention, Kernel, Product, Vector
 from archsim.validation.op.dtypes import Format
 
 __all__ = [
-    "W", "attention", "attention_unfused", "elementwise", "mla_decode", "mla_prefill", "moe", "moe_fused", "norm_eager",
-    "product", "rotary_eager",
+    "W", "attention", "attention_unfused", "elementwise", "mla_decode", "mla_prefill", "moe", "moe_fused", "moe_triton",
+    "norm_eager", "product", "rotary_eager",
 ]  # fmt: skip
 
 #: bytes of an element of activations outside the product, and of the result
@@ -46,18 +46,20 @@ FUSED_ROUTING = (128, 8)
 #: experts that TensorRT-LLM's fused kernels for fp4 serve. Some of the measured rows are theirs and some CUTLASS's, and
 #: no column tells which (collect_moe.py of aiconfigurator): the fused ones are faster, and what a server would run
 FUSED_EXPERTS = 256
+#: small kernels between triton_kernels' top-k and the products (fused_moe_triton.py): sums of the bit matrix (two),
+#: memset and compute of the indices; and what cuts the experts of a rank out (shift, clear, compaction)
+TRITON_SORTING, TRITON_CUTTING = 4, 3
 #: warps of CUTLASS's grouped products for Ampere, which TensorRT-LLM also builds for Ada, from memory
 GROUPED_WARP = (64, 32)
 
 
 def _shape(rows: Sequence[int], n: int, k: int, form: Format, warp: tuple[int, int] | None = None) -> MatmulShape:
     """What cuBLAS, CUTLASS as TensorRT-LLM builds it, or DeepGEMM multiply; none of them takes stream-K."""
-    unpacks = form.b_bytes < DTYPE_BITS[form.dtype] / 8
     return MatmulShape(
         tuple(rows), n, k, form.dtype, form.a_bytes, form.b_bytes, WIDE,
-        convert_b=unpacks, block_scaled=form.block_scaled,
-        least=LEAST_FP4 if form.dtype == "fp4" else LEAST_UNPACKED if unpacks else (1, 1), splits=form.dtype != "fp4",
-        streams=False, warp=warp,
+        convert_b=form.unpacks, block_scaled=form.block_scaled,
+        least=LEAST_FP4 if form.dtype == "fp4" else LEAST_UNPACKED if form.unpacks else (1, 1),
+        splits=form.dtype != "fp4", streams=False, warp=warp, b_padded=form.b_padded,
     )  # fmt: skip
 
 
@@ -224,7 +226,7 @@ def moe(
     before they are gathered and by SwiGLU, by block in kernels of their own after both. ``tuned``: rows for which the
     auto-tuner chose the tiles.
     """
-    routed, size = sum(rows), hidden * WIDE
+    routed = sum(rows)
     up, down = (_shape(rows, n, k, form, GROUPED_WARP) for n, k in ((2 * inner, hidden), (hidden, inner)))
     apart = form.quantised and form.dtype == "fp8" and form.block_scaled
     early = form.quantised and not apart
@@ -250,7 +252,7 @@ def moe(
     kernels += [*[_quantise(routed, inner, ACTIVE, NARROW, form)] * apart]
     kernels += [
         Product(down, (NARROW if apart else ACTIVE, W2, PARTS), tuned),
-        Vector(tokens, ((PARTS, routed * size),), ((Y, tokens * size),), ((routed * hidden, COSTS["add"]),)),
+        _weighted_sum(tokens, routed, hidden),
     ]
     return tuple(kernels), frozenset({W, W2})
 
@@ -259,20 +261,52 @@ def moe_fused(
     rows: Sequence[int], *, tokens: int, hidden: int, inner: int, experts: int, top_k: int, form: Format,
     tuned: tuple[int, ...] | None = None,
 ) -> tuple[tuple[Kernel, ...], frozenset[int]]:  # fmt: skip
-    """The experts of one rank in TensorRT-LLM's own kernels for Blackwell (``TRTLLMGenFusedMoE``), without a last sum.
+    """The experts of one rank in TensorRT-LLM's own kernels for Blackwell (``TRTLLMGenFusedMoE``).
 
     Quantisation; routing; sorting; gate and up, which gathers rows as it loads them and ends with SwiGLU and
-    quantisation; down. Weights are the rows of its instructions, so that tiles may have few tokens.
+    quantisation; down. Weights are the rows of its instructions, so that tiles may have few tokens. The rows in NVFP4
+    are without a last sum (``do_finalize`` of collect_moe.py); in MXFP4 it follows, and a copy of what is no padding.
     """
     up, down = (replace(_shape(rows, n, k, form), least=(1, 1)) for n, k in ((2 * inner, hidden), (hidden, inner)))
     chosen = tokens * top_k * 8
+    copy = Vector(tokens, ((Y, tokens * hidden * WIDE),), ((HIDDEN, tokens * hidden * WIDE),))
     return (
         _quantise(tokens, hidden, X, QUANTISED, form),
         Vector(tokens, ((CHOSEN, tokens * experts * 4),), ((V, chosen),), ((tokens * experts, COSTS["sigmoid"]),)),
         Vector(tokens, ((V, chosen),), ((MAPS, chosen),)),
         Product(replace(up, c_bytes=form.a_bytes / 2), (QUANTISED, W, ACTIVE), tuned),
         Product(down, (ACTIVE, W2, PARTS), tuned),
+        *((_weighted_sum(tokens, sum(rows), hidden), copy) if form.b_padded else ()),
     ), frozenset({W, W2})
+
+
+def moe_triton(
+    rows: Sequence[int], *, tokens: int, hidden: int, inner: int, experts: int, top_k: int, form: Format,
+    tuned: tuple[int, ...] | None = None,
+) -> tuple[tuple[Kernel, ...], frozenset[int]]:  # fmt: skip
+    """The experts of one rank in Triton's kernels (``matmul_ogs``), which TensorRT-LLM uses for MXFP4 on Hopper.
+
+    The best experts of each token; small kernels that count and sort them; gate and up, which gathers rows as it loads
+    them and ends with SwiGLU; down, which scatters its rows; their sum.
+    """
+    up, down = (_shape(rows, n, k, form) for n, k in ((2 * inner, hidden), (hidden, inner)))
+    routed, chosen = sum(rows), tokens * top_k * 8
+    small = TRITON_SORTING + TRITON_CUTTING * (len(rows) < experts)
+    find = Vector(tokens, ((CHOSEN, tokens * experts * WIDE),), ((V, chosen),), ((tokens * experts, COSTS["softmax"]),))
+    return (
+        find,
+        *[Vector(tokens, ((V, chosen),), ((MAPS, chosen),))] * small,
+        Product(replace(up, c_bytes=form.a_bytes / 2), (X, W, ACTIVE), tuned),
+        Product(down, (ACTIVE, W2, PARTS), tuned),
+        _weighted_sum(tokens, routed, hidden),
+    ), frozenset({W, W2})
+
+
+def _weighted_sum(tokens: int, routed: int, hidden: int) -> Vector:
+    """What the experts of each token found, added up."""
+    return Vector(
+        tokens, ((PARTS, routed * hidden * WIDE),), ((Y, tokens * hidden * WIDE),), ((routed * hidden, COSTS["add"]),)
+    )
 
 
 def _routing(tokens: int, experts: int, top_k: int) -> tuple[Vector, ...]:

@@ -17,6 +17,7 @@ class Format:
 
     quantised: activations arrive as bf16, and a kernel before the product turns them into ``dtype``. dynamic: with one
     scale for all of them, found by a kernel of its own and converted by another one.
+    b_padded: of weights that the matrix unit itself multiplies with wider activations, bytes of one in the scratchpad.
     """
 
     dtype: str
@@ -25,6 +26,12 @@ class Format:
     block_scaled: bool = False
     quantised: bool = False
     dynamic: bool = False
+    b_padded: float | None = None
+
+    @property
+    def unpacks(self) -> bool:
+        """Whether weights are widened within the kernel before they are multiplied."""
+        return self.b_padded is None and self.b_bytes < DTYPE_BITS[self.dtype] / 8
 
 
 #: formats by the name in the files; text instead: why rows of it are left out
@@ -43,8 +50,12 @@ FORMATS: dict[str, Format | str] = {
     # weights alone are quantised, and unpacked in the kernel: a scale for each column, or for 128 values of it
     "int8_wo": Format("fp16", 2, 1),
     "int4_wo": Format("fp16", 2, 0.5 + 2 / 128),
-    "w4a16_mxfp4": "weights alone are quantised (MXFP4), and unpacking them in the kernel is not modelled",
-    "w4a8_mxfp4_mxfp8": "operands of two formats (MXFP4 and MXFP8) are not modelled",
+    # one 8-bit scale for 32 values; with activations in MXFP8 the tensor cores of Blackwell multiply both at the rate
+    # of fp8, and every 4-bit value takes 8 bits in shared memory (PTX ISA, tcgen05.mma kind::mxf8f6f4)
+    "w4a16_mxfp4": Format("bf16", 2, 0.5 + 1 / 32),
+    "w4a8_mxfp4_mxfp8": Format(
+        "fp8", 1 + 1 / 32, 0.5 + 1 / 32, block_scaled=True, quantised=True, b_padded=1 + 1 / 32
+    ),
     "sq": "SmoothQuant: which kernels the timed plugin runs is not documented",
 }
 
@@ -54,6 +65,8 @@ def format_of(name: str, offered: frozenset[str]) -> Format | str:
     found = FORMATS.get(name, f"the format '{name}' is not known")
     if isinstance(found, Format) and found.dtype not in offered:
         return f"the chip multiplies no {found.dtype}: the rows are of an emulation that is not modelled"
+    if isinstance(found, Format) and found.b_padded and "fp4" not in offered:
+        return "the chip multiplies no operands of two formats: the rows are of an emulation that is not modelled"
     return found
 
 

@@ -39,6 +39,8 @@ NO_SOURCE = "how the source measured is not known"
 EAGER = "sum of several eager PyTorch kernels, which is no one operator"
 SHORT = "fewer cached tokens than sequences"
 UNSHARDED = "experts that the profile did not shard, under the columns of a shard"
+#: the collector tunes every format but w4a16_mxfp4; taken for tuned kernels, 12 such rows came out 74 % too fast
+UNTUNED = "kernels for MXFP4 weights with bf16 ran untuned, and which one TensorRT-LLM falls back to is not documented"
 FUSED = "the file itself doubts which product this is"
 UNEVEN = "experts that the ranks cannot share evenly"
 IMPOSSIBLE = "A100 decode attention of TensorRT-LLM 1.0.0: many of its times exceed the memory bandwidth of the chip"
@@ -226,11 +228,17 @@ def read_moe(row: Record) -> Case | str:
     )
     if experts % ep:
         return UNEVEN
-    fused = form.dtype == "fp4" and experts <= build.FUSED_EXPERTS
-    rows = rank_rows(tokens, experts, top_k, ep, row.text("distribution"), limited=fused)
+    # in MXFP4 TensorRT-LLM takes Triton's kernels on Hopper, its own on Blackwell (collect_moe.py of aiconfigurator)
+    mixed = "mxfp4" in row.text("dtype")
+    blackwell = "fp4" in formats_of(chip)
+    if mixed and blackwell and form.unpacks:
+        return UNTUNED
+    fused = (mixed and blackwell) or (form.dtype == "fp4" and experts <= build.FUSED_EXPERTS)
+    rows = rank_rows(tokens, experts, top_k, ep, row.text("distribution"), limited=fused and not mixed)
     if rows is None:
         return f"the routing '{row.text('distribution')}' is not known"
-    kernels, weights = (build.moe_fused if fused else build.moe)(
+    layer = build.moe_fused if fused else build.moe_triton if mixed else build.moe
+    kernels, weights = layer(
         rows, tokens=tokens, hidden=hidden, inner=inner // tp, experts=experts, top_k=top_k, form=form,
         tuned=rank_rows(tokens, experts, top_k, ep, "balanced"),
     )  # fmt: skip
