@@ -59,8 +59,8 @@ def test_what_passes_through_registers_takes_turns_with_products() -> None:
     unit = chip.core.matrix.model_copy(update={"through_registers": False})
     beside = make_target(chip.model_copy(update={"core": chip.core.model_copy(update={"matrix": unit})}))
     target = make_target(chip)
-    edges = [np.array(edge) for edge in (256, 128, 32)]
-    cycles = [int(each.multiply_cycles(*edges, "fp16", 2, 2)) for each in (target, beside)]
+    m, n, k = np.array(256), np.array(128), np.array(32)
+    cycles = [int(each.multiply_cycles(m, n, k, "fp16", 2, 2)) for each in (target, beside)]
     assert cycles == [2048 + 704, 2048]
     few = MatmulShape((64,), 4096, 4096, "fp16", 2, 2, 2)
     assert {tiling.slots for tiling in score_tilings(target, few, keep=100)} == {2}
