@@ -68,6 +68,9 @@ class TensorCore(Spec):
     synchronous: bool = False
     """The issuing threads load operands into registers and wait for the result (mma.sync, MFMA). Otherwise the unit
     reads the scratchpad itself and runs beside the vector unit (wgmma, tcgen05)."""
+    through_registers: bool = False
+    """Where it is synchronous: nothing is copied to the scratchpad asynchronously. The threads that multiply load what
+    arrives into registers, one chunk ahead, and write it to the scratchpad, which they read, in turn with products."""
     synchronous_share: float | None = Field(default=None, gt=0.0, le=1.0)
     """Share of the rate that older kernels reach on an asynchronous unit, whose instructions are synchronous ones."""
     sparsity: dict[Pattern, tuple[Dtype, ...]] = Field(default_factory=dict)

@@ -228,6 +228,12 @@ class Target:
         unit = self.chip.core.matrix
         return unit.kind == "systolic" or not unit.synchronous
 
+    @property
+    def through_registers(self) -> bool:
+        """Whether the threads that multiply also carry what arrives to the scratchpad, in turn with their products."""
+        unit = self.chip.core.matrix
+        return unit.kind == "tensor_core" and unit.synchronous and unit.through_registers
+
     @cached_property
     def synchronous(self) -> Target:
         """The chip as kernels of synchronous instructions see it (mma.sync, m16n8k16), as it is without any others."""
@@ -286,7 +292,7 @@ class Target:
             return cycles + matrix.operand_reads(
                 m, n, k, a_bytes=a_bytes * expand, b_bytes=b_bytes, warp=warp, bytes_per_cycle=rate
             )  # fmt: skip
-        return np.maximum(cycles, feed)
+        return cycles + feed if self.through_registers else np.maximum(cycles, feed)
 
     def require_sparsity(self, sparsity: Sparsity, dtype: str, operator: str) -> None:
         """InputError unless the matrix unit skips the zeros of such weights in products of ``dtype``."""
@@ -302,9 +308,13 @@ class Target:
 
     @property
     def step(self) -> tuple[int, int]:
-        """Rows and columns of the unit's instruction, the least that a tile holds either way round."""
+        """Rows and columns of the unit's instruction on one core, the least that a tile holds either way round.
+
+        Where cores may pair up, an instruction may have a core's share of the rows alone, at half the rate (tcgen05
+        with M = 64 on one core, or 128 on two).
+        """
         unit = self.chip.core.matrix
-        return (unit.m, unit.n) if unit.kind == "tensor_core" else (1, 1)
+        return (unit.m // unit.pair, unit.n) if unit.kind == "tensor_core" else (1, 1)
 
     @property
     def whole_tiles(self) -> bool:

@@ -211,7 +211,10 @@ def chunk_bytes(tm: Ints | int, tn: Ints | int, tk: Ints | int, pair: Ints | int
 
 
 def most_slots(target: Target, chunk: Ints) -> Ints:
-    """Chunks that a core may hold: more of small ones where few cores share a fast memory (Little's law)."""
+    """Chunks that a core may hold: more of small ones where few cores share a fast memory (Little's law); two where
+    they pass through registers, which hold one while the other is multiplied."""
+    if target.through_registers:
+        return np.full_like(chunk, 2)
     return np.maximum(np.ceil(target.in_flight_bytes / chunk).astype(np.int64), MAX_SLOTS)
 
 
@@ -247,7 +250,10 @@ def _candidates(target: Target, shape: MatmulShape) -> _Cuts:
     held = tm * tn * 4 * (2 if promotion else 1)  # the sums so far, and those of the block in the unit
     legal = (slots >= 2) & (held <= target.accumulator_bytes) & ((tk % promotion == 0) if promotion else True)
     long, short = target.step
-    if not target.asynchronous:  # such tiles are made of the tiles of warps, two by two
+    if target.asynchronous:
+        # one side is that of the instruction's rows, in whole instructions; those of a pair lie along its two tiles
+        legal &= (tm % long == 0) | ((tn % long == 0) & (pair == 1))
+    else:  # such tiles are made of the tiles of warps, two by two
         legal &= ((tm & (tm - 1)) == 0) & ((tn & (tn - 1)) == 0)
     legal &= (np.maximum(tm, tn) >= long) & (np.minimum(tm, tn) >= short)
     legal &= (tm >= shape.least[0]) & (tn >= shape.least[1]) & (shape.splits | (split == 1))

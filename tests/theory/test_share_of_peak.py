@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from archsim.hardware import list_chips, load_chip
@@ -41,3 +42,26 @@ def test_simulated_shares_lie_where_silicon_does(name: str, least: float, most: 
     tiling = choose_tiling(target, product("bf16"))
     share = 2 * SIDE**3 / simulated_s(target, product("bf16"), tiling) / target.peak_flops("bf16")
     assert least <= share <= most
+
+
+@pytest.mark.parametrize(("name", "m"), [("b200", 4), ("b200", 512), ("h100", 4), ("h100", 512)])
+def test_tiles_have_an_edge_of_whole_instructions(name: str, m: int) -> None:
+    """64 rows of wgmma and tcgen05; what two cores share are the columns, so that these are no rows of the swapped."""
+    target = make_target(load_chip(name))
+    ranked = score_tilings(target, MatmulShape((m,), 10240, 8192, "bf16", 2, 2, 2), keep=100)
+    assert ranked
+    assert all(tiling.tm % 64 == 0 or (tiling.tn % 64 == 0 and tiling.pair == 1) for tiling in ranked)
+
+
+def test_what_passes_through_registers_takes_turns_with_products() -> None:
+    """LLMCompass measured 0.67 of the peak on an MI210; a chip with asynchronous copies waits for the slower alone."""
+    chip = load_chip("mi210")
+    unit = chip.core.matrix.model_copy(update={"through_registers": False})
+    beside = make_target(chip.model_copy(update={"core": chip.core.model_copy(update={"matrix": unit})}))
+    target = make_target(chip)
+    m, n, k = np.array(256), np.array(128), np.array(32)
+    cycles = [int(each.multiply_cycles(m, n, k, "fp16", 2, 2)) for each in (target, beside)]
+    assert cycles == [2048 + 704, 2048]
+    few = MatmulShape((64,), 4096, 4096, "fp16", 2, 2, 2)
+    assert {tiling.slots for tiling in score_tilings(target, few, keep=100)} == {2}
+    assert max(tiling.slots for tiling in score_tilings(beside, few, keep=100)) > 2
