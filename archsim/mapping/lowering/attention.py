@@ -44,6 +44,9 @@ __all__ = ["ANY_KERNEL", "AttentionKernel", "AttentionShape", "lower_attention"]
 
 Ints = NDArray[np.int64]
 Q, K, V, OUT, PARTIAL = 0, 1, 2, 3, 4
+#: share of the cores from which on `AttentionKernel.crowded` counts: measured between 0.37 and 0.59 (A100, in tiles at a
+#: time over cores) and between 0.23 and 0.45 (L40S)
+CROWD = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,8 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
         target = target.synchronous
     cut = choose_cut(target, shape)
     items = _enumerate(shape, cut)
-    chunks = -(-items.keys // cut.keys)
+    pieces = shape.kernel.pieces
+    chunks = -(-items.keys // (cut.keys * pieces)) * pieces
     if shape.kernel.persistent:
         # heads in sections whose keys the cache can hold; in each the longest first, since causal items differ and
         # cores should end together; otherwise blocks of threads start in the order of the grid, head by head
@@ -93,14 +97,16 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     spread, rows = core[item], items.rows[item]
     alternate = order_of(target, shape) == "alternate"
     load_k, load_v, score, softmax, value = _places(first[item], j, chunks[item], alternate=alternate)
-    keys = np.minimum(cut.keys, items.keys[item] - j * cut.keys)
+    keys = np.clip(items.keys[item] - j * cut.keys, 0, cut.keys)
     begin = items.begin[item] + j * cut.keys
     for step, region, key_bytes in ((load_k, K, shape.k_bytes), (load_v, V, shape.v_bytes)):
         _load_keys(table, step, spread, region, items.head[item], begin, keys, shape, key_bytes)
     # a block is worked on whole, however many of its keys are there, and so are tiles of one height
     if tile_height(target, shape) is not None:
         rows = np.full_like(rows, cut.rows)
-    first_product, vector, second_product = stage_cycles(target, shape, rows, cut.keys)
+    stages = stage_cycles(target, shape, rows, cut.keys)
+    slower = np.where(np.bincount(turn)[turn] > CROWD * cores, shape.kernel.crowded, 1.0)[item]
+    first_product, vector, second_product = (np.ceil(cycles * slower).astype(np.int64) for cycles in stages)
     for step, cycles in ((score, first_product), (value, second_product)):
         if shape.kernel.lanes:
             table.vector(step, spread, cycles)

@@ -72,6 +72,9 @@ class AttentionKernel:
     barriers, sums over warps, the output on its way through the scratchpad.
     widen: operations of a lane on an element of keys or values that are stored narrower than they are multiplied.
     synchronous: it multiplies by synchronous instructions whatever the unit has (`Target.synchronous`).
+    pieces: parts in which a block of ``keys`` comes and is multiplied, two at a time in a scratchpad of any size: a tile
+    too large for it is cut along the dims. crowded: how much longer its blocks take while most cores work (`CROWD`).
+    most: query rows of a tile, at most.
     """
 
     overlap: bool = True
@@ -88,6 +91,9 @@ class AttentionKernel:
     outside: int = 0
     widen: float = COSTS["dequantise"].simple
     synchronous: bool = False
+    pieces: int = 1
+    crowded: float = 1.0
+    most: int = 1 << 30
 
 
 #: a kernel of which nothing is known: the mapper chooses, for the best
@@ -163,7 +169,7 @@ def tile_height(target: Target, shape: AttentionShape) -> int | None:
 
 def block_keys(target: Target, shape: AttentionShape, height: int) -> int:
     """Keys of a block of tiles that are ``height`` rows high, in a kernel whose tiles have one size."""
-    unit, keys = target.chip.core.matrix, 128 if target.asynchronous else shape.kernel.keys
+    unit, keys = target.chip.core.matrix, 128 if target.asynchronous else shape.kernel.keys // shape.kernel.pieces
     if unit.kind == "tensor_core" and unit.synchronous and height > WARPS * unit.m:
         room = target.scratchpad_bytes / 2 - height * shape.d_qk * shape.q_bytes
         while keys > SMALL_BLOCKS[0] and keys * (shape.k_bytes + shape.v_bytes) > room:
@@ -262,7 +268,8 @@ def _choices(target: Target, shape: AttentionShape) -> Iterator[tuple[Sequence[i
     """
     height = tile_height(target, shape)
     if height is None:
-        yield from ((SIZES, BLOCKS), (SIZES, SMALL_BLOCKS))
+        heights = [rows for rows in SIZES if rows <= shape.kernel.most]
+        yield from ((heights, BLOCKS), (heights, SMALL_BLOCKS))
     else:
         while height >= SIZES[0]:
             keys = block_keys(target, shape, height)
@@ -293,7 +300,7 @@ def _rated(
         # more blocks of keys, and of queries, where few cores share a fast memory
         least, most = (1, 1) if single else (2, max(MAX_SLOTS, ceil(target.in_flight_bytes / (keys * width))))
         query_bytes = rows * shape.d_qk * shape.q_bytes
-        slots, held, queries = 0, 0, 1
+        slots, held, queries = (2, 1, 0) if shape.kernel.pieces > 1 else (0, 0, 1)
         if shape.kernel.persistent and not single:
             queries = max(most // 2, min(int(target.scratchpad_bytes / 8 // query_bytes), MAX_QUERIES))
         while slots < least and queries:  # a second block of queries waits where it can
