@@ -99,8 +99,11 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     load_k, load_v, score, softmax, value = _places(first[item], j, chunks[item], alternate=alternate)
     keys = np.clip(items.keys[item] - j * cut.keys, 0, cut.keys)
     begin = items.begin[item] + j * cut.keys
+    own, part = -(-keys // cut.together), items.query // cut.rows % cut.together
+    own_begin = begin + part[item] * own
+    own = np.minimum(own, begin + keys - own_begin)
     for step, region, key_bytes in ((load_k, K, shape.k_bytes), (load_v, V, shape.v_bytes)):
-        _load_keys(table, step, spread, region, items.head[item], begin, keys, shape, key_bytes)
+        _load_keys(table, step, spread, region, items.head[item], own_begin, own, shape, key_bytes)
     # a block is worked on whole, however many of its keys are there, and so are tiles of one height
     if tile_height(target, shape) is not None:
         rows = np.full_like(rows, cut.rows)

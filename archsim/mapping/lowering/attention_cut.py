@@ -140,7 +140,8 @@ class Cut:
     """Query rows and keys of a tile, ranges the keys are split into, chunks and query blocks in the scratchpad.
 
     scores: tiles of scores at a time. resident: blocks of threads that share a core, each with all of this. busy: power
-    that the tiles draw, as a share of that of busy matrix units, which the clock depends on.
+    that the tiles draw, as a share of that of busy matrix units, which the clock depends on. together: cores that share
+    the rows of an instruction; each holds its part of every block of keys.
     """
 
     rows: int
@@ -151,6 +152,7 @@ class Cut:
     scores: int
     resident: int = 1
     busy: float = 1.0
+    together: int = 1
 
 
 def packed_rows(shape: AttentionShape) -> int:
@@ -294,19 +296,21 @@ def _rated(
     # queries that a synchronous unit multiplies wait in registers beside the scores, unless the kernel is not like that
     in_registers = not target.asynchronous and not fixed
     for rows, keys in product(heights, blocks):
+        together = _cores_of_an_instruction(target, shape) if rows < target.instruction_rows else 1
+        block_bytes = keys * width / together
         too_high = not fixed and rows > SIZES[0] and rows >= 2 * packed
         if too_high or (keys > min(blocks) and keys >= 2 * seen):
             continue
         # more blocks of keys, and of queries, where few cores share a fast memory
-        least, most = (1, 1) if single else (2, max(MAX_SLOTS, ceil(target.in_flight_bytes / (keys * width))))
+        least, most = (1, 1) if single else (2, max(MAX_SLOTS, ceil(target.in_flight_bytes / block_bytes)))
         query_bytes = rows * shape.d_qk * shape.q_bytes
         slots, held, queries = (2, 1, 0) if shape.kernel.pieces > 1 else (0, 0, 1)
         if shape.kernel.persistent and not single:
             queries = max(most // 2, min(int(target.scratchpad_bytes / 8 // query_bytes), MAX_QUERIES))
         while slots < least and queries:  # a second block of queries waits where it can
             free = target.scratchpad_bytes - (queries - in_registers) * query_bytes
-            slots, held, queries = min(int(free // (keys * width)), most), queries, queries // 2
-        resident = min(int(target.scratchpad_bytes // (query_bytes + keys * width)), 2) if single else 1
+            slots, held, queries = min(int(free // block_bytes), most), queries, queries // 2
+        resident = min(int(target.scratchpad_bytes // (query_bytes + block_bytes)), 2) if single else 1
         # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere
         room = target.accumulator_bytes - in_registers * query_bytes
         scores = min(int(room // (4 * rows * keys)), most_scores)
@@ -316,7 +320,7 @@ def _rated(
         fill = target.cores * resident // tiles  # as many ranges as give every core one
         for splits in sorted({*SPLITS, max(fill, 1)}) if shape.kernel.split else (1,):
             if splits == 1 or splits * keys <= seen:
-                cut = Cut(rows, keys, splits, slots, held, scores, resident)
+                cut = Cut(rows, keys, splits, slots, held, scores, resident, together=together)
                 seconds, busy = _estimate(target, shape, cut, tiles * splits, seen)
                 yield seconds, replace(cut, busy=busy)
 
@@ -337,7 +341,8 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
         scores, softmax, value, order_of(target, shape), latency=target.matrix_latency_s, blocks=cut.scores
     )
     drawn = items * chunks * (scores + value + VECTOR_POWER * softmax) / target.cores
-    port = cut.keys * width / target.port_read_bytes_per_s
+    block_bytes = cut.keys * width / cut.together
+    port = block_bytes / target.port_read_bytes_per_s
     waiting = target.loaded_latency_s + port
     load = max(items / target.cores, 1.0)
     if cut.slots == 1:  # keys arrive during the softmax and P V of the block before, values during the scores
@@ -356,8 +361,8 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
         held = shared if partial <= target.cache_bytes else target.dram_bytes_per_s
         merge = target.barrier_s + 2 * partial / min(target.cores * target.port_read_bytes_per_s, held)
     # Little's law: no more than the slots' bytes, or what the core may have outstanding, are on their way at once
-    waiting /= min(cut.slots, target.outstanding_bytes / (cut.keys * width))
-    fetched = items * chunks * cut.keys * width
+    waiting /= min(cut.slots, target.outstanding_bytes / block_bytes)
+    fetched = items * chunks * block_bytes
     unique = shape.batch * shape.kv_heads * seen * width if target.cache_bytes else fetched
     moving = max(fetched / shared, unique / target.dram_bytes_per_s)
     seconds = float(max(turns * max(block, port, waiting) + alone, moving) + tail + merge)
