@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,8 @@ class AttentionKernel:
     pieces: parts in which a block of ``keys`` comes and is multiplied, two at a time in a scratchpad of any size: a tile
     too large for it is cut along the dims. crowded: how much longer its blocks take while most cores work (`CROWD`).
     most: query rows of a tile, at most.
+    merge: who merges partial results: a kernel on all cores, behind a barrier; or, of the blocks of threads that the keys
+    were split over, all that are in a cluster or the one that ends last, once a counter says that the others have stored.
     """
 
     overlap: bool = True
@@ -94,6 +97,7 @@ class AttentionKernel:
     pieces: int = 1
     crowded: float = 1.0
     most: int = 1 << 30
+    merge: Literal["kernel", "cluster", "last"] = "kernel"
 
 
 #: a kernel of which nothing is known: the mapper chooses, for the best
@@ -359,7 +363,9 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     if cut.splits > 1:  # a barrier, then partial results out and in
         partial = items * height * shape.d_v * 4
         held = shared if partial <= target.cache_bytes else target.dram_bytes_per_s
-        merge = target.barrier_s + 2 * partial / min(target.cores * target.port_read_bytes_per_s, held)
+        readers = target.cores if shape.kernel.merge != "last" else min(items / cut.splits, target.cores)
+        merge = target.barrier_s if shape.kernel.merge == "kernel" else 2 * target.memory_latency_s
+        merge += partial / held + partial / min(readers * target.port_read_bytes_per_s, held)
     # Little's law: no more than the slots' bytes, or what the core may have outstanding, are on their way at once
     waiting /= min(cut.slots, target.outstanding_bytes / block_bytes)
     fetched = items * chunks * block_bytes

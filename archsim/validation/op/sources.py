@@ -204,7 +204,7 @@ SOURCES = (
         "period of a loop of CUDA graph replays over the same operands: the device's gap between kernels is in it, and "
         "what fits the cache is warm",
         attention=replace(TENSORRT_LLM, split=False),
-        decode=replace(TENSORRT_LLM, fixed=False),
+        decode=replace(TENSORRT_LLM, fixed=False, merge="last"),
     ),
     Source(
         "DeepGEMM", r"DeepGEMM", False,
@@ -250,7 +250,7 @@ def mla_kernel(source: Source, chip: str, heads: int, *, asynchronous: bool) -> 
     kernel = replace(source.attention, pack=AttentionKernel.pack, persistent=False)
     if asynchronous:
         most = COLUMN_HEADS if within and heads < ROW_HEADS else kernel.most
-        return replace(kernel, fixed=False, split=True, partials=not within, most=most)
+        return replace(kernel, fixed=False, split=True, partials=not within, merge="cluster" if within else "kernel", most=most)
     return replace(kernel, fixed=True, split=False, pieces=2, crowded=CROWDED)
 
 
