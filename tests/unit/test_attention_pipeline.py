@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from archsim.engine import CompiledInterpreter
 from archsim.hardware import load_chip
 from archsim.mapping import Target, choose_tiling, make_target
 from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel, AttentionShape, lower_attention
-from archsim.mapping.lowering.attention_cut import choose_cut, order_of, stage_cycles
+from archsim.mapping.lowering.attention_cut import Merge, choose_cut, order_of, stage_cycles
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.tiling import MatmulShape
@@ -256,9 +255,10 @@ def test_cores_that_share_an_instruction_hold_a_part_of_the_keys_each() -> None:
 
 def test_who_merges_partial_results() -> None:
     """The last block of threads, without the boundary of a kernel; a cluster shares what is much for one core."""
-    def merged(rows: int, way: Literal["kernel", "cluster", "last"]) -> float:
-        return seconds(H100, shape(1, 8192, heads=rows, kernel=AttentionKernel(merge=way)))
 
-    assert choose_cut(H100, shape(1, 8192, heads=8)).splits > 1
+    def merged(rows: int, way: Merge) -> float:
+        return seconds(H100, shape(1, 1024, heads=rows, kernel=AttentionKernel(merge=way)))
+
+    assert choose_cut(H100, shape(1, 1024, heads=8)).splits > 1
     assert merged(8, "last") < merged(8, "kernel")
     assert merged(64, "cluster") < merged(64, "last")

@@ -45,8 +45,8 @@ __all__ = ["ANY_KERNEL", "AttentionKernel", "AttentionShape", "lower_attention"]
 
 Ints = NDArray[np.int64]
 Q, K, V, OUT, PARTIAL = 0, 1, 2, 3, 4
-#: share of the cores from which on `AttentionKernel.crowded` counts: measured between 0.37 and 0.59 (A100, in tiles at a
-#: time over cores) and between 0.23 and 0.45 (L40S)
+#: share of the cores above which `AttentionKernel.crowded` counts: between 0.37 and 0.59 by what an A100 takes for MLA
+#: decode of 40 and of 64 tiles at a time, between 0.23 and 0.45 by an L40S
 CROWD = 0.4
 
 

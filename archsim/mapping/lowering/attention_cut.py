@@ -22,6 +22,7 @@ __all__ = [
     "AttentionKernel",
     "AttentionShape",
     "Cut",
+    "Merge",
     "choose_cut",
     "order_of",
     "packed_rows",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 Ints = NDArray[np.int64]
+Merge = Literal["kernel", "cluster", "last"]
 
 #: chunks of keys that a core holds, one in use and the others on their way, and twice its blocks of queries
 MAX_SLOTS = 4
@@ -73,11 +75,11 @@ class AttentionKernel:
     barriers, sums over warps, the output on its way through the scratchpad.
     widen: operations of a lane on an element of keys or values that are stored narrower than they are multiplied.
     synchronous: it multiplies by synchronous instructions whatever the unit has (`Target.synchronous`).
-    pieces: parts in which a block of ``keys`` comes and is multiplied, two at a time in a scratchpad of any size: a tile
-    too large for it is cut along the dims. crowded: how much longer its blocks take while most cores work (`CROWD`).
+    pieces: parts in which a block of ``keys`` comes and is multiplied, two at a time in a scratchpad of any size: a
+    tile too large for it is cut along the dims. crowded: how much longer its blocks take while most cores work.
     most: query rows of a tile, at most.
-    merge: who merges partial results: a kernel on all cores, behind a barrier; or, of the blocks of threads that the keys
-    were split over, all that are in a cluster or the one that ends last, once a counter says that the others have stored.
+    merge: who merges partial results: a kernel on all cores, behind a barrier; or, of the blocks of threads that the
+    keys were split over, all that are in a cluster or the last to end, once a counter says that the others have stored.
     """
 
     overlap: bool = True
@@ -97,7 +99,7 @@ class AttentionKernel:
     pieces: int = 1
     crowded: float = 1.0
     most: int = 1 << 30
-    merge: Literal["kernel", "cluster", "last"] = "kernel"
+    merge: Merge = "kernel"
 
 
 #: a kernel of which nothing is known: the mapper chooses, for the best
