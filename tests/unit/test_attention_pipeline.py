@@ -249,6 +249,7 @@ def test_cores_that_share_an_instruction_hold_a_part_of_the_keys_each() -> None:
     assert (cut.rows, cut.together) == (64, 2)
     program = lower_attention(B200, "attention", attention, (0, 1, 2, 3)).program
     assert choose_cut(B200, absorbed(64, 1000, 64)).together == 1  # too few rows for an instruction
+    assert choose_cut(B200, absorbed(64, 1000, 192)).together == 1  # the third tile has nobody to share with
     read = program.nbytes[(program.region == 1) & (program.nbytes > 0)].sum()
     assert read == pytest.approx(64 * 1000 * 576 * 2, rel=0.01)
 

@@ -302,7 +302,9 @@ def _rated(
     # queries that a synchronous unit multiplies wait in registers beside the scores, unless the kernel is not like that
     in_registers = not target.asynchronous and not fixed
     for rows, keys in product(heights, blocks):
-        together = _cores_of_an_instruction(target, shape) if rows < target.instruction_rows else 1
+        together = _cores_of_an_instruction(target, shape)
+        if rows >= target.instruction_rows or -(-packed // rows) % together:  # a tile alone holds all of its keys
+            together = 1
         block_bytes = keys * width / together
         too_high = not fixed and rows > SIZES[0] and rows >= 2 * packed
         if too_high or (keys > min(blocks) and keys >= 2 * seen):
