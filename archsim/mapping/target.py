@@ -217,6 +217,11 @@ class Target:
             swaps=sparsity is None,
         )  # fmt: skip
 
+    @property
+    def instruction_rows(self) -> int:
+        """Rows of an instruction of a tensor core; one for systolic arrays, which take any number."""
+        return self.chip.core.matrix.m if self.chip.core.matrix.kind == "tensor_core" else 1
+
     @cached_property
     def matrix_latency_s(self) -> float:
         """From the end of a matrix unit's work on a tile to the last of its results."""

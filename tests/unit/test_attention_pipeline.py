@@ -11,14 +11,14 @@ from archsim.engine import CompiledInterpreter
 from archsim.hardware import load_chip
 from archsim.mapping import Target, choose_tiling, make_target
 from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel, AttentionShape, lower_attention
-from archsim.mapping.lowering.attention_cut import choose_cut, order_of, stage_cycles
+from archsim.mapping.lowering.attention_cut import Merge, choose_cut, order_of, stage_cycles
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.tiling import MatmulShape
 from archsim.models.attention import block_time
 from archsim.models.vector import NarrowLoads
 
-A100, H100, TPU = (make_target(load_chip(name)) for name in ("a100", "h100", "tpu-v6e"))
+A100, H100, B200, TPU = (make_target(load_chip(name)) for name in ("a100", "h100", "b200", "tpu-v6e"))
 TURNS = AttentionKernel(overlap=False, fixed=True)
 
 
@@ -206,3 +206,60 @@ def test_a_kernel_that_multiplies_on_the_vector_unit_takes_its_lane_operations()
     lane_s = 108 * 16 * 2048 * (128 * 6 + 4) / (108 * 64 * A100.clock)
     wide = make_target(load_chip("a100", {"cache.efficiency": "1"}))  # its cache is no limit
     assert lane_s < seconds(wide, many) < 1.3 * lane_s
+
+
+def absorbed(batch: int, kv_len: int, heads: int, kernel: AttentionKernel = ANY_KERNEL) -> AttentionShape:
+    """MLA's decode: all heads share one latent key, which is the value as well."""
+    return AttentionShape(batch, 1, kv_len, heads, 1, 576, 512, True, None, True, "bf16", 2.0, 2.0, kernel=kernel)
+
+
+def test_tiles_in_pieces_are_as_high_and_as_long_in_a_small_scratchpad() -> None:
+    """An L40S has room for 32 rows of 576 dims beside their keys; the kernel works on 64, and on whole blocks of 64."""
+    small = make_target(load_chip("l40s"))
+    whole = AttentionKernel(overlap=False, fixed=True, split=False, persistent=False, read_ahead=False)
+    pieces = replace(whole, pieces=2)
+    assert choose_cut(small, absorbed(1, 512, 16, whole)).rows == 32
+    cut = choose_cut(small, absorbed(1, 512, 16, pieces))
+    assert (cut.rows, cut.keys, cut.slots) == (64, 32, 2)
+    short, block = (seconds(A100, absorbed(1, keys, 16, pieces)) for keys in (2, 64))
+    assert short == pytest.approx(block, rel=0.06)  # but for the keys that it does not load
+
+
+def test_crowded_kernels_slow_down_once_most_cores_work() -> None:
+    kernel = AttentionKernel(overlap=False, fixed=True, split=False, persistent=False, pieces=2)
+    few, most = (
+        seconds(A100, absorbed(batch, 2048, 16, replace(kernel, crowded=1.5)))
+        / seconds(A100, absorbed(batch, 2048, 16, kernel))
+        for batch in (32, 64)
+    )
+    assert few == 1
+    assert 1.4 < most < 1.5
+
+
+def test_heads_beyond_the_most_of_a_tile_read_the_keys_again() -> None:
+    kernel = AttentionKernel(most=16)
+    assert choose_cut(B200, absorbed(64, 4096, 32, kernel)).rows == 16
+    assert seconds(B200, absorbed(64, 4096, 32, kernel)) > 1.3 * seconds(B200, absorbed(64, 4096, 32))
+
+
+def test_cores_that_share_an_instruction_hold_a_part_of_the_keys_each() -> None:
+    """128 heads are two tiles of 64 rows, half an instruction each: together they load every key once."""
+    attention = absorbed(64, 1000, 128)
+    cut = choose_cut(B200, attention)
+    assert (cut.rows, cut.together) == (64, 2)
+    program = lower_attention(B200, "attention", attention, (0, 1, 2, 3)).program
+    assert choose_cut(B200, absorbed(64, 1000, 64)).together == 1  # too few rows for an instruction
+    assert choose_cut(B200, absorbed(64, 1000, 192)).together == 1  # the third tile has nobody to share with
+    read = program.nbytes[(program.region == 1) & (program.nbytes > 0)].sum()
+    assert read == pytest.approx(64 * 1000 * 576 * 2, rel=0.01)
+
+
+def test_who_merges_partial_results() -> None:
+    """The last block of threads, without the boundary of a kernel; a cluster shares what is much for one core."""
+
+    def merged(rows: int, way: Merge) -> float:
+        return seconds(H100, shape(1, 1024, heads=rows, kernel=AttentionKernel(merge=way)))
+
+    assert choose_cut(H100, shape(1, 1024, heads=8)).splits > 1
+    assert merged(8, "last") < merged(8, "kernel")
+    assert merged(64, "cluster") < merged(64, "last")

@@ -160,6 +160,24 @@ def test_mla_decodes_absorbed() -> None:
     assert (core.shape.d_qk, core.shape.d_v, core.shape.kv_heads, core.shape.kv_shared) == (576, 512, 1, True)
 
 
+def test_mla_decode_has_another_kernel_on_every_kind_of_matrix_unit() -> None:
+    cells = {"phase": "decode", "batch": 4, "q_len": 1, "kv_len": 1000, "dtype": "bfloat16", "kv_dtype": "bfloat16",
+             "latency_us": 99, "source_file": "x/mla/y"}  # fmt: skip
+    older, few, many = (
+        read_mla(record(device=device, heads_per_gpu=heads, **cells))
+        for device, heads in (("A100", 32), ("B200", 32), ("B200", 64))
+    )
+    assert isinstance(older, Case)
+    assert isinstance(few, Case)
+    assert isinstance(many, Case)
+    assert (len(older.kernels), len(few.kernels)) == (2, 3)  # where sequences begin, its rotation finds itself
+    cores = [case.kernels[-1] for case in (older, few, many)]
+    kernels = [core.shape.kernel for core in cores if isinstance(core, Attention)]
+    assert (kernels[0].pieces, kernels[0].merge) == (2, "kernel")
+    assert (kernels[1].most, kernels[1].merge) == (16, "cluster")
+    assert kernels[2].most > 64
+
+
 def test_experts_of_one_rank() -> None:
     case = read_moe(record(device="H100", model="Mixtral", num_tokens=64, hidden=4096, inter=14336, topk=2, experts=8,
                            tp=2, ep=4, dtype="bfloat16", distribution="balanced", latency_us=99,

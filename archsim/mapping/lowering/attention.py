@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from heapq import heapreplace
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,9 @@ __all__ = ["ANY_KERNEL", "AttentionKernel", "AttentionShape", "lower_attention"]
 
 Ints = NDArray[np.int64]
 Q, K, V, OUT, PARTIAL = 0, 1, 2, 3, 4
+#: share of the cores above which `AttentionKernel.crowded` counts: between 0.37 and 0.59 by what an A100 takes for MLA
+#: decode of 40 and of 64 tiles at a time, between 0.23 and 0.45 by an L40S
+CROWD = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +71,8 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
         target = target.synchronous
     cut = choose_cut(target, shape)
     items = _enumerate(shape, cut)
-    chunks = -(-items.keys // cut.keys)
+    pieces = shape.kernel.pieces
+    chunks = -(-items.keys // (cut.keys * pieces)) * pieces
     if shape.kernel.persistent:
         # heads in sections whose keys the cache can hold; in each the longest first, since causal items differ and
         # cores should end together; otherwise blocks of threads start in the order of the grid, head by head
@@ -81,9 +86,10 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     first = np.cumsum(size) - size
     partial = cut.splits > 1 or shape.kernel.partials
     # the rows of a group of splits are merged by as many cores as there are for it
-    slices = min(-(-cores * cut.splits // count), int(items.rows.max(initial=1)))
+    mergers = {"kernel": -(-cores * cut.splits // count), "cluster": cut.splits, "last": 1}[shape.kernel.merge]
+    slices = min(mergers, int(items.rows.max(initial=1)))
     merged = count // cut.splits * slices if partial else 0
-    table = StepTable(target, int(size.sum()) + (1 + 3 * merged if merged else 0))
+    table = StepTable(target, int(size.sum()) + (3 * merged + (shape.kernel.merge == "kernel") if merged else 0))
     width = shape.q_bytes
     table.load(first, core, Q, items.query * shape.d_qk * width, items.rows * shape.d_qk * width)
 
@@ -93,14 +99,19 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     spread, rows = core[item], items.rows[item]
     alternate = order_of(target, shape) == "alternate"
     load_k, load_v, score, softmax, value = _places(first[item], j, chunks[item], alternate=alternate)
-    keys = np.minimum(cut.keys, items.keys[item] - j * cut.keys)
+    keys = np.clip(items.keys[item] - j * cut.keys, 0, cut.keys)
     begin = items.begin[item] + j * cut.keys
+    own, part = -(-keys // cut.together), items.query // cut.rows % cut.together
+    own_begin = begin + part[item] * own
+    own = np.minimum(own, begin + keys - own_begin)
     for step, region, key_bytes in ((load_k, K, shape.k_bytes), (load_v, V, shape.v_bytes)):
-        _load_keys(table, step, spread, region, items.head[item], begin, keys, shape, key_bytes)
+        _load_keys(table, step, spread, region, items.head[item], own_begin, own, shape, key_bytes)
     # a block is worked on whole, however many of its keys are there, and so are tiles of one height
     if tile_height(target, shape) is not None:
         rows = np.full_like(rows, cut.rows)
-    first_product, vector, second_product = stage_cycles(target, shape, rows, cut.keys)
+    stages = stage_cycles(target, shape, rows, cut.keys)
+    slower = np.where(np.bincount(turn)[turn] > CROWD * cores, shape.kernel.crowded, 1.0)[item]
+    first_product, vector, second_product = (np.ceil(cycles * slower).astype(np.int64) for cycles in stages)
     for step, cycles in ((score, first_product), (value, second_product)):
         if shape.kernel.lanes:
             table.vector(step, spread, cycles)
@@ -157,7 +168,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     table.after(store, normalise)
 
     if merged:
-        _merge(table, items, store, shape, cut, int(size.sum()), merged)
+        _merge(table, items, core, store, shape, cut, int(size.sum()), merged)
     text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (
         f", split-KV {cut.splits}" if cut.splits > 1 else ""
     )
@@ -185,9 +196,13 @@ def _load_keys(
 
 
 def _merge(
-    table: StepTable, items: _Items, store: Ints, shape: AttentionShape, cut: Cut, first: int, merged: int
+    table: StepTable, items: _Items, core: Ints, store: Ints, shape: AttentionShape, cut: Cut, first: int, merged: int
 ) -> None:
-    """Steps from ``first`` on: a barrier, then reading the partial results of all splits, adding, and the output."""
+    """Steps from ``first`` on: reading the partial results of all splits, adding, and the output.
+
+    Behind a barrier, or on cores that had a split, once all of them have stored; the fence after the stores and the
+    counter cost a round trip to memory each.
+    """
     total, target = shape.batch * shape.heads * shape.q_len, table.target
     base = items.out % total  # the same for all splits of a block of queries
     starts, which = np.unique(base, return_inverse=True)
@@ -197,12 +212,20 @@ def _merge(
     group, part = (x.ravel() for x in np.meshgrid(np.arange(groups), np.arange(slices), indexing="ij"))
     begin = height[group] * part // slices
     rows = height[group] * (part + 1) // slices - begin
-    fetch, lanes = first + 1 + 3 * np.arange(merged), np.arange(merged) % target.cores
-    table.barrier(first, store)
+    adding = target.vector_cycles(rows * cut.splits * shape.d_v, VectorCost(2.0, 0.0))
+    if shape.kernel.merge != "kernel":
+        fetch = first + 3 * np.arange(merged)
+        lanes = core[np.argsort(which, kind="stable")].reshape(groups, cut.splits)[:, :slices].ravel()
+        for one in fetch.reshape(groups, slices).T:
+            table.after(one[which], store)
+        adding = adding + ceil(2 * target.memory_latency_s * target.clock)
+    else:
+        fetch, lanes = first + 1 + 3 * np.arange(merged), np.arange(merged) % target.cores
+        table.barrier(first, store)
+        table.after(fetch, np.full(merged, first))
     row = shape.d_v * (starts[group] + begin)
     table.load(fetch, lanes, PARTIAL, row * 4, rows * cut.splits * shape.d_v * 4)
-    table.after(fetch, np.full(merged, first))
-    table.vector(fetch + 1, lanes, target.vector_cycles(rows * cut.splits * shape.d_v, VectorCost(2.0, 0.0)))
+    table.vector(fetch + 1, lanes, adding)
     table.after(fetch + 1, fetch)
     table.store(fetch + 2, lanes, OUT, row * shape.out_bytes, rows * shape.d_v * shape.out_bytes)
     table.after(fetch + 2, fetch + 1)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ __all__ = [
     "AttentionKernel",
     "AttentionShape",
     "Cut",
+    "Merge",
     "choose_cut",
     "order_of",
     "packed_rows",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 Ints = NDArray[np.int64]
+Merge = Literal["kernel", "cluster", "last"]
 
 #: chunks of keys that a core holds, one in use and the others on their way, and twice its blocks of queries
 MAX_SLOTS = 4
@@ -72,6 +75,11 @@ class AttentionKernel:
     barriers, sums over warps, the output on its way through the scratchpad.
     widen: operations of a lane on an element of keys or values that are stored narrower than they are multiplied.
     synchronous: it multiplies by synchronous instructions whatever the unit has (`Target.synchronous`).
+    pieces: parts in which a block of ``keys`` comes and is multiplied, two at a time in a scratchpad of any size: a
+    tile too large for it is cut along the dims. crowded: how much longer its blocks take while most cores work.
+    most: query rows of a tile, at most.
+    merge: who merges partial results: a kernel on all cores, behind a barrier; or, of the blocks of threads that the
+    keys were split over, all that are in a cluster or the last to end, once a counter says that the others have stored.
     """
 
     overlap: bool = True
@@ -88,6 +96,10 @@ class AttentionKernel:
     outside: int = 0
     widen: float = COSTS["dequantise"].simple
     synchronous: bool = False
+    pieces: int = 1
+    crowded: float = 1.0
+    most: int = 1 << 30
+    merge: Merge = "kernel"
 
 
 #: a kernel of which nothing is known: the mapper chooses, for the best
@@ -134,7 +146,8 @@ class Cut:
     """Query rows and keys of a tile, ranges the keys are split into, chunks and query blocks in the scratchpad.
 
     scores: tiles of scores at a time. resident: blocks of threads that share a core, each with all of this. busy: power
-    that the tiles draw, as a share of that of busy matrix units, which the clock depends on.
+    that the tiles draw, as a share of that of busy matrix units, which the clock depends on. together: cores that share
+    the rows of an instruction; each holds its part of every block of keys.
     """
 
     rows: int
@@ -145,6 +158,7 @@ class Cut:
     scores: int
     resident: int = 1
     busy: float = 1.0
+    together: int = 1
 
 
 def packed_rows(shape: AttentionShape) -> int:
@@ -163,7 +177,7 @@ def tile_height(target: Target, shape: AttentionShape) -> int | None:
 
 def block_keys(target: Target, shape: AttentionShape, height: int) -> int:
     """Keys of a block of tiles that are ``height`` rows high, in a kernel whose tiles have one size."""
-    unit, keys = target.chip.core.matrix, 128 if target.asynchronous else shape.kernel.keys
+    unit, keys = target.chip.core.matrix, 128 if target.asynchronous else shape.kernel.keys // shape.kernel.pieces
     if unit.kind == "tensor_core" and unit.synchronous and height > WARPS * unit.m:
         room = target.scratchpad_bytes / 2 - height * shape.d_qk * shape.q_bytes
         while keys > SMALL_BLOCKS[0] and keys * (shape.k_bytes + shape.v_bytes) > room:
@@ -262,7 +276,8 @@ def _choices(target: Target, shape: AttentionShape) -> Iterator[tuple[Sequence[i
     """
     height = tile_height(target, shape)
     if height is None:
-        yield from ((SIZES, BLOCKS), (SIZES, SMALL_BLOCKS))
+        heights = [rows for rows in SIZES if rows <= shape.kernel.most]
+        yield from ((heights, BLOCKS), (heights, SMALL_BLOCKS))
     else:
         while height >= SIZES[0]:
             keys = block_keys(target, shape, height)
@@ -287,19 +302,23 @@ def _rated(
     # queries that a synchronous unit multiplies wait in registers beside the scores, unless the kernel is not like that
     in_registers = not target.asynchronous and not fixed
     for rows, keys in product(heights, blocks):
+        together = _cores_of_an_instruction(target, shape)
+        if rows >= target.instruction_rows or -(-packed // rows) % together:  # a tile alone holds all of its keys
+            together = 1
+        block_bytes = keys * width / together
         too_high = not fixed and rows > SIZES[0] and rows >= 2 * packed
         if too_high or (keys > min(blocks) and keys >= 2 * seen):
             continue
         # more blocks of keys, and of queries, where few cores share a fast memory
-        least, most = (1, 1) if single else (2, max(MAX_SLOTS, ceil(target.in_flight_bytes / (keys * width))))
+        least, most = (1, 1) if single else (2, max(MAX_SLOTS, ceil(target.in_flight_bytes / block_bytes)))
         query_bytes = rows * shape.d_qk * shape.q_bytes
-        slots, held, queries = 0, 0, 1
+        slots, held, queries = (2, 1, 0) if shape.kernel.pieces > 1 else (0, 0, 1)
         if shape.kernel.persistent and not single:
             queries = max(most // 2, min(int(target.scratchpad_bytes / 8 // query_bytes), MAX_QUERIES))
         while slots < least and queries:  # a second block of queries waits where it can
             free = target.scratchpad_bytes - (queries - in_registers) * query_bytes
-            slots, held, queries = min(int(free // (keys * width)), most), queries, queries // 2
-        resident = min(int(target.scratchpad_bytes // (query_bytes + keys * width)), 2) if single else 1
+            slots, held, queries = min(int(free // block_bytes), most), queries, queries // 2
+        resident = min(int(target.scratchpad_bytes // (query_bytes + block_bytes)), 2) if single else 1
         # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere
         room = target.accumulator_bytes - in_registers * query_bytes
         scores = min(int(room // (4 * rows * keys)), most_scores)
@@ -309,7 +328,7 @@ def _rated(
         fill = target.cores * resident // tiles  # as many ranges as give every core one
         for splits in sorted({*SPLITS, max(fill, 1)}) if shape.kernel.split else (1,):
             if splits == 1 or splits * keys <= seen:
-                cut = Cut(rows, keys, splits, slots, held, scores, resident)
+                cut = Cut(rows, keys, splits, slots, held, scores, resident, together=together)
                 seconds, busy = _estimate(target, shape, cut, tiles * splits, seen)
                 yield seconds, replace(cut, busy=busy)
 
@@ -330,7 +349,8 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
         scores, softmax, value, order_of(target, shape), latency=target.matrix_latency_s, blocks=cut.scores
     )
     drawn = items * chunks * (scores + value + VECTOR_POWER * softmax) / target.cores
-    port = cut.keys * width / target.port_read_bytes_per_s
+    block_bytes = cut.keys * width / cut.together
+    port = block_bytes / target.port_read_bytes_per_s
     waiting = target.loaded_latency_s + port
     load = max(items / target.cores, 1.0)
     if cut.slots == 1:  # keys arrive during the softmax and P V of the block before, values during the scores
@@ -347,10 +367,12 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     if cut.splits > 1:  # a barrier, then partial results out and in
         partial = items * height * shape.d_v * 4
         held = shared if partial <= target.cache_bytes else target.dram_bytes_per_s
-        merge = target.barrier_s + 2 * partial / min(target.cores * target.port_read_bytes_per_s, held)
+        readers = target.cores if shape.kernel.merge != "last" else min(items / cut.splits, target.cores)
+        merge = target.barrier_s if shape.kernel.merge == "kernel" else 2 * target.memory_latency_s
+        merge += partial / held + partial / min(readers * target.port_read_bytes_per_s, held)
     # Little's law: no more than the slots' bytes, or what the core may have outstanding, are on their way at once
-    waiting /= min(cut.slots, target.outstanding_bytes / (cut.keys * width))
-    fetched = items * chunks * cut.keys * width
+    waiting /= min(cut.slots, target.outstanding_bytes / block_bytes)
+    fetched = items * chunks * block_bytes
     unique = shape.batch * shape.kv_heads * seen * width if target.cache_bytes else fetched
     moving = max(fetched / shared, unique / target.dram_bytes_per_s)
     seconds = float(max(turns * max(block, port, waiting) + alone, moving) + tail + merge)

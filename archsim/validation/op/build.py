@@ -182,10 +182,13 @@ def mla_prefill(
 
 
 def mla_decode(
-    batch: int, kv_len: int, heads: int, kv_bytes: float, *, dtype: str = "bf16",
+    batch: int, kv_len: int, heads: int, kv_bytes: float, *, dtype: str = "bf16", small: int = 1,
     kernel: AttentionKernel = ANY_KERNEL,
 ) -> tuple[Kernel, ...]:  # fmt: skip
-    """DeepSeek's absorbed attention over the latent cache, after the rotation and the append of one token each."""
+    """DeepSeek's absorbed attention over the latent cache, after the rotation and the append of one token each.
+
+    small: as in `attention`.
+    """
     rotated, latent = batch * 64 * (heads + 1), batch * 576
     q_bytes = DTYPE_BITS[dtype] // 8
     append = Vector(
@@ -196,7 +199,7 @@ def mla_decode(
         batch, 1, kv_len, heads, 1, 576, 512, True, None, True, dtype, q_bytes, kv_bytes, WIDE,
         convert=kv_bytes < q_bytes, kernel=kernel,
     )  # fmt: skip
-    return _offsets(batch), append, Attention(shape, (X, K, K, Y))
+    return *(_offsets(batch),) * small, append, Attention(shape, (X, K, K, Y))
 
 
 def mla_sparse(

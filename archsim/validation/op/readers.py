@@ -206,10 +206,10 @@ def mla(
     asynchronous = target_of(chip).asynchronous
     held = held if asynchronous else float(build.WIDE)
     math = multiplied(chip, "bf16", held)
-    kernel = source.attention if phase == "prefill" else mla_kernel(source, chip, asynchronous=asynchronous)
+    kernel = source.attention if phase == "prefill" else mla_kernel(source, chip, heads, asynchronous=asynchronous)
     kernel = written(kernel, phase, chip, asynchronous=asynchronous)
     if phase == "decode":
-        return build.mla_decode(batch, kv_len, heads, held, dtype=math, kernel=kernel)
+        return build.mla_decode(batch, kv_len, heads, held, dtype=math, small=int(asynchronous), kernel=kernel)
     small = 1 + (asynchronous and source.name == "aiconfigurator")
     return build.mla_prefill(batch, q_len, heads, dtype=math, small=small, kernel=kernel)
 

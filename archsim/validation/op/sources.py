@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel
+from archsim.mapping.lowering.attention_cut import Merge
 from archsim.models.vector import NarrowLoads
 
 __all__ = [
@@ -97,6 +98,14 @@ OUTSIDE = 2000
 #: operations that widen an element of fp8 where kernels for the A100's instructions do it in integers, field by field:
 #: chosen by half of the L40S's rows, which take 16 ns a key and core whatever the load
 EMULATED = 15.0
+#: how much longer a block of the prefill kernel that decodes MLA on synchronous units takes while most cores work: one
+#: constant for A100 and L40S, with all their rows in view. A key takes an A100 0.123 us in 4 to 40 tiles at a time and
+#: 0.165 us in 64 to 108, whether it comes from the cache or from memory; an L40S 0.08, and 0.125 to 0.155; why is not
+#: known
+CROWDED = 1.5
+#: heads of a tile of TensorRT-LLM's MLA decode for Blackwell where they are less than 64: there they are the columns of
+#: its instructions. 32 heads take what 16 take of twice the sequences, prologue included
+COLUMN_HEADS, ROW_HEADS = 16, 64
 #: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads;
 #: only those of decode split keys, as in FlashAttention (``num_splits`` is 1 unless a cache is given)
 TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, fixed=True, persistent=False, read_ahead=False, outside=OUTSIDE)
@@ -197,7 +206,7 @@ SOURCES = (
         "period of a loop of CUDA graph replays over the same operands: the device's gap between kernels is in it, and "
         "what fits the cache is warm",
         attention=replace(TENSORRT_LLM, split=False),
-        decode=replace(TENSORRT_LLM, fixed=False),
+        decode=replace(TENSORRT_LLM, fixed=False, merge="last"),
     ),
     Source(
         "DeepGEMM", r"DeepGEMM", False,
@@ -232,7 +241,7 @@ def phase_kernel(source: Source, phase: str, *, gpu: bool) -> AttentionKernel:
     return source.decode or source.attention if phase == "decode" else source.attention
 
 
-def mla_kernel(source: Source, chip: str, *, asynchronous: bool) -> AttentionKernel:
+def mla_kernel(source: Source, chip: str, heads: int, *, asynchronous: bool) -> AttentionKernel:
     """The kernel for absorbed MLA: FlashMLA and its kin always write partial results, which a second kernel merges;
     those of TensorRT-LLM for Blackwell reduce within a cluster (its kernel sources are closed; from the names of its
     modes, unverified).
@@ -240,10 +249,12 @@ def mla_kernel(source: Source, chip: str, *, asynchronous: bool) -> AttentionKer
     There is none for matrix units that are synchronous: there a kernel for prefill, which splits no keys, runs instead.
     """
     within = chip in BLACKWELL and source.name == "aiconfigurator"
-    return replace(
-        source.attention, pack=AttentionKernel.pack, partials=asynchronous and not within, split=asynchronous,
-        fixed=not asynchronous, persistent=False,
-    )  # fmt: skip
+    kernel = replace(source.attention, pack=AttentionKernel.pack, persistent=False)
+    if asynchronous:
+        most = COLUMN_HEADS if within and heads < ROW_HEADS else kernel.most
+        merge: Merge = "cluster" if within else "kernel"
+        return replace(kernel, fixed=False, split=True, partials=not within, most=most, merge=merge)
+    return replace(kernel, fixed=True, split=False, pieces=2, crowded=CROWDED)
 
 
 def product_source(source: Source, chip: str, *, quantised: bool) -> Source:
