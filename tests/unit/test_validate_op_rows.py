@@ -190,6 +190,45 @@ def test_experts_of_one_rank() -> None:
     assert kinds == [*[Vector] * 4, Product, Vector, Product, Vector]
 
 
+def test_vector_kernels_of_experts_wait_for_their_rows() -> None:
+    cells = {"model": "x", "num_tokens": 4096, "hidden": 2048, "inter": 768, "topk": 8, "experts": 128, "tp": 1,
+             "dtype": "bfloat16", "distribution": "balanced", "latency_us": 999,
+             "source_file": "x/moe/y"}  # fmt: skip
+    whole, sharded = (read_moe(record(device="H100", ep=ep, **cells)) for ep in (1, 8))
+    assert isinstance(whole, Case)
+    assert isinstance(sharded, Case)
+    gather, swiglu, total = (whole.kernels[i] for i in (5, 7, 9))
+    assert isinstance(gather, Vector)
+    assert isinstance(swiglu, Vector)
+    assert isinstance(total, Vector)
+    assert gather.loads is not None
+    assert swiglu.loads is not None
+    assert total.loads is not None
+    assert [gather.loads.trips(2048), swiglu.loads.trips(768)] == [3, 2]  # a row of either fits one load of the block
+    assert total.loads.trips(2048) == 1 + 2 * 8  # eight results, each behind its index
+    fewer = sharded.kernels[9]
+    assert isinstance(fewer, Vector)
+    assert fewer.loads is not None
+    assert fewer.loads.trips(2048) == 1 + 2  # one of eight is on this rank
+
+
+def test_blocks_of_experts_are_scaled_by_few_warps_on_hopper() -> None:
+    cells = {"model": "x", "num_tokens": 4096, "hidden": 7168, "inter": 2048, "topk": 8, "experts": 128, "tp": 8,
+             "ep": 8, "dtype": "fp8_block", "distribution": "balanced", "latency_us": 999,
+             "source_file": "x/moe/y"}  # fmt: skip
+    hopper, blackwell = (read_moe(record(device=device, **cells)) for device in ("H100", "B200"))
+    assert isinstance(hopper, Case)
+    assert isinstance(blackwell, Case)
+    scale, wide = hopper.kernels[5], blackwell.kernels[5]  # after routing, sorting and gathering; no kernel for sizes
+    assert isinstance(scale, Vector)
+    assert isinstance(wide, Vector)
+    assert (scale.rows, wide.rows) == (4096 * 7168 // 128, 4096)
+    assert scale.nbytes == wide.nbytes
+    one = replace(hopper, kernels=(scale,), weights=frozenset())
+    waits = 4096 * 7168 / 128 / (132 * 8) * 0.95  # microseconds: a round trip for each 128 elements of a warp
+    assert waits < simulate_us(one) < waits + 10
+
+
 def test_fp4_experts_run_in_fused_kernels_up_to_256() -> None:
     cells = {"device": "B200", "model": "x", "num_tokens": 64, "hidden": 4096, "inter": 2048, "topk": 8, "tp": 2,
              "ep": 4, "dtype": "nvfp4", "distribution": "power_law_1.2", "latency_us": 99,

@@ -34,6 +34,14 @@ LEAST_UNPACKED = (16, 128)
 FP4_LOADS = NarrowLoads(threads=512, width=8, per_row=3)
 #: cudaFp8Utils.cu, from memory: 1024 blocks of 256 threads stride over the matrix by single elements, unrolled fourfold
 FP8_LOADS, FP8_BLOCKS, FP8_COLS = NarrowLoads(threads=256, width=4), 1024, 16384
+#: moe_kernels.cu of TensorRT-LLM: eight blocks of 256 threads a core, 16 B or eight elements a thread. A block gathers
+#: a row behind its index; it loads no row while it works on another, so that every row is waited for
+MOE_LOAD, GATHER_WAITS = 16, 2
+#: its weighted sum: a block a token, which finds the row of an expert's result and then loads it, one after the other
+SUM_WAITS = 2
+#: scale_1x128_kernel of fp8_blockscale_gemm_kernel.cuh, before a grouped product on Hopper: one block of 256 threads a
+#: core, whose warps each take 128 elements at a time and load no others while they reduce and convert them
+SCALE_COLS, SCALE_LOADS = 128, NarrowLoads(threads=32, width=4, per_row=1, most=8)
 X, W, Y, QUANTISED, K, V, CACHE, GATHERED, HIDDEN, ACTIVE, W2, PARTS, CHOSEN, MAPS, SIZES, NARROW = range(16)
 RESIDUAL, W_BEFORE, X_BEFORE = range(16, 19)
 
@@ -220,14 +228,14 @@ def mla_sparse(
 
 def moe(
     rows: Sequence[int], *, tokens: int, hidden: int, inner: int, experts: int, top_k: int, form: Format,
-    tuned: tuple[int, ...] | None = None,
+    tuned: tuple[int, ...] | None = None, hopper: bool = False,
 ) -> tuple[tuple[Kernel, ...], frozenset[int]]:  # fmt: skip
     """The experts of one rank, as TensorRT-LLM runs them on CUTLASS.
 
     Routing; sorting tokens by expert (one kernel, or three for more than 256 tokens) and the problem sizes of the
     grouped products; gathering rows; gate and up; SwiGLU; down; weighted sum. Activations are quantised by tensor
-    before they are gathered and by SwiGLU, by block in kernels of their own after both. ``tuned``: rows for which the
-    auto-tuner chose the tiles.
+    before they are gathered and by SwiGLU, by block in kernels of their own after both (before products that find the
+    sizes themselves; ``hopper``: by a warp for 128 elements). ``tuned``: rows for which the auto-tuner chose the tiles.
     """
     routed = sum(rows)
     up, down = (_shape(rows, n, k, form, GROUPED_WARP) for n, k in ((2 * inner, hidden), (hidden, inner)))
@@ -237,26 +245,32 @@ def moe(
     kernels: list[Kernel] = [
         *_routing(tokens, experts, top_k),
         *[index] * (1 if tokens <= 256 else 3),
-        Vector(1, ((MAPS, experts * 8),), ((SIZES, experts * 64),)),
+        *[Vector(1, ((MAPS, experts * 8),), ((SIZES, experts * 64),))] * (not apart),
     ]
     if early:
         kernels.append(_quantise(tokens, hidden, X, QUANTISED, form))
     width = form.a_bytes if early else WIDE
     gathered = Vector(
-        routed, ((QUANTISED if early else X, tokens * hidden * width),), ((GATHERED, routed * hidden * width),)
-    )
+        routed, ((QUANTISED if early else X, tokens * hidden * width),), ((GATHERED, routed * hidden * width),),
+        loads=_wide(width, per_row=GATHER_WAITS), cols=hidden,
+    )  # fmt: skip
     act_bytes = WIDE if apart else form.a_bytes
     work = [(routed * inner, COSTS["silu_mul"])] + [(routed * inner, COSTS["quantise"])] * early
     activate = Vector(
-        routed, ((HIDDEN, 2 * routed * inner * WIDE),), ((ACTIVE, routed * inner * act_bytes),), tuple(work)
-    )
-    kernels += [gathered, *[_quantise(routed, hidden, GATHERED, NARROW, form)] * apart]
+        routed, ((HIDDEN, 2 * routed * inner * WIDE),), ((ACTIVE, routed * inner * act_bytes),), tuple(work),
+        loads=_wide(act_bytes), cols=inner,
+    )  # fmt: skip
+    scale = _scale if hopper else _quantise
+    kernels += [gathered, *[scale(routed, hidden, GATHERED, NARROW, form)] * apart]
     kernels += [Product(up, (NARROW if apart else GATHERED, W, HIDDEN), tuned), activate]
-    kernels += [*[_quantise(routed, inner, ACTIVE, NARROW, form)] * apart]
+    kernels += [*[scale(routed, inner, ACTIVE, NARROW, form)] * apart]
     kernels += [
         Product(down, (NARROW if apart else ACTIVE, W2, PARTS), tuned),
-        _weighted_sum(tokens, routed, hidden),
-    ]
+        replace(
+            _weighted_sum(tokens, routed, hidden),
+            loads=_wide(WIDE, per_pass=SUM_WAITS * routed / tokens), cols=hidden,
+        ),
+    ]  # fmt: skip
     return tuple(kernels), frozenset({W, W2})
 
 
@@ -330,6 +344,19 @@ def _quantise(rows: int, cols: int, source: int, result: int, form: Format) -> V
         rows, ((source, size * WIDE),), ((result, size * form.a_bytes),), ((size, COSTS["quantise"]),), loads=loads,
         cols=cols,
     )  # fmt: skip
+
+
+def _wide(element: float, *, per_row: float = 1.0, per_pass: float = 1.0) -> NarrowLoads:
+    """How the vector kernels of a MoE layer load rows of elements so wide."""
+    width = MOE_LOAD // round(element) if element >= 1 else 8
+    return NarrowLoads(threads=256, width=width, per_pass=per_pass, per_row=per_row, most=8)
+
+
+def _scale(rows: int, cols: int, source: int, result: int, form: Format) -> Vector:
+    """Quantises to blocks of fp8 as DeepGEMM's grouped products on Hopper have it: a warp for 128 elements."""
+    return replace(
+        _quantise(rows * cols // SCALE_COLS, SCALE_COLS, source, result, form), loads=SCALE_LOADS, cols=SCALE_COLS
+    )
 
 
 def elementwise(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from math import inf
 
 from archsim.hardware import list_chips
@@ -237,11 +238,13 @@ def read_moe(row: Record) -> Case | str:
     rows = rank_rows(tokens, experts, top_k, ep, row.text("distribution"), limited=fused and not mixed)
     if rows is None:
         return f"the routing '{row.text('distribution')}' is not known"
-    layer = build.moe_fused if fused else build.moe_triton if mixed else build.moe
+    layer = (
+        build.moe_fused if fused else build.moe_triton if mixed else partial(build.moe, hopper=chip in HOPPER)
+    )
     kernels, weights = layer(
         rows, tokens=tokens, hidden=hidden, inner=inner // tp, experts=experts, top_k=top_k, form=form,
         tuned=rank_rows(tokens, experts, top_k, ep, "balanced"),
-    )  # fmt: skip
+    )
     dtype = _label(row.text("dtype"))
     name = f"{chip} moe {dtype} {row.text('model')} t{tokens} tp{tp} ep{ep} {row.text('distribution')}"
     return Case(name, chip, "moe", dtype, kernels, row.number("latency_us"), source, weights)
