@@ -9,6 +9,7 @@ import click
 
 from archsim.cli._common import console, emit_json, json_option
 from archsim.cli._results import figure_file, wrote
+from archsim.cli.chip import set_option
 
 __all__ = ["map_product"]
 
@@ -18,13 +19,14 @@ __all__ = ["map_product"]
 @click.option("--gemm", required=True, metavar="M,N,K", help="Sizes of the product.")
 @click.option("--dtype", default="bf16", show_default=True, help="What is multiplied, and how operands are stored.")
 @click.option("--sparsity", metavar="N:M", default="none", show_default=True, help="Of the weights (second operand).")
+@set_option
 @click.option("--mapping", type=click.Path(path_type=Path), help="YAML of a tiling (tm, tn, tk), a layout, or both.")
 @click.option("--top", type=click.IntRange(1, 100), default=6, show_default=True, help="Candidates to show.")
 @figure_file("--figure", "Draw the tiles")
 @json_option
 def map_product(
-    chip: str, gemm: str, dtype: str, sparsity: str, mapping: Path | None, top: int, figure: Path | None,
-    as_json: bool,
+    chip: str, gemm: str, dtype: str, sparsity: str, overrides: dict[str, str], mapping: Path | None, top: int,
+    figure: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show how a product is cut on CHIP: the tiling, the times it was chosen by, and the runners-up.
 
@@ -38,6 +40,7 @@ def map_product(
       archsim map h100 --gemm 4096,4096,4096
       archsim map b200 --gemm 512,7168,2048 --dtype fp8 --figure tiles.png
       archsim map a100 --gemm 64,12288,12288 --json
+      archsim map h100 --gemm 4096,4096,4096 --dtype fp8 --set noc.multicast=4    # clusters of four cores
       archsim map h100 --gemm 4096,4096,4096 --sparsity 2:4    # a pattern of the unit: core.matrix.sparsity of the chip
       archsim map custom-npu --gemm 256,4096,4096 --mapping pinned.yaml    # layout: {weights: row_major}
     """
@@ -56,7 +59,7 @@ def map_product(
     if dtype not in DTYPE_BITS:
         raise InputError(f"--dtype {dtype}: must be one of {', '.join(DTYPE_BITS)}")
     m, n, k = sizes
-    spec = load_chip(chip)
+    spec = load_chip(chip, overrides)
     pin, layout = read_pin(mapping) if mapping else ({}, {})
     target = make_target(spec, storage=replace(Storage.usual(spec), **layout))
     width = DTYPE_BITS[dtype] / 8

@@ -30,6 +30,15 @@ def test_a_product_too_large_to_probe_is_shown_with_its_simulated_time() -> None
     assert found["chosen"]["simulated_us"] == pytest.approx(4590, rel=0.01)
 
 
+def test_a_value_of_the_chip_can_be_changed() -> None:
+    ask = ("map", "h100", "--gemm", "512,4096,4096", "--top", "1", "--json")
+    found = [json.loads(archsim(*ask, *more).stdout)["chosen"] for more in ((), ("--set", "noc.multicast=4"))]
+    assert [row["cluster_m"] * row["cluster_n"] for row in found] == [2, 4]
+    wrong = archsim(*ask, "--set", "noc.multicst=4")
+    assert wrong.exit_code == 2
+    assert "did you mean 'multicast'" in wrong.stderr
+
+
 def test_the_picture_is_written(tmp_path: Path) -> None:
     path = tmp_path / "tiles.png"
     assert archsim("map", "custom-npu", "--gemm", "300,500,128", "--figure", path).exit_code == 0
