@@ -210,6 +210,7 @@ def _meta(job: Job, command: str = "") -> dict[str, object]:
         "exact": options.exact,
         "quant": options.quant,
         **({"sparsity": options.sparsity} if options.sparsity != "none" else {}),
+        **({"shared_experts": "spread"} if options.shared_experts == "spread" else {}),
         "routing": options.routing,
         "seed": options.seed,
         "power_cap_w": options.power_cap,
