@@ -105,11 +105,11 @@ def product(
 def attention(
     batch: int, q_len: int, kv_len: int, heads: int, kv_heads: int, d_qk: int, d_v: int, *, dtype: str = "bf16",
     causal: bool = True, kv_bytes: float = WIDE, cache_bytes: float | None = None, append: bool = True, small: int = 1,
-    kernel: AttentionKernel = ANY_KERNEL,
+    rotates: bool = True, kernel: AttentionKernel = ANY_KERNEL,
 ) -> tuple[Kernel, ...]:  # fmt: skip
     """Fused attention. cache_bytes: as in TensorRT-LLM, after a kernel that finds where each sequence begins and one
     that rotates q and k and appends k and v, so wide, to the cache (unless ``append`` is False: the attention kernel
-    does it). small: kernels like the first that go before."""
+    does it). small: kernels like the first that go before. rotates: otherwise k and v are only copied, as in vLLM."""
     q_bytes = DTYPE_BITS[dtype] // 8
     shape = AttentionShape(
         batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, causal, None, False, dtype, q_bytes, kv_bytes, WIDE,
@@ -119,7 +119,7 @@ def attention(
     if cache_bytes is None:
         return (core,)
     tokens = batch * q_len
-    q, kv = tokens * heads * d_qk, tokens * kv_heads * (d_qk + d_v)
+    q, kv = tokens * heads * d_qk * rotates, tokens * kv_heads * (d_qk + d_v)
     # in prefill the attention reads what has just been written, in decode the cache of which this is a small part;
     # where a prefill multiplies 8 bits, keys and values are written once more, beside the queries for its kernel
     packed = kv if q_len > 1 and q_bytes < WIDE else 0

@@ -83,6 +83,7 @@ def read_published(row: Record) -> Case | str:
                 batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, dtype=multiplies, causal=causal,
                 kv_bytes=kv_bytes, cache_bytes=None if operator == "attention_fwd" else kv_bytes,
                 append=phase == "prefill" or not appends(chip, multiplies),
+                small=int(not source.copies), rotates=not source.copies,
                 kernel=attention_kernel(source, phase, chip, kv_bytes),
             )  # fmt: skip
         if operator != "attention_fwd":

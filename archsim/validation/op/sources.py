@@ -67,6 +67,7 @@ class Source:
     shared_context: the tokens that its decode rows name are those of the whole batch, and on GPUs its rows name all the
     keys, of which none is masked (the times depend on nothing else). cold_cache: keys and values were
     last read long ago. unfused: on chips without tensor cores its attention is what a compiler makes of a framework's.
+    copies: before its attention keys and values are copied to the cache, and nothing else happens.
     first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
     count. early: share of the first kernel's start-up that passes while the one before still runs. weight_copies: how
     many copies of the weights its loop goes round; they are read from memory when all together exceed the cache.
@@ -90,6 +91,7 @@ class Source:
     shared_context: bool = False
     cold_cache: bool = False
     unfused: bool = False
+    copies: bool = False
 
 
 #: cycles of a block of threads outside its loop over keys: one constant for all chips and kernels, from prefills of one
@@ -201,6 +203,14 @@ SOURCES = (
         "events, which cost the 6 us by which the smallest products exceed their kernels (half of 26 rows)",
     ),
     GRAPHS,
+    Source(
+        "aiconfigurator with vLLM", r"/attention/vllm/", True,
+        "as with TensorRT-LLM, but vLLM 0.14 copies keys and values into pages (reshape_and_cache_flash) and calls "
+        "FlashAttention-2 where the chip is no Hopper",
+        attention=replace(PAGED, split=False),
+        decode=PAGED,
+        copies=True,
+    ),
     Source(
         "aiconfigurator", r"/(attention|mla|moe)/", True,
         "period of a loop of CUDA graph replays over the same operands: the device's gap between kernels is in it, and "
