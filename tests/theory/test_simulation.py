@@ -142,7 +142,9 @@ def test_twice_the_memory_bandwidth_speeds_up_decode_and_hardly_moves_prefill(
     assert load_chip(chip, doubled).memory.bandwidth == pytest.approx(2 * load_chip(chip).memory.bandwidth)
     decode = run(chip, **DECODE).time_s / run(chip, **DECODE, set=doubled).time_s
     prefill = run(chip, **PREFILL).time_s / run(chip, **PREFILL, set=doubled).time_s
-    assert 1.5 <= decode <= 2.0  # gap and start-up of 320 kernels, an eighth of the step on an H800, stay as they are
+    # gap and start-up of 320 kernels, an eighth of the step on an H800, stay as they are, and so do tiles of whole
+    # instructions, of which few products have one for each core
+    assert 1.45 <= decode <= 2.0
     assert 1.0 <= prefill <= 1.1
 
 
