@@ -8,7 +8,7 @@ import pytest
 
 from archsim.mapping.tiling import chunk_bytes
 from archsim.validation.op import build
-from archsim.validation.op.case import Attention, Case, Product, Vector, simulate_us, too_fast
+from archsim.validation.op.case import Attention, Case, Product, Vector, simulate_us, target_of, too_fast
 from archsim.validation.op.dtypes import FORMATS, Format, format_of, width
 from archsim.validation.op.published import read_published
 from archsim.validation.op.readers import read_attention, read_matmul, read_mla, read_moe, read_rows
@@ -99,6 +99,24 @@ def test_attention_follows_what_rotates_and_appends() -> None:
     assert isinstance(v0, Case)
     assert isinstance(v0.kernels[0], Attention)
     assert (v0.kernels[0].shape.kv_len, v0.kernels[0].shape.causal) == (100, False)  # all keys, unmasked
+
+
+@pytest.mark.parametrize(("phase", "batch", "copies"), [("decode", 1, 1), ("decode", 4, 3), ("prefill", 4, 1)])
+def test_vllm_copies_keys_into_pages_and_swaps_the_heads_of_several_sequences(
+    phase: str, batch: int, copies: int
+) -> None:
+    row = record(device="RTX4090", phase=phase, batch=batch, q_len=1 if phase == "decode" else 64, kv_len=32,
+                 q_heads=32, kv_heads=8, head_dim=128, dtype="bf16", latency_us=9,
+                 source_file="LLMServingSim profiler/perf/x")  # fmt: skip
+    case = read_attention(row)
+    assert isinstance(case, Case)
+    assert [type(kernel) for kernel in case.kernels if not isinstance(kernel, Vector)] == [Attention]
+    assert len(case.kernels) == 1 + copies
+    if batch > 1:  # a profiler adds up what kernels take; a loop of graphs has the gaps between them
+        loop = replace(case, source=replace(case.source, summed=False))
+        gaps = simulate_us(loop) - simulate_us(case)
+        launch = target_of("rtx-4090").launch_s(vector=True) * 1e6
+        assert gaps == pytest.approx(copies * launch, rel=0.5)
 
 
 def test_a_group_without_a_kernel_of_its_own_is_multiplied_in_16_bits() -> None:

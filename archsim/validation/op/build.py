@@ -105,11 +105,11 @@ def product(
 def attention(
     batch: int, q_len: int, kv_len: int, heads: int, kv_heads: int, d_qk: int, d_v: int, *, dtype: str = "bf16",
     causal: bool = True, kv_bytes: float = WIDE, cache_bytes: float | None = None, append: bool = True, small: int = 1,
-    rotates: bool = True, kernel: AttentionKernel = ANY_KERNEL,
+    kernel: AttentionKernel = ANY_KERNEL,
 ) -> tuple[Kernel, ...]:  # fmt: skip
     """Fused attention. cache_bytes: as in TensorRT-LLM, after a kernel that finds where each sequence begins and one
     that rotates q and k and appends k and v, so wide, to the cache (unless ``append`` is False: the attention kernel
-    does it). small: kernels like the first that go before. rotates: otherwise k and v are only copied, as in vLLM."""
+    does it). small: kernels like the first that go before."""
     q_bytes = DTYPE_BITS[dtype] // 8
     shape = AttentionShape(
         batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, causal, None, False, dtype, q_bytes, kv_bytes, WIDE,
@@ -119,7 +119,7 @@ def attention(
     if cache_bytes is None:
         return (core,)
     tokens = batch * q_len
-    q, kv = tokens * heads * d_qk * rotates, tokens * kv_heads * (d_qk + d_v)
+    q, kv = tokens * heads * d_qk, tokens * kv_heads * (d_qk + d_v)
     # in prefill the attention reads what has just been written, in decode the cache of which this is a small part;
     # where a prefill multiplies 8 bits, keys and values are written once more, beside the queries for its kernel
     packed = kv if q_len > 1 and q_bytes < WIDE else 0
@@ -129,6 +129,28 @@ def attention(
         ((q, COSTS["rotate_append"]),), in_turn=True,
     )  # fmt: skip
     return *(_offsets(batch),) * small, *((rotate,) if append else ()), core
+
+
+def attention_vllm(
+    batch: int, q_len: int, kv_len: int, heads: int, kv_heads: int, d: int, *, dtype: str = "bf16",
+    kernel: AttentionKernel = ANY_KERNEL,
+) -> tuple[Kernel, ...]:  # fmt: skip
+    """Attention as vLLM calls FlashAttention-2: keys and values are copied into pages first (reshape_and_cache_flash).
+
+    In decode, query heads that share keys become rows of one head, and back (``seqlenq_ngroups_swapped`` of
+    mha_varlen_fwd): of several sequences that is a copy each time, of one a view.
+    """
+    core = attention(batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype, kernel=kernel)
+    tokens = batch * q_len
+    kv, q = 2 * tokens * kv_heads * d, tokens * heads * d
+    append = _copy(QUANTISED, CACHE, kv)
+    if q_len > 1 or batch == 1 or heads == kv_heads:
+        return append, *core
+    return append, _copy(HIDDEN, X, q), *core, _copy(Y, GATHERED, q)
+
+
+def _copy(source: int, target: int, elements: int) -> Vector:
+    return Vector(max(elements // ANY_ROW, 1), ((source, elements * WIDE),), ((target, elements * WIDE),))
 
 
 def attention_unfused(

@@ -217,10 +217,11 @@ def simulate_us(case: Case) -> float:
     # without a cache the first run leaves nothing that the second could find
     for bases in (warm, again) if target.cache_bytes and not (source.flushed or case.before) else (warm,):
         records = session.run(_launches(kernels, lowered, bases, target, source.early))
-    first = records[len(case.before)]
-    begin = first.ready_ps if source.first_gap else first.start_ps
+    timed = records[len(case.before) :]
+    begin = timed[0].ready_ps if source.first_gap else timed[0].start_ps
+    lasted = sum(r.end_ps - r.start_ps for r in timed) if source.summed else timed[-1].end_ps - begin
     keys = (f"{case.chip} {case.operator}", f"{case.operator} {case.dtype}")
-    return (records[-1].end_ps - begin) * 1e-6 + sum(source.host_us.get(key, 0.0) for key in keys)
+    return lasted * 1e-6 + sum(source.host_us.get(key, 0.0) for key in keys)
 
 
 def _cold(case: Case, sizes: dict[int, int], target: Target) -> frozenset[int]:

@@ -78,12 +78,14 @@ def read_published(row: Record) -> Case | str:
         shape = f"b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads} d{d_qk}" + (" causal" if causal else "")
         if operator.startswith("mla"):
             kernels = mla(source, chip, phase, batch, q_len, kv_len, heads, kv_bytes)
+        elif source.vllm:
+            kernel = attention_kernel(source, phase, chip, kv_bytes)
+            kernels = build.attention_vllm(batch, q_len, kv_len, heads, kv_heads, d_qk, dtype=multiplies, kernel=kernel)
         else:
             kernels = build.attention(
                 batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, dtype=multiplies, causal=causal,
                 kv_bytes=kv_bytes, cache_bytes=None if operator == "attention_fwd" else kv_bytes,
                 append=phase == "prefill" or not appends(chip, multiplies),
-                small=int(not source.copies), rotates=not source.copies,
                 kernel=attention_kernel(source, phase, chip, kv_bytes),
             )  # fmt: skip
         if operator != "attention_fwd":

@@ -128,6 +128,9 @@ def read_attention(row: Record) -> Case | str:
     math_bytes = DTYPE_BITS[dtype] / 8  # in prefill keys and values are those just computed, whatever the cache holds
     if source.unfused and not is_gpu(chip):
         kernels = build.attention_unfused(batch, q_len, cached, heads, kv_heads, d, dtype=dtype)
+    elif source.vllm:
+        kernel = attention_kernel(source, phase, chip, held)
+        kernels = build.attention_vllm(batch, q_len, kv_len, heads, kv_heads, d, dtype=dtype, kernel=kernel)
     else:
         kernels = build.attention(
             batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype,

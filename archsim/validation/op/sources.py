@@ -67,10 +67,11 @@ class Source:
     shared_context: the tokens that its decode rows name are those of the whole batch, and on GPUs its rows name all the
     keys, of which none is masked (the times depend on nothing else). cold_cache: keys and values were
     last read long ago. unfused: on chips without tensor cores its attention is what a compiler makes of a framework's.
-    copies: before its attention keys and values are copied to the cache, and nothing else happens.
-    first_gap: its times hold the launch gap before the (first) kernel; gaps between the kernels of one case always
-    count. early: share of the first kernel's start-up that passes while the one before still runs. weight_copies: how
-    many copies of the weights its loop goes round; they are read from memory when all together exceed the cache.
+    vllm: its attention is called by vLLM (`build.attention_vllm`).
+    first_gap: its times hold the launch gap before the (first) kernel. summed: they are those of the kernels added up;
+    otherwise gaps between the kernels of one case count. early: share of the first kernel's start-up that passes while
+    the one before still runs. weight_copies: how many copies of the weights its loop goes round; they are read from
+    memory when all together exceed the cache.
     flushed: everything comes from memory. loads: vector kernels with narrow loads. host_us: what the host spends on a
     call, by chip and operator or operator and type, where the times hold it. full: chips whose vector
     operators ran in fp32.
@@ -91,7 +92,8 @@ class Source:
     shared_context: bool = False
     cold_cache: bool = False
     unfused: bool = False
-    copies: bool = False
+    vllm: bool = False
+    summed: bool = False
 
 
 #: cycles of a block of threads outside its loop over keys: one constant for all chips and kernels, from prefills of one
@@ -171,6 +173,7 @@ SOURCES = (
         weight_copies=inf,
         attention=WHOLE,
         loads=NARROW,
+        summed=True,
     ),
     Source(
         "LLMServingSim v0", r"LLMServingSim v0", False,
@@ -181,6 +184,7 @@ SOURCES = (
         attention=UNSPLIT,
         shared_context=True,
         unfused=True,
+        summed=True,
     ),
     Source(
         "LLMServingSim", r"LLMServingSim", False,
@@ -196,6 +200,8 @@ SOURCES = (
         attention=replace(PAGED, split=False),
         decode=PAGED,
         cold_cache=True,
+        vllm=True,
+        summed=True,
     ),
     replace(
         GRAPHS, pattern=r"/gemm/trtllm/1\.0\.0/", host_us={"gemm int8_wo": 6, "gemm int4_wo": 6},
@@ -205,11 +211,10 @@ SOURCES = (
     GRAPHS,
     Source(
         "aiconfigurator with vLLM", r"/attention/vllm/", True,
-        "as with TensorRT-LLM, but vLLM 0.14 copies keys and values into pages (reshape_and_cache_flash) and calls "
-        "FlashAttention-2 where the chip is no Hopper",
+        "as with TensorRT-LLM, but vLLM 0.14 calls FlashAttention-2 where the chip is no Hopper",
         attention=replace(PAGED, split=False),
         decode=PAGED,
-        copies=True,
+        vllm=True,
     ),
     Source(
         "aiconfigurator", r"/(attention|mla|moe)/", True,
@@ -222,6 +227,7 @@ SOURCES = (
         "DeepGEMM", r"DeepGEMM", False,
         "kernel time by Kineto with the cache flushed before every run",
         flushed=True,
+        summed=True,
     ),
     Source(
         "FlashMLA", r"FlashMLA", True,
