@@ -16,9 +16,12 @@ from archsim.validation.report import Report, Row
 from archsim.validation.table import Table
 from archsim.validation.workers import compare_side_by_side
 
-__all__ = ["DATA", "FEW", "MANY", "Plan", "Reference", "Suite", "run_suite", "suite_of"]
+__all__ = ["DATA", "FEW", "MANY", "WORTH_PROCESSES", "Plan", "Reference", "Suite", "run_suite", "suite_of"]
 
 DATA = Path(__file__).parent / "data"
+
+#: rows that take long, from which on they are worth starting processes
+WORTH_PROCESSES = 16
 
 #: rows of each group that are compared where comparing takes long: for a look at all suites, and at one of them
 FEW, MANY = 1, 20
@@ -119,7 +122,7 @@ def run_suite(
         chosen += sum(plans[i].group != "" for i in which)
         quick.append((number, table.take([i for i in which if not plans[i].group])))
         slow += [(number, table.take([i])) for i in which if plans[i].group]
-    here = quick if processes > 1 else quick + slow
+    here = quick if processes > 1 and len(slow) >= WORTH_PROCESSES else quick + slow
     outcomes: Iterable[Outcome] = (suite.references[number].compare(table) for number, table in here)
     if len(here) < len(quick) + len(slow):
         there = compare_side_by_side([(suite.name, *part) for part in slow], processes)

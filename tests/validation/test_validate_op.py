@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from archsim.cli.main import cli
 from archsim.validation import SUITES, Report, Row, Table, run_suite
-from archsim.validation.suite import DATA
+from archsim.validation.suite import DATA, WORTH_PROCESSES
 
 OP = SUITES["op"]
 FILES = [reference.file for reference in OP.references]
@@ -104,6 +104,14 @@ def test_samples_say_of_how_many(tmp_path: Path) -> None:
     everything = run_suite(OP, path, per_group=None)
     assert (everything.cases, everything.sampled_from) == (len(Table.read(path)), None)
     assert {row.case for row in report.rows} <= {row.case for row in everything.rows}
+
+
+def test_rows_compared_side_by_side_are_the_same_in_the_same_order(tmp_path: Path) -> None:
+    path = rows_of("measured_norm_softmax_gelu.csv", tmp_path, device="A40")
+    alone, beside = (run_suite(OP, path, per_group=6, processes=n) for n in (1, 2))
+    assert alone.cases >= WORTH_PROCESSES
+    assert alone.rows == beside.rows
+    assert alone.skipped == beside.skipped
 
 
 def test_markdown_is_a_table(tmp_path: Path) -> None:
