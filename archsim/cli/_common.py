@@ -18,12 +18,23 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["console", "emit_json", "headed", "json_option", "progress", "refuse", "step_options"]
+__all__ = [
+    "console", "emit_json", "headed", "json_option", "progress", "refuse", "shared_experts_option", "step_options",
+]  # fmt: skip
 
 QUIET_S = 1.0  # work shorter than this shows no bar
 
 json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--json", "as_json", is_flag=True, help="Print machine-readable JSON on stdout."
+)
+
+
+shared_experts_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--shared-experts",
+    type=click.Choice(("everywhere", "spread")),
+    default="everywhere",
+    show_default=True,
+    help="Every chip holds them, or they are spread (and copied) like the others.",
 )
 
 

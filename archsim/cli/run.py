@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archsim.cli._common import json_option, progress, step_options
+from archsim.cli._common import json_option, progress, shared_experts_option, step_options
 from archsim.cli._results import check_outputs, output_file, show, top_option, wrote
 from archsim.cli.chip import set_option
 from archsim.errors import InputError
@@ -43,13 +43,7 @@ def _counts(_: click.Context, __: click.Parameter, value: str | None) -> tuple[i
 @click.option("--stage-layers", metavar="N,N,...", callback=_counts, help="Of each stage.  [default: balanced by time]")
 @click.option("--micro-batches", type=int, help="That fill the pipeline.  [default: one a stage]")
 @click.option("--redundant", type=int, default=0, show_default=True, help="Copies of experts that relieve busy chips.")
-@click.option(
-    "--shared-experts",
-    type=click.Choice(("everywhere", "spread")),
-    default="everywhere",
-    show_default=True,
-    help="Every chip holds them, or they are spread (and copied) like the others.",
-)
+@shared_experts_option
 @click.option("--node-limit", type=int, help="Nodes of a token's experts, 0: any.  [default: as the model is trained]")
 @click.option(
     "--overlap",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from archsim.cli._common import console, emit_json, headed, json_option, progress, refuse
+from archsim.cli._common import console, emit_json, headed, json_option, progress, refuse, shared_experts_option
 from archsim.cli._results import figure_file, ranges_json, show_ranges, wrote
 from archsim.errors import InputError
 
@@ -55,13 +55,7 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @click.option("--cp", type=click.IntRange(1), default=1, show_default=True, help="Chips that share each sequence.")
 @click.option("--pp", type=click.IntRange(1), default=1, show_default=True, help="Stages of a pipeline.")
 @click.option("--redundant", type=int, default=0, show_default=True, help="Copies of experts that relieve busy chips.")
-@click.option(
-    "--shared-experts",
-    type=click.Choice(("everywhere", "spread")),
-    default="everywhere",
-    show_default=True,
-    help="Every chip holds them, or they are spread (and copied) like the others.",
-)
+@shared_experts_option
 @click.option("--routing", help="As `archsim run`.")
 @click.option("--stack", default="ideal", show_default=True, help="Serving stack whose overhead is assumed.")
 @click.option("--prefill-system", metavar="NAME", help="Prompts are computed there, and their caches sent over.")

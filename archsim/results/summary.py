@@ -13,6 +13,7 @@ _FROM_META = (
     *("chip", "chip_estimated", "system", "chips", "plan"),
     *("fidelity", "engine", "exact"),
 )
+_WHERE_CHOSEN = ("sparsity", "shared_experts")
 
 
 def summarise(result: Result) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def summarise(result: Result) -> dict[str, Any]:
     bound_share = _shares(result.time_by("bound"))
     return {
         **{key: result.meta[key] for key in _FROM_META},
-        **({"sparsity": result.meta["sparsity"]} if "sparsity" in result.meta else {}),
+        **{key: result.meta[key] for key in _WHERE_CHOSEN if key in result.meta},
         "time_s": time_s,
         "ttft_s": result.ttft_s,
         "tpot_s": result.tpot_s,

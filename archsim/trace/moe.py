@@ -59,7 +59,9 @@ def expert_counts(
         raise InputError(f"routing {tokens} tokens to {top_k} of {experts} experts is impossible")
     if always:
         chosen = expert_counts(tokens, experts - always, top_k - always, routing, seed)
-        return np.concatenate((chosen, np.full(always, tokens, np.int64)))
+        counts = np.concatenate((chosen, np.full(always, tokens, np.int64)))
+        counts.flags.writeable = False
+        return counts
     kind, _, detail = routing.partition(":")
     total = tokens * top_k
     generator = np.random.Generator(np.random.PCG64(seed))

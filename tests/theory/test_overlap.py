@@ -94,6 +94,17 @@ def test_chips_that_hold_the_shared_expert_hold_no_other() -> None:
     assert every - some == pytest.approx(58 * expert, rel=0.01)
 
 
+def test_results_say_that_shared_experts_were_spread() -> None:
+    step = {"phase": "decode", "batch": 8, "ctx": 64, "fidelity": "roofline"}
+    plain, spread = (
+        archsim.simulate("h100", "deepseek-v2-lite", shared_experts=how, **step)  # type: ignore[arg-type]
+        for how in ("everywhere", "spread")
+    )
+    assert spread.summary()["shared_experts"] == "spread"
+    assert "shared_experts" not in plain.summary()
+    assert archsim.compare(plain, spread).options["shared_experts"] == (None, "spread")
+
+
 def test_redundant_experts_take_memory() -> None:
     options = {"phase": "decode", "batch": 32, "tp": 1, "quant": "fp8"}
     plain, more = (

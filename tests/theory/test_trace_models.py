@@ -423,6 +423,7 @@ def test_shared_experts_among_the_routed_ones(name: str, shared: int, phase: str
     assert after.ops[-1].inputs[1] == next(op for op in after.ops if op.kind == "moe_combine").outputs[0]
     counts = expert_counts(32, 10, 4, "uniform", always=2)
     assert list(counts[-2:]) == [32, 32]
+    assert not counts.flags.writeable  # it is kept, and shared between callers
     assert list(counts[:-2]) == list(expert_counts(32, 8, 2, "uniform"))
     with pytest.raises(InputError, match="qwen3-30b-a3b has no shared experts"):
         with_routed_shared(trace("qwen3-30b-a3b", phase))

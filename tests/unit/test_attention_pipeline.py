@@ -225,17 +225,6 @@ def test_tiles_in_pieces_are_as_high_and_as_long_in_a_small_scratchpad() -> None
     assert short == pytest.approx(block, rel=0.06)  # but for the keys that it does not load
 
 
-def test_crowded_kernels_slow_down_once_most_cores_work() -> None:
-    kernel = AttentionKernel(overlap=False, fixed=True, split=False, persistent=False, pieces=2)
-    few, most = (
-        seconds(A100, absorbed(batch, 2048, 16, replace(kernel, crowded=1.5)))
-        / seconds(A100, absorbed(batch, 2048, 16, kernel))
-        for batch in (32, 64)
-    )
-    assert few == 1
-    assert 1.4 < most < 1.5
-
-
 def test_heads_beyond_the_most_of_a_tile_read_the_keys_again() -> None:
     kernel = AttentionKernel(most=16)
     assert choose_cut(B200, absorbed(64, 4096, 32, kernel)).rows == 16

@@ -45,9 +45,6 @@ __all__ = ["ANY_KERNEL", "AttentionKernel", "AttentionShape", "lower_attention"]
 
 Ints = NDArray[np.int64]
 Q, K, V, OUT, PARTIAL = 0, 1, 2, 3, 4
-#: share of the cores above which `AttentionKernel.crowded` counts: between 0.37 and 0.59 by what an A100 takes for MLA
-#: decode of 40 and of 64 tiles at a time, between 0.23 and 0.45 by an L40S
-CROWD = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +106,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     # a block is worked on whole, however many of its keys are there, and so are tiles of one height
     if tile_height(target, shape) is not None:
         rows = np.full_like(rows, cut.rows)
-    stages = stage_cycles(target, shape, rows, cut.keys)
-    slower = np.where(np.bincount(turn)[turn] > CROWD * cores, shape.kernel.crowded, 1.0)[item]
-    first_product, vector, second_product = (np.ceil(cycles * slower).astype(np.int64) for cycles in stages)
+    first_product, vector, second_product = stage_cycles(target, shape, rows, cut.keys)
     for step, cycles in ((score, first_product), (value, second_product)):
         if shape.kernel.lanes:
             table.vector(step, spread, cycles)

@@ -76,8 +76,7 @@ class AttentionKernel:
     widen: operations of a lane on an element of keys or values that are stored narrower than they are multiplied.
     synchronous: it multiplies by synchronous instructions whatever the unit has (`Target.synchronous`).
     pieces: parts in which a block of ``keys`` comes and is multiplied, two at a time in a scratchpad of any size: a
-    tile too large for it is cut along the dims. crowded: how much longer its blocks take while most cores work.
-    most: query rows of a tile, at most.
+    tile too large for it is cut along the dims. most: query rows of a tile, at most.
     merge: who merges partial results: a kernel on all cores, behind a barrier; or, of the blocks of threads that the
     keys were split over, all that are in a cluster or the last to end, once a counter says that the others have stored.
     """
@@ -97,7 +96,6 @@ class AttentionKernel:
     widen: float = COSTS["dequantise"].simple
     synchronous: bool = False
     pieces: int = 1
-    crowded: float = 1.0
     most: int = 1 << 30
     merge: Merge = "kernel"
 

@@ -102,11 +102,6 @@ OUTSIDE = 2000
 #: operations that widen an element of fp8 where kernels for the A100's instructions do it in integers, field by field:
 #: chosen by half of the L40S's rows, which take 16 ns a key and core whatever the load
 EMULATED = 15.0
-#: how much longer a block of the prefill kernel that decodes MLA on synchronous units takes while most cores work: one
-#: constant for A100 and L40S, with all their rows in view. A key takes an A100 0.123 us in 4 to 40 tiles at a time and
-#: 0.165 us in 64 to 108, whether it comes from the cache or from memory; an L40S 0.08, and 0.125 to 0.155; why is not
-#: known
-CROWDED = 1.5
 #: heads of a tile of TensorRT-LLM's MLA decode for Blackwell where they are less than 64: there they are the columns of
 #: its instructions. 32 heads take what 16 take of twice the sequences, prologue included
 COLUMN_HEADS, ROW_HEADS = 16, 64
@@ -270,7 +265,7 @@ def mla_kernel(source: Source, chip: str, heads: int, *, asynchronous: bool) -> 
         most = COLUMN_HEADS if within and heads < ROW_HEADS else kernel.most
         merge: Merge = "cluster" if within else "kernel"
         return replace(kernel, fixed=False, split=True, partials=not within, most=most, merge=merge)
-    return replace(kernel, fixed=True, split=False, pieces=2, crowded=CROWDED)
+    return replace(kernel, fixed=True, split=False, pieces=2)
 
 
 def product_source(source: Source, chip: str, *, quantised: bool) -> Source:
