@@ -251,11 +251,12 @@ class Target:
         return replace(self, chip=self.chip.model_copy(update={"core": core}))
 
     def fed_cycles(
-        self, m: Ints, n: Ints, k: Ints, dtype: str, *, read_ahead: bool = False, share: int = 1
+        self, m: Ints, n: Ints, k: Ints, dtype: str, *, read_ahead: bool = False, share: int = 1, stored: bool = False
     ) -> Ints:
         """Cycles of tile products with ``m`` rows at hand and the other operand read from the scratchpad.
 
-        read_ahead: warps of a synchronous unit hold the operands of two steps. share: as in `matrix_cycles`.
+        read_ahead: warps of a synchronous unit hold the operands of two steps. share: as in `matrix_cycles`. stored:
+        the rows are in the scratchpad as well, where an asynchronous unit reads them.
         """
         unit, per_cycle = self.chip.core.matrix, self.chip.core.scratchpad.read_bytes_per_cycle
         busy = self.matrix_cycles(m, n, k, dtype, share)
@@ -264,7 +265,11 @@ class Target:
         m, n, k = (np.asarray(x, dtype=np.int64) for x in (m, n, k))
         width = DTYPE_BITS[self.compute_dtype(dtype)] / 8
         together = rows_of_a_warp(m, unit.m) if unit.synchronous else unit.m
-        feed = feed_cycles(m, n, k, step_m=together, element_bytes=width, bytes_per_cycle=per_cycle)
+        own = np.where(m <= unit.m // share, -(-n // share), n)  # each core delivers its part to all that share a row
+        feed = feed_cycles(
+            m, own, k, step_m=together, element_bytes=width, bytes_per_cycle=per_cycle,
+            stored=stored and not unit.synchronous,
+        )  # fmt: skip
         return busy + feed if unit.synchronous and not read_ahead else np.maximum(busy, feed)
 
     def multiply_cycles(

@@ -84,27 +84,34 @@ def feed_cycles(
     m: NDArray[np.int64], n: NDArray[np.int64], k: NDArray[np.int64], *, step_m: int | NDArray[np.int64],
     element_bytes: float,
     bytes_per_cycle: float,
+    stored: bool = False,
 ) -> NDArray[np.int64]:  # fmt: skip
-    """Cycles in which the scratchpad delivers the ``k x n`` operand of an ``m x n x k`` tile product.
+    """Cycles in which the scratchpad delivers the operands of an ``m x n x k`` tile product.
 
     Equation::
 
-        cycles = ceil(ceil(m / M) n k b / B)
+        cycles = ceil((ceil(m / M) n + a m) k b / B)
 
-    Every group of ``M`` rows, those of an instruction or of a warp, reads the whole operand; its own rows wait in
-    registers.
+    Every group of ``M`` rows, those of an instruction or of a warp, reads the whole ``k x n`` operand. Its own rows
+    wait in registers (a = 0), or are read too where they are ``stored`` in the scratchpad (a = 1), as the queries of
+    wgmma and tcgen05 are: 128 x 128 x 128 in bf16 takes 512 cycles then (FlashAttention-4, 2026, section 3).
 
     ======= ================================================= =======
     symbol  meaning                                           unit
     ======= ================================================= =======
     M       rows that are worked on together                  1
+    a       1 where the rows are read as well, or 0           1
     b       bytes of an element                               B
     B       bytes that the scratchpad delivers per cycle      B/cycle
     ======= ================================================= =======
 
     >>> int(feed_cycles(np.array(128), np.array(128), np.array(128), step_m=16, element_bytes=2, bytes_per_cycle=128))
     2048
+    >>> square = np.array(128)
+    >>> int(feed_cycles(square, square, square, step_m=128, element_bytes=2, bytes_per_cycle=128, stored=True))
+    512
     """
     groups = -(-m // step_m)
-    cycles: NDArray[np.int64] = np.ceil(groups * n * k * (element_bytes / bytes_per_cycle)).astype(np.int64)
+    read = (groups * n + (m if stored else 0)) * k
+    cycles: NDArray[np.int64] = np.ceil(read * (element_bytes / bytes_per_cycle)).astype(np.int64)
     return cycles

@@ -30,7 +30,6 @@ from archsim.mapping.lowering.attention_cut import (
     AttentionShape,
     Cut,
     choose_cut,
-    order_of,
     packed_rows,
     stage_cycles,
     tile_height,
@@ -94,7 +93,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     item = np.repeat(np.arange(count), chunks)
     j = np.arange(len(item)) - np.repeat(np.cumsum(chunks) - chunks, chunks)
     spread, rows = core[item], items.rows[item]
-    alternate = order_of(target, shape) == "alternate"
+    alternate = cut.order == "alternate"
     load_k, load_v, score, softmax, value = _places(first[item], j, chunks[item], alternate=alternate)
     keys = np.clip(items.keys[item] - j * cut.keys, 0, cut.keys)
     begin = items.begin[item] + j * cut.keys
@@ -106,7 +105,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     # a block is worked on whole, however many of its keys are there, and so are tiles of one height
     if tile_height(target, shape) is not None:
         rows = np.full_like(rows, cut.rows)
-    first_product, vector, second_product = stage_cycles(target, shape, rows, cut.keys)
+    first_product, vector, second_product = stage_cycles(target, shape, rows, cut.keys, cut.order)
     for step, cycles in ((score, first_product), (value, second_product)):
         if shape.kernel.lanes:
             table.vector(step, spread, cycles)

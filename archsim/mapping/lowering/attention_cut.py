@@ -24,6 +24,7 @@ __all__ = [
     "Cut",
     "Merge",
     "choose_cut",
+    "latent_cycle",
     "order_of",
     "packed_rows",
     "stage_cycles",
@@ -49,6 +50,9 @@ INDIFFERENT = 0.02
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
 BLOCKS, SMALL_BLOCKS = SIZES[2:], SIZES[:2]
 SPLITS = (1, 2, 4, 8, 16, 32, 64)
+#: and those that kernels for latents choose among as well, which plan what every core does (FlashMLA's tile scheduler),
+#: where tiles come in waves that are not full
+PLANNED_SPLITS = (3, 5, 6, 7)
 #: query positions up to which all the heads that share keys also share a tile
 DECODE = 16
 
@@ -143,7 +147,7 @@ class AttentionShape:
 class Cut:
     """Query rows and keys of a tile, ranges the keys are split into, chunks and query blocks in the scratchpad.
 
-    scores: tiles of scores at a time. resident: blocks of threads that share a core, each with all of this. busy: power
+    scores: tiles of scores at a time. order: how the stages of its blocks overlap. resident: blocks of threads that share a core, each with all of this. busy: power
     that the tiles draw, as a share of that of busy matrix units, which the clock depends on. together: cores that share
     the rows of an instruction; each holds its part of every block of keys.
     """
@@ -154,6 +158,7 @@ class Cut:
     slots: int
     queries: int
     scores: int
+    order: Order
     resident: int = 1
     busy: float = 1.0
     together: int = 1
@@ -195,7 +200,19 @@ def order_of(target: Target, shape: AttentionShape) -> Order:
     return "apart" if target.chip.core.matrix.kind == "systolic" else "alternate"
 
 
-def stage_cycles(target: Target, shape: AttentionShape, rows: Ints, keys: int) -> tuple[Ints, Ints, Ints]:
+def orders(target: Target, shape: AttentionShape) -> tuple[Order, ...]:
+    """The orders that the mapper may choose among: turns as well where latents are keys and values.
+
+    Warps that alternate issue the scores of a block before P V of the one before, so that both hold their place; with
+    two places the next block is then loaded while nothing is multiplied.
+    """
+    best = order_of(target, shape)
+    return ("alternate", "turns") if best == "alternate" and shape.kv_shared else (best,)
+
+
+def stage_cycles(
+    target: Target, shape: AttentionShape, rows: Ints, keys: int, order: Order | None = None
+) -> tuple[Ints, Ints, Ints]:
     """Cycles of a block: of its scores on the matrix unit, of what the vector unit does then, and of P V.
 
     The loads of warps that another block of threads hides count as work of the vector unit; products are, where the
@@ -213,9 +230,10 @@ def stage_cycles(target: Target, shape: AttentionShape, rows: Ints, keys: int) -
     sizes = [(rows, np.full_like(rows, n), np.full_like(rows, k)) for n, k in ((keys, shape.d_qk), (shape.d_v, keys))]
     share = _cores_of_an_instruction(target, shape)
     scores, value = (
-        target.fed_cycles(*size, shape.dtype, read_ahead=ahead and not apart, share=share) for size in sizes
+        target.fed_cycles(*size, shape.dtype, read_ahead=ahead and not apart, share=share, stored=stored)
+        for size, stored in zip(sizes, (True, False), strict=True)  # probabilities wait in registers
     )
-    softmax = softmax_cycles(target, shape, rows, keys)
+    softmax = softmax_cycles(target, shape, rows, keys, order or order_of(target, shape))
     if ahead and apart:
         first, second = (target.matrix_cycles(*size, shape.dtype) for size in sizes)
         return first, softmax + (scores - first) + (value - second), second
@@ -228,7 +246,7 @@ def _cores_of_an_instruction(target: Target, shape: AttentionShape) -> int:
     return target.pair if unit.kind == "tensor_core" and packed_rows(shape) >= unit.m else 1
 
 
-def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys: int) -> Ints:
+def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys: int, order: Order) -> Ints:
     """Cycles of the vector unit for a block: the softmax with the rescaling of the output, and narrowing what results.
 
     Probabilities of 8 bits are converted and permuted into the layout of an operand after the exponentials, or beside
@@ -238,7 +256,7 @@ def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys
     """
     unit, scores = target.chip.core.matrix, np.asarray(rows, dtype=np.int64) * keys
     cost = COSTS["online_softmax"] + VectorCost(shape.d_v / keys, 0.0)
-    alternate = order_of(target, shape) == "alternate"
+    alternate = order == "alternate"
     if DTYPE_BITS[target.compute_dtype(shape.dtype)] >= 16:
         return target.vector_cycles(scores, cost, in_turn=alternate)
     if unit.kind == "tensor_core" and unit.pair > 1:
@@ -293,13 +311,12 @@ def _rated(
     packed = packed_rows(shape)
     units = shape.batch * shape.heads * shape.q_len // packed
     seen = shape.kv_len if shape.window is None else min(shape.kv_len, shape.window + shape.q_len)
-    most_scores = SCORE_TILES[order_of(target, shape)]
     width = shape.k_bytes + shape.v_bytes
     fixed = tile_height(target, shape) is not None
     single = single_buffered(target, shape)
     # queries that a synchronous unit multiplies wait in registers beside the scores, unless the kernel is not like that
     in_registers = not target.asynchronous and not fixed
-    for rows, keys in product(heights, blocks):
+    for rows, keys, order in product(heights, blocks, orders(target, shape)):
         together = _cores_of_an_instruction(target, shape)
         if rows >= target.instruction_rows or -(-packed // rows) % together:  # a tile alone holds all of its keys
             together = 1
@@ -319,14 +336,15 @@ def _rated(
         resident = min(int(target.scratchpad_bytes // (query_bytes + block_bytes)), 2) if single else 1
         # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere
         room = target.accumulator_bytes - in_registers * query_bytes
-        scores = min(int(room // (4 * rows * keys)), most_scores)
-        if slots < least or scores < min(most_scores, 2) or 4 * rows * shape.d_v > target.accumulator_bytes:
+        scores = min(int(room // (4 * rows * keys)), SCORE_TILES[order])
+        if slots < least or scores < min(SCORE_TILES[order], 2) or 4 * rows * shape.d_v > target.accumulator_bytes:
             continue
         tiles = units * -(-packed // rows)
         fill = target.cores * resident // tiles  # as many ranges as give every core one
-        for splits in sorted({*SPLITS, max(fill, 1)}) if shape.kernel.split else (1,):
+        planned = PLANNED_SPLITS if shape.kv_shared and shape.kernel.persistent else ()
+        for splits in sorted({*SPLITS, *planned, max(fill, 1)}) if shape.kernel.split else (1,):
             if splits == 1 or splits * keys <= seen:
-                cut = Cut(rows, keys, splits, slots, held, scores, resident, together=together)
+                cut = Cut(rows, keys, splits, slots, held, scores, order, resident, together=together)
                 seconds, busy = _estimate(target, shape, cut, tiles * splits, seen)
                 yield seconds, replace(cut, busy=busy)
 
@@ -341,11 +359,9 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     part_max = seen / cut.splits
     # half a block of the last one is padding, on average, where lengths vary
     chunks = part / cut.keys + 0.5 if causal else np.ceil(part / cut.keys)
-    stages = stage_cycles(target, shape, np.array([height]), cut.keys)
+    stages = stage_cycles(target, shape, np.array([height]), cut.keys, cut.order)
     scores, softmax, value = (float(cycles[0]) / target.sustained_clock(shape.dtype) for cycles in stages)
-    block = block_time(
-        scores, softmax, value, order_of(target, shape), latency=target.matrix_latency_s, blocks=cut.scores
-    )
+    block = block_time(scores, softmax, value, cut.order, latency=target.matrix_latency_s, blocks=cut.scores)
     drawn = items * chunks * (scores + value + VECTOR_POWER * softmax) / target.cores
     block_bytes = cut.keys * width / cut.together
     port = block_bytes / target.port_read_bytes_per_s
@@ -370,8 +386,21 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
         merge += partial / held + partial / min(readers * target.port_read_bytes_per_s, held)
     # Little's law: no more than the slots' bytes, or what the core may have outstanding, are on their way at once
     waiting /= min(cut.slots, target.outstanding_bytes / block_bytes)
+    if shape.kv_shared:
+        waiting = max(waiting, latent_cycle(cut, scores, softmax, value, target.loaded_latency_s + port))
     fetched = items * chunks * block_bytes
     unique = shape.batch * shape.kv_heads * seen * width if target.cache_bytes else fetched
     moving = max(fetched / shared, unique / target.dram_bytes_per_s)
     seconds = float(max(turns * max(block, port, waiting) + alone, moving) + tail + merge)
     return seconds, min(float(drawn) / seconds, 1.0)
+
+
+def latent_cycle(cut: Cut, scores: float, softmax: float, value: float, loading: float) -> float:
+    """Time of a block where loading sets the pace: latents keep their place until P V of their block has ended.
+
+    The place of block j is loaded anew for block j + slots. In turns its P V ends a load and all three stages later;
+    where warps alternate, P V of the block before waits for its scores, one block earlier.
+    """
+    if cut.order == "alternate":
+        return (loading + scores + value) / (cut.slots - 1)
+    return (loading + scores + softmax + value) / cut.slots
