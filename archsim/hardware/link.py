@@ -45,6 +45,16 @@ class TransportSpec(Spec):
     """Time that each message takes of its port beyond its bytes."""
     row_overhead: Time = 0.0
     """Time of the sender's cores for each row of a message, beside that of the wire, where they write rows singly."""
+    row_cores: Annotated[int, Field(strict=True, ge=0)] = 0
+    """Cores that write them, and have no time for kernels beside."""
+    post: Time = 0.0
+    """Time of the sender's cores to hand few messages over to cards, which do the rest beside other kernels."""
+    post_row: Time = 0.0
+    """The same for each row of these messages."""
+    receive: Time = 0.0
+    """Time of the receiver's cores, once all has come, to see that it has and to put it into place."""
+    receive_row: Time = 0.0
+    """The same for each row."""
     lane: Bandwidth | None = None
     """Most that one pair of chips reaches, where a message keeps to one channel or few loads are under way."""
     cores: Annotated[int, Field(strict=True, ge=0)] | None = None

@@ -11,7 +11,7 @@ from archsim.mapping.pin import FUSION, LAYOUT, Pins, pin_kernels, read_pins
 from archsim.mapping.plan import Plan, candidate_plans, make_plan
 from archsim.mapping.roofline import Bounds, Rates, bound_kernels
 from archsim.mapping.search import candidates, choose_tiling
-from archsim.mapping.shard import Fabric, shard
+from archsim.mapping.shard import Fabric, Handover, shard
 from archsim.mapping.shard_context import shard_step
 from archsim.mapping.shard_training import shard_training
 from archsim.mapping.storage import Storage, checked
@@ -23,6 +23,7 @@ __all__ = [
     "LAYOUT",
     "Bounds",
     "Fabric",
+    "Handover",
     "Footprint",
     "Fusion",
     "Kernel",

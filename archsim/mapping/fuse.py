@@ -34,10 +34,10 @@ VECTOR_KINDS = {
     "moe_combine",
 }
 COLLECTIVES = {"all_reduce", "all_gather", "reduce_scatter", "all_to_all"}
-#: the kinds of kernels that multiply, by operator
+#: the kinds of kernels, by operator, but of vector operators and collectives
 KERNELS = {
     "matmul": "product", "grouped_matmul": "grouped", "grouped_matmul_wgrad": "grouped", "attention": "attention",
-    "attention_backward": "attention",
+    "attention_backward": "attention", "expert_post": "handover", "expert_receive": "handover",
 }  # fmt: skip
 #: gathers and scatters are kernels of their own: their neighbours work on other rows; so is what works along both axes
 ALONE = {"embedding", "moe_dispatch", "moe_combine", "sample", "amax", "quantise_twice"}
@@ -73,7 +73,9 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Tasks that run as one launch. kind: "product", "grouped", "attention", "vector" or "collective".
+    """Tasks that run as one launch. kind: "product", "grouped", "attention", "vector", "collective" or "handover".
+
+    A handover holds the cores for the ``seconds`` of its task, which hand messages over to network cards.
 
     pin: the sizes of its tiling where the user states them, by name.
     """
@@ -201,7 +203,7 @@ def _kernel(group: list[Task], readers: Counter[int]) -> Kernel:
     if kind == "product":
         weights = tuple(o for task in group for o in task.inputs[1:])
         return Kernel(kind, tuple(group), (group[0].inputs[0], *weights), tuple(o for t in group for o in t.outputs))
-    if kind in ("attention", "grouped", "collective"):
+    if kind in ("attention", "grouped", "collective", "handover"):
         return Kernel(kind, tuple(group), group[0].inputs, group[0].outputs)
     made = {o.tensor for task in group for o in task.outputs}
     inside = Counter(o.tensor for task in group for o in task.inputs if o.tensor in made)

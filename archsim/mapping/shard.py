@@ -48,12 +48,34 @@ KEY_VALUE = re.compile(r"(^|\.)(k_proj|v_proj)$")
 
 
 @dataclass(frozen=True)
+class Handover:
+    """What an exchange between nodes takes of the cores where cards carry the messages: seconds, and for each row."""
+
+    post_s: float
+    post_row_s: float
+    receive_s: float
+    receive_row_s: float
+
+    def posting_s(self, rows: int) -> float:
+        """Until the cards have all messages of ``rows`` rows."""
+        return self.post_s + rows * self.post_row_s
+
+    def receiving_s(self, rows: int) -> float:
+        """From the arrival of the last of ``rows`` rows until they are in place."""
+        return self.receive_s + rows * self.receive_row_s
+
+
+@dataclass(frozen=True)
 class Fabric:
-    """The links of one chip: inside the node, and between nodes (None: there is only one node)."""
+    """The links of one chip: inside the node, and between nodes (None: there is only one node).
+
+    handover: where cores hand few tokens over to cards between nodes; None: kernels that stay send them.
+    """
 
     inside: collective.Level
     outside: collective.Level | None
     chips_per_node: int
+    handover: Handover | None = None
 
 
 @dataclass
@@ -195,7 +217,8 @@ class Sharder:
         task = replace(task, outputs=(routed, *task.outputs[1:]))
         if self.plan.ep == 1 or self._has_all_tokens():
             return [task]
-        return [task, self._exchange(op, sent, tokens, op.outputs[0]), *self._sorted(op, op.outputs[0], rows, tokens)]
+        exchange = self._exchange(op, sent, tokens, op.outputs[0])
+        return [task, *self._handed_over(op, exchange), *self._sorted(op, op.outputs[0], rows, tokens)]
 
     def _combine(self, op: Op, state: State) -> list[Task]:
         tokens = self._own_tokens(op)
@@ -208,8 +231,10 @@ class Sharder:
             return [task, self._all_reduce(op, task)] if self.plan.tp > 1 else [task]
         element = task.outputs[0].element_bytes
         sent = int(tokens * op.dims["top_k"] * op.dims["cols"] * element)
-        sorting = self._sorted(op, op.inputs[0], state.expert_rows[op.inputs[0]], tokens)
-        tasks = [*sorting, self._exchange(op, sent, tokens, op.inputs[0]), task]
+        rows = state.expert_rows[op.inputs[0]]
+        exchange, *held = self._handed_over(op, self._exchange(op, sent, tokens, op.inputs[0]))
+        before = [self._moved(op, op.inputs[0], rows, "pack")] if held else self._sorted(op, op.inputs[0], rows, tokens)
+        tasks = [*before, exchange, *held[:1], task]  # the weighted sum takes the rows over
         if self.plan.tp > 1:
             whole = int(op.dims["tokens"] * op.dims["cols"] * element)
             tasks.append(self._collective(op, "all_gather", whole, self.plan.tp, op.outputs[0]))
@@ -221,12 +246,14 @@ class Sharder:
         Kernels for many tokens bring them sorted by sender (Megatron-LM's dispatcher and the users of DeepEP permute);
         those for few tokens put each row where its expert reads it.
         """
-        if len(rows) == 1 or tokens <= FEW_TOKENS:
-            return []
+        return [] if len(rows) == 1 or tokens <= FEW_TOKENS else [self._moved(op, tensor, rows, "sort")]
+
+    def _moved(self, op: Op, tensor: int, rows: tuple[int, ...], name: str) -> Task:
+        """A pass over the rows of this chip's experts, which lie elsewhere afterwards: in order, or where cards read."""
         total, cols = max(sum(rows), 1), op.dims["cols"]
         moved = (self._operand(tensor, self.graph.tensors[tensor].bytes_of(total * cols)),)
-        return [Task(f"{op.name}.sort", "moe_dispatch", {"tokens": total, "cols": cols, "top_k": 1}, {}, op.dtype,
-                     moved, moved, 0)]  # fmt: skip
+        return Task(f"{op.name}.{name}", "moe_dispatch", {"tokens": total, "cols": cols, "top_k": 1}, {}, op.dtype,
+                    moved, moved, 0)  # fmt: skip
 
     def _grouped(self, op: Op, state: State) -> Task:
         rows = state.expert_rows[op.inputs[0]]
@@ -329,6 +356,24 @@ class Sharder:
             nbytes, self.plan.ep, fabric.chips_per_node, fabric.inside, fabric.outside, across=copies
         )
         return replace(task, dims={**task.dims, "top_k": top_k, "node_limit": limit}, seconds=seconds)
+
+    def _handed_over(self, op: Op, exchange: Task) -> list[Task]:
+        """An exchange with what it takes of the cores beside it, where cards carry its few tokens between nodes.
+
+        Posting holds the cores while the first messages are on their way; taking over waits for the last.
+        """
+        fabric, rows = self.fabric, exchange.dims.get("rows", 0)
+        if not rows or fabric is None or fabric.handover is None or self.plan.ep <= fabric.chips_per_node:
+            return [exchange]
+        posting, receiving = fabric.handover.posting_s(rows), fabric.handover.receiving_s(rows)
+        carried = replace(exchange, dims={**exchange.dims, "received_ps": round(receiving * 1e12)})
+        dims = {"rows": rows}
+        return [
+            carried,
+            Task(f"{op.name}.post", "expert_post", dims, {}, op.dtype, (), (), 0, seconds=posting),
+            Task(f"{op.name}.receive", "expert_receive", dims, {}, op.dtype, exchange.inputs, exchange.outputs, 0,
+                 seconds=receiving),
+        ]  # fmt: skip
 
     def _collective(self, op: Op, kind: str, nbytes: int, ranks: int, tensor: int, stride: int = 1) -> Task:
         """``kind`` over ``ranks`` chips that are ``stride`` apart, working on ``tensor`` in place."""

@@ -86,7 +86,8 @@ def run_block(
     """
     launcher = _Launcher(block, target, layout, fabric, exact=exact or whole)
     start_ps = session.now_ps
-    run = _take_turns if block.micro_batches > 1 else _in_order
+    turns = block.micro_batches > 1 and any(launcher.exchange)  # without an exchange there is nothing to hide
+    run = _take_turns if turns else _in_order
     records, weights, period = run(session, launcher, exact=exact, on_repeat=on_repeat)
     session.skip((block.repeat - len(records)) * period)
     on_repeat(block.repeat)
@@ -104,17 +105,17 @@ _Repetitions = tuple[list[tuple[LaunchRecord, ...]], NDArray[np.float64], int]
 def _in_order(
     session: Session, launcher: _Launcher, *, exact: bool, on_repeat: Callable[[int], None]
 ) -> _Repetitions:
-    """One layer after the other, until the time of one has settled."""
-    repeats = launcher.block.repeat
+    """One layer, or half of its batch, after the other, until the time of one has settled."""
+    repeats, halves = launcher.block.repeat, launcher.block.micro_batches
     records: list[tuple[LaunchRecord, ...]] = []
     periods: list[int] = []
-    for layer in range(repeats):
+    for done in range(repeats):
         before = session.now_ps
-        launches = [launcher.launch(i, after, layer) for i, after in enumerate(launcher.waits)]
+        launches = [launcher.launch(i, after, *divmod(done, halves)) for i, after in enumerate(launcher.waits)]
         records.append(session.run(launches))
         periods.append(session.now_ps - before)
-        on_repeat(layer + 1)
-        differs = abs(periods[-1] - periods[-2]) if layer else launcher.inherited_ps
+        on_repeat(done + 1)
+        differs = abs(periods[-1] - periods[-2]) if done else launcher.inherited_ps
         if not exact and differs <= SETTLED * periods[-1]:
             break
     left = repeats - len(records)
@@ -183,7 +184,7 @@ class _Launcher:
     @cached_property
     def lowered(self) -> list[Lowered | None]:
         return [
-            None if k.kind == "collective" else
+            None if k.kind in ("collective", "handover") else
             lower(k, self.narrow if i in self.beside else self.target, exact=self.exact)
             for i, k in enumerate(self.block.kernels)
         ]  # fmt: skip
@@ -197,6 +198,9 @@ class _Launcher:
                 kernel.name, COMMUNICATION, after, exchange.launch_ps, program=exchange.program,
                 bases=base if exchange.program is not None else [], duration_ps=exchange.duration_ps,
             )  # fmt: skip
+        if kernel.kind == "handover":
+            gap = ps(self.target.launch_s(vector=True))
+            return Launch(kernel.name, COMPUTE, after, gap, duration_ps=ps(kernel.tasks[0].seconds))
         assert program is not None, "collectives need a fabric"
         bases = self.layout.bases(program, layer, micro)
         gap, startup = self.target.launch_s(vector=kernel.kind == "vector"), self.target.chip.launch.startup
@@ -266,7 +270,7 @@ def _average(
             if group in ("noc", "die"):
                 links |= {target.machine[i].name: float(mean[i]) for i in members.tolist()}
         busy["cache"] = float(np.dot(weights, [r.counters.cache_busy_ps for r in runs]))
-    else:
+    elif kernel.kind == "collective":
         busy["fabric"] = float(np.dot(weights, [_links_busy(record, target) for record in records]))
     launch_ps = records[0].start_ps - records[0].ready_ps
     startup_ps = 0 if lowered is None else ps(target.chip.launch.startup)

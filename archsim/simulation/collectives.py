@@ -58,7 +58,8 @@ def lower_collective(kernel: Kernel, target: Target, fabric: Fabric) -> Exchange
         return Exchange(0, None, run_collective(fabric, request).time_ps)
     memory = next(i for i, resource in enumerate(target.machine) if resource.group == "memory")
     program = on_machine(schedule, target.machine, memory, request.nbytes)
-    return Exchange(round(schedule.launch_s * 1e12), program, None)
+    received_ps = kernel.tasks[0].dims.get("received_ps", 0)  # by a kernel of its own, which the launch cost contains
+    return Exchange(max(round(schedule.launch_s * 1e12) - received_ps, 0), program, None)
 
 
 def _request(kernel: Kernel) -> Collective:
@@ -109,9 +110,14 @@ def narrowed(target: Target, fabric: Fabric | None, kernels: Iterable[Kernel] | 
 def _cores(fabric: Fabric, request: Collective) -> int:
     """Cores that a collective keeps.
 
-    None where experts exchange few tokens between nodes: once they are sent, cards do the rest (DeepEP, README: the
-    receiving hook of its low-latency kernels occupies no SM).
+    None where experts exchange few tokens between nodes: once they are posted, cards do the rest (DeepEP, README: the
+    receiving hook of its low-latency kernels occupies no SM), unless cores write the rows one by one.
     """
-    if request.kind == "dispatch" and request.top_k == 1 and len(fabric.parts(request.group)) > 1:
+    parts = fabric.parts(request.group)
+    if request.kind == "dispatch" and request.rows:
+        specs = (part.dim.link.transports.get("expert") for part in parts)
+        if writing := max((spec.row_cores for spec in specs if spec), default=0):
+            return writing
+    if request.kind == "dispatch" and request.top_k == 1 and len(parts) > 1:
         return 0
     return schedule_of(fabric, request).cores

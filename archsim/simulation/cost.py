@@ -95,6 +95,8 @@ class Meter:
 
     def row(self, kernel: Kernel, counted: Counted) -> dict[str, int]:
         """The energy columns of one kernel."""
+        if kernel.kind == "handover":  # cores wait for cards, and pay for the time
+            return _columns({}) | _memory_columns(memory_energy(Events(), self.at_clock))
         if kernel.kind == "collective":
             sent = sum(operand.nbytes for operand in kernel.inputs)
             rounds = 2 if kernel.op_kind == "all_reduce" else 1  # scattered once, gathered once

@@ -16,6 +16,7 @@ from archsim.mapping import (
     Fabric,
     Footprint,
     Fusion,
+    Handover,
     KernelBlock,
     Layout,
     Pins,
@@ -457,7 +458,9 @@ def links_of(chip: ChipSpec, system: SystemSpec | None) -> Fabric | None:
         return None
     inside, outside = system.links(chip)
     inner = _level(inside if system.chips_per_node > 1 else outside)
-    return Fabric(inner, _level(outside) if system.nodes > 1 else None, system.chips_per_node)
+    spec = outside.transports.get("expert") if outside is not None and system.nodes > 1 else None
+    handover = Handover(spec.post, spec.post_row, spec.receive, spec.receive_row) if spec and spec.post else None
+    return Fabric(inner, _level(outside) if system.nodes > 1 else None, system.chips_per_node, handover)
 
 
 def _level(link: LinkSpec | None) -> Level:

@@ -89,7 +89,7 @@ def from_bounds(job: Job, bounds: Sequence[Bounds], meta: dict[str, object]) -> 
             start = stream[lane]
             stream[lane] += float(seconds) * block.repeat
             for group, part in parts.items():
-                busy[group] += part * block.repeat
+                busy[group] += part * block.repeat * (kernel.kind != "handover")
             whole = max(float(seconds), 1e-15)
             limit = max(parts, key=lambda group: parts[group])
             if float(bound.startup[i]) > parts[limit]:
@@ -222,7 +222,7 @@ def _row(block: KernelBlock, run: KernelRun) -> dict[str, object]:
 
 def _bound(run: KernelRun, share: Mapping[str, float]) -> str:
     """What keeps the kernel from being faster: its busiest resource, or else launch and start-up or plain latency."""
-    if run.kernel.kind == "collective":
+    if run.kernel.kind in ("collective", "handover"):
         return "collective"
     link = max(run.link_ps.values(), default=0.0) / max(run.time_ps, 1.0)  # one full link holds all up
     name, busiest = max([*share.items(), ("noc", link)], key=lambda item: item[1])

@@ -7,11 +7,12 @@ DeepSeek-V3: 3 dense and 58 MoE layers, hidden 7168, 128 heads, latent of 512 + 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
 
-from archsim.mapping import Plan, footprint, shard
+from archsim.mapping import Handover, Plan, footprint, shard
 from archsim.mapping.shard import Fabric
 from archsim.mapping.task import Task, TaskBlock
 from archsim.models.collective import Level, all_gather, all_reduce, all_to_all, over_nodes
@@ -224,3 +225,37 @@ def test_the_seed_moves_the_routing_and_nothing_else() -> None:
     for a, b in zip(one, other, strict=True):
         for mine, theirs in zip(a.tasks, b.tasks, strict=True):
             assert mine == theirs or "experts" in mine.name
+
+
+# cards that carry few tokens ------------------------------------------------------------------------------------
+
+
+def handed_over(ep: int, batch: int) -> list[Task]:
+    """The tasks around the experts of DeepSeek-V3 where cards carry messages between nodes of 8."""
+    fabric = replace(FABRIC, handover=Handover(10e-6, 12e-9, 5e-6, 4e-9))
+    plan = Plan(dp=ep, ep=ep)
+    graph = load_workload("deepseek-v3", "decode").at(batch=batch, ctx=CTX)
+    block = shard(graph, plan, fabric)[-2]
+    return [t for t in block.tasks if ".experts." in t.name and t.kind.startswith(("moe", "expert", "all"))]
+
+
+def test_cores_post_few_tokens_to_cards_and_take_them_over() -> None:
+    tasks = handed_over(32, 64)
+    assert [t.name.removeprefix("mlp.experts.") for t in tasks] == [
+        "dispatch", "dispatch.all_to_all", "dispatch.post", "dispatch.receive",
+        "combine.pack", "combine.all_to_all", "combine.post", "combine",
+    ]  # fmt: skip
+    by_name = {t.name.removeprefix("mlp.experts."): t for t in tasks}
+    rows = 64 * 8
+    assert by_name["dispatch.post"].seconds == pytest.approx(10e-6 + rows * 12e-9)
+    assert by_name["dispatch.receive"].seconds == pytest.approx(5e-6 + rows * 4e-9)
+    assert by_name["dispatch.all_to_all"].dims["received_ps"] == round((5e-6 + rows * 4e-9) * 1e12)
+    assert by_name["dispatch.post"].inputs == ()  # nothing waits for it but the cores
+    assert by_name["dispatch.receive"].inputs[0].tensor == by_name["dispatch.all_to_all"].outputs[0].tensor
+
+
+@pytest.mark.parametrize(("ep", "batch"), [(8, 64), (32, 2048)])
+def test_neither_one_node_nor_many_tokens_are_handed_over(ep: int, batch: int) -> None:
+    kinds = [t.kind for t in handed_over(ep, batch)]
+    assert kinds.count("all_to_all") == 2
+    assert not {"expert_post", "expert_receive"} & set(kinds)

@@ -92,8 +92,8 @@ _OF_PREFILL = f"the fleet in the mean of a day: {FLEET_PREFILL:.0%} of full load
 
 #: (group, factor from a chip to the unit of the row, how, assumption) of each row
 _ROWS: dict[str, tuple[str, float, Callable[[], float], str]] = {
-    "DSI-002": ("fleet", 8, lambda: _decode_within(H800_DECODE, 0.05, 4989),
-                "the most sequences at 20 tokens a second each, which users were given; experts in balance"),
+    "DSI-002": ("fleet", 8, lambda: _decode_within(H800_DECODE, 1 / 21, 4989),
+                "the most sequences at 21 tokens a second each: users were given 20 to 22; experts in balance"),
     "PRO-001": ("profile", 1, lambda: _prefill(H800_PREFILL, 4, 4096), _TOKENS),
     "PRO-002": ("profile", 1, lambda: _decode(H800_PROFILE, 128, 4096), "128 sequences a chip, experts in balance"),
     "CM-002": ("ascend", 1, lambda: _prefill(ASCEND_PREFILL, 4, 4096), _TOKENS),

@@ -42,7 +42,10 @@ def _times_us(chip: str, ranks: int, tokens: int) -> Mapping[str, float]:
         rank, layers, phase="decode", batch=tokens * ranks, ctx=64, quant=quant, system=system, tp=1,
         routing="balanced", overlap="none",
     ).op_table  # fmt: skip
-    return {
-        str(name).split(".")[2]: float(ps) * 1e-6
-        for name, ps in zip(table.name, table.time_ps, strict=True) if name.endswith("all_to_all")
-    }  # fmt: skip
+    times = {str(name): float(ps) * 1e-6 for name, ps in zip(table.name, table.time_ps, strict=True)}
+    dispatch, combine = (times[f"mlp.experts.{name}.all_to_all"] for name in ("dispatch", "combine"))
+    received = times.get("mlp.experts.dispatch.receive")
+    if received is None:  # one kernel does it all
+        return {"dispatch": dispatch, "combine": combine}
+    # two halves, as with a receiving hook: the second copies what came into its place, or sums it up
+    return {"dispatch": dispatch + received, "combine": combine + times["mlp.experts.combine"]}
