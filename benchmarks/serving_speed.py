@@ -2,7 +2,7 @@
 
     python benchmarks/serving_speed.py [--json]
 
-Bounds: three layers of two half batches are simulated tile by tile; nearly all of the time is the interpreter's, which
+Bounds: two layers of two half batches are simulated tile by tile; nearly all of the time is the interpreter's, which
 serves some million steps a second. After a small change of the batch the step lies between two that were simulated.
 """
 

@@ -31,8 +31,9 @@ __all__ = ["BlockRun", "KernelRun", "run_block"]
 
 #: relative change of a repetition's time below which the block has settled
 SETTLED = 3e-3
-#: layers of micro-batches that run together: one fills the pipeline, one shows the period, one drains it
-TOGETHER = 3
+#: layers of micro-batches that run together. The half that is ahead ends both with the other beside it, as all further
+#: layers would, since nothing that is launched later holds it up: the time between these ends is the period
+TOGETHER = 2
 COMPUTE, COMMUNICATION = "compute", "communication"
 
 
@@ -140,10 +141,10 @@ def _take_turns(
         by_repeat.setdefault((turn.layer, turn.half), []).append(record)
     records = [tuple(by_repeat[key]) for key in sorted(by_repeat)]
     ends = [max(record.end_ps for record in by_repeat[layer, 0]) for layer in range(layers)]
-    inside = ends[:-1] if layers > 2 else ends  # the last layer ends without another half beside it
-    period = (inside[-1] - inside[0]) // (len(inside) - 1) if layers > 1 else 0
+    period = (ends[-1] - ends[0]) // (layers - 1) if layers > 1 else 0
     weights = np.ones(len(records))
-    weights[-4:-2] += (block.repeat - len(records)) / 2  # the layer before the last stands for those carried forward
+    # the half that fills the pipeline and the one that drains it run alone for a part; the two between stand for the rest
+    weights[1:3] += (block.repeat - len(records)) / 2
     return records, weights, period // block.micro_batches
 
 

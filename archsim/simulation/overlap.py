@@ -51,7 +51,7 @@ def take_turns(
     cuts = [None, *(i for i, is_exchange in enumerate(exchange) if i and not is_exchange)]
 
     def period(cut: int | None) -> float:
-        turns = _order(exchange, waits, min(layers, JUDGED), cut)
+        turns = _order(exchange, waits, JUDGED, cut)
         ends = collective_spans([exchange[t.kernel] for t in turns], [t.after for t in turns],
                                 [seconds[t.kernel] for t in turns])  # fmt: skip
         return max(end for _, end in ends)
