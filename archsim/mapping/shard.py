@@ -249,7 +249,7 @@ class Sharder:
         return [] if len(rows) == 1 or tokens <= FEW_TOKENS else [self._moved(op, tensor, rows, "sort")]
 
     def _moved(self, op: Op, tensor: int, rows: tuple[int, ...], name: str) -> Task:
-        """A pass over the rows of this chip's experts, which lie elsewhere afterwards: in order, or where cards read."""
+        """A pass over the rows of this chip's experts, which lie elsewhere then: in order, or where cards read."""
         total, cols = max(sum(rows), 1), op.dims["cols"]
         moved = (self._operand(tensor, self.graph.tensors[tensor].bytes_of(total * cols)),)
         return Task(f"{op.name}.{name}", "moe_dispatch", {"tokens": total, "cols": cols, "top_k": 1}, {}, op.dtype,

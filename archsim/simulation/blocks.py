@@ -143,7 +143,7 @@ def _take_turns(
     ends = [max(record.end_ps for record in by_repeat[layer, 0]) for layer in range(layers)]
     period = (ends[-1] - ends[0]) // (layers - 1) if layers > 1 else 0
     weights = np.ones(len(records))
-    # the half that fills the pipeline and the one that drains it run alone for a part; the two between stand for the rest
+    # the half that fills the pipeline and the one that drains it are alone for a part; the others stand for the rest
     weights[1:3] += (block.repeat - len(records)) / 2
     return records, weights, period // block.micro_batches
 
@@ -200,8 +200,8 @@ class _Launcher:
                 bases=base if exchange.program is not None else [], duration_ps=exchange.duration_ps,
             )  # fmt: skip
         if kernel.kind == "handover":
-            gap = ps(self.target.launch_s(vector=True))
-            return Launch(kernel.name, COMPUTE, after, gap, duration_ps=ps(kernel.tasks[0].seconds))
+            gap_ps = ps(self.target.launch_s(vector=True))
+            return Launch(kernel.name, COMPUTE, after, gap_ps, duration_ps=ps(kernel.tasks[0].seconds))
         assert program is not None, "collectives need a fabric"
         bases = self.layout.bases(program, layer, micro)
         gap, startup = self.target.launch_s(vector=kernel.kind == "vector"), self.target.chip.launch.startup

@@ -1,9 +1,12 @@
-"""The accuracy of the suite `model` as the README shows it: `python -m archsim.validation.accuracy`.
+"""The accuracy of the suites `model` and `op` as the documents show it: `python -m archsim.validation.accuracy`.
 
 Every row is simulated, kept in ``archsim/validation/data/accuracy_model.json`` and summed up between the markers of the
 README. `--only GROUP ...` simulates the rows of the groups that begin so, and keeps the others; rows of the same groups
 that were not kept before, the long ones, are simulated with `--new`. A test holds the table against the kept rows, and
 a sample of them against the simulator.
+
+`--op TABLE` puts what `archsim validate op --per-group 8 --markdown` has printed into docs/accuracy.md and, in fewer
+columns, into the README; a test holds the one against the other.
 """
 
 from __future__ import annotations
@@ -26,10 +29,13 @@ from archsim.validation.model.case import Case
 from archsim.validation.suite import DATA
 from archsim.validation.table import Table
 
-__all__ = ["KEPT", "MARKERS", "Kept", "read_kept", "summary"]
+__all__ = ["KEPT", "MARKERS", "OP_MARKERS", "Kept", "brief", "read_kept", "summary"]
 
 KEPT = DATA / "accuracy_model.json"
 MARKERS = ("<!-- accuracy:model -->", "<!-- /accuracy:model -->")
+OP_MARKERS = ("<!-- accuracy:op -->", "<!-- /accuracy:op -->")
+#: columns of the table of operators that the README shows
+BRIEF = ("group", "cases", "mean", "median", "bias", "held out")
 
 
 class Kept(TypedDict):
@@ -66,6 +72,19 @@ def summary(rows: dict[str, Kept]) -> str:
     return "\n".join(lines)
 
 
+def brief(table: str) -> str:
+    """The first table of a Markdown text with the columns of the README only.
+
+    >>> print(brief("| group | mean | worst |\\n| --- | --: | --: |\\n| x | 15.0 | 20.0 |\\n\\n| other |"))
+    | group | mean |
+    | --- | --: |
+    | x | 15.0 |
+    """
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.strip().split("\n\n")[0].splitlines()]
+    kept = [i for i, name in enumerate(rows[0]) if name in BRIEF]
+    return "\n".join("| " + " | ".join(row[i] for i in kept) + " |" for row in rows)
+
+
 def cases(only: tuple[str, ...] = ("",)) -> list[Case]:
     """The rows that can be simulated, of the groups that begin with one of `only`."""
     records = [record for each in MODEL.references for record in Table.read(DATA / each.file).records()]
@@ -96,7 +115,13 @@ def main() -> None:
     parser.add_argument("--new", action="store_true", help="also rows that were never kept")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes that simulate")
     parser.add_argument("--readme", type=Path, default=Path("README.md"), help="where the table goes")
+    parser.add_argument("--op", type=Path, metavar="TABLE", help="write the table of operators instead, from this file")
     arguments = parser.parse_args()
+    if arguments.op is not None:
+        table = arguments.op.read_text().strip()
+        _replace(arguments.readme.parent / "docs" / "accuracy.md", OP_MARKERS, table)
+        _replace(arguments.readme, OP_MARKERS, brief(table))
+        return
     only, before = tuple(arguments.only), read_kept()
     chosen = {case.name: case for case in cases(only) if arguments.new or case.name in before}
     kept = {name: row for name, row in before.items() if name in chosen or not row["group"].startswith(only)}
@@ -116,9 +141,13 @@ def main() -> None:
 def _keep(kept: dict[str, Kept], readme: Path) -> None:
     """Write both files, after every row: a run that is broken off leaves them in agreement."""
     _write(KEPT, json.dumps(dict(sorted(kept.items())), indent=1) + "\n")
-    before, rest = readme.read_text().split(MARKERS[0])
-    after = rest.split(MARKERS[1])[1]
-    _write(readme, f"{before}{MARKERS[0]}\n{summary(kept)}\n{MARKERS[1]}{after}")
+    _replace(readme, MARKERS, summary(kept))
+
+
+def _replace(path: Path, markers: tuple[str, str], text: str) -> None:
+    """Put a text between the markers of a document."""
+    before, rest = path.read_text().split(markers[0])
+    _write(path, f"{before}{markers[0]}\n{text}\n{markers[1]}{rest.split(markers[1])[1]}")
 
 
 def _write(path: Path, text: str) -> None:

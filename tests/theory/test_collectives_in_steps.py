@@ -16,6 +16,7 @@ from archsim.program import ProgramBuilder
 from archsim.simulation import Options, prepare
 from archsim.simulation.blocks import _dependencies
 from archsim.simulation.collectives import lower_collective, narrowed, overlapping, spread
+from archsim.trace import load_workload
 
 pytestmark = pytest.mark.theory
 
@@ -122,3 +123,32 @@ def test_tensor_parallelism_follows_the_dimensions_of_the_fabric() -> None:
     assert not fabric.fits(Group(3))
     assert fabric.fits(Group(1))
     assert fabric.fits(Group(24))
+
+
+def test_cards_carry_few_tokens_while_cores_do_something_else() -> None:
+    """Posting begins with the exchange, taking over when it has ended; together they are the kernel that does it all."""
+    trace = load_workload("deepseek-v3", "decode")
+    layers = replace(trace, blocks=tuple(replace(block, repeat=1) for block in trace.blocks))
+    system = load_system("h800-x32", {"chips": 16})
+    options = {"phase": "decode", "batch": 16 * 64, "ctx": 256, "tp": 1, "routing": "balanced", "quant": "fp8"}
+
+    def step(overlap: str, post: str) -> dict[str, tuple[int, int]]:
+        at = {"scale_out.transports.expert.post": post}
+        ran = archsim.simulate("h800", layers, system=system, set=at, overlap=overlap, **options)
+        rows = zip(ran.op_table.name, ran.op_table.start_ps, ran.op_table.time_ps, strict=True)
+        return {str(name).removeprefix("mlp.experts."): (int(start), int(time)) for name, start, time in rows}
+
+    cards, kernel = step("none", "10 us"), step("none", "0 us")
+    exchange, post, receive = (cards[f"dispatch.{name}"] for name in ("all_to_all", "post", "receive"))
+    assert "dispatch.post" not in kernel
+    assert post[0] == exchange[0]
+    assert post[1] == pytest.approx(10e6 + 64 * 8 * 12e3, rel=0.1)  # and the gap between two kernels
+    assert receive[0] >= exchange[0] + exchange[1]
+    assert exchange[1] + receive[1] == pytest.approx(kernel["dispatch.all_to_all"][1], rel=0.05)
+    assert combined(cards) == pytest.approx(combined(kernel), rel=0.1)
+
+
+def combined(step: dict[str, tuple[int, int]]) -> int:
+    """Picoseconds from the beginning of the way back to its results."""
+    begin, last = step["combine.all_to_all"][0], step["combine"]
+    return last[0] + last[1] - begin

@@ -267,7 +267,7 @@ def test_cores_that_share_an_instruction_hold_a_part_of_the_keys_each() -> None:
     assert (cut.rows, cut.together) == (64, 2)
     program = lower_attention(B200, "attention", attention, (0, 1, 2, 3)).program
     assert choose_cut(B200, absorbed(64, 1000, 64)).together == 1  # too few rows for an instruction
-    odd = choose_cut(B200, absorbed(64, 1000, 192))  # of three tiles of 64 rows the third would have nobody to share with
+    odd = choose_cut(B200, absorbed(64, 1000, 192))  # of three tiles of 64 rows one would have nobody to share with
     assert (odd.rows, odd.together) == (32, 2)
     read = program.nbytes[(program.region == 1) & (program.nbytes > 0)].sum()
     assert read == pytest.approx(64 * 1000 * 576 * 2, rel=0.01)

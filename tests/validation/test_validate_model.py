@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from archsim.validation import SUITES
-from archsim.validation.accuracy import MARKERS, read_kept, summary
+from archsim.validation.accuracy import MARKERS, OP_MARKERS, brief, read_kept, summary
 from archsim.validation.model import read_row
 from archsim.validation.model.case import Case
 from archsim.validation.suite import DATA
@@ -41,9 +41,17 @@ def test_the_exchange_of_a_layer_in_a_step_is_the_published_one() -> None:
 
 def test_the_table_of_the_readme_is_that_of_the_kept_rows() -> None:
     """Stale: simulate again by `python -m archsim.validation.accuracy`."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    shown = readme.split(MARKERS[0])[1].split(MARKERS[1])[0]
-    assert shown.strip() == summary(read_kept())
+    assert _between("README.md", MARKERS) == summary(read_kept())
+
+
+def test_the_operators_of_the_readme_are_those_of_the_docs() -> None:
+    """Stale: `python -m archsim.validation.accuracy --op TABLE`."""
+    assert _between("README.md", OP_MARKERS) == brief(_between("docs/accuracy.md", OP_MARKERS))
+
+
+def _between(path: str, markers: tuple[str, str]) -> str:
+    text = (Path(__file__).parents[2] / path).read_text()
+    return text.split(markers[0])[1].split(markers[1])[0].strip()
 
 
 @pytest.mark.parametrize("name", ["TR5-003", "TR5-012"])

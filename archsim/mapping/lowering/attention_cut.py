@@ -147,9 +147,9 @@ class AttentionShape:
 class Cut:
     """Query rows and keys of a tile, ranges the keys are split into, chunks and query blocks in the scratchpad.
 
-    scores: tiles of scores at a time. order: how the stages of its blocks overlap. resident: blocks of threads that share a core, each with all of this. busy: power
-    that the tiles draw, as a share of that of busy matrix units, which the clock depends on. together: cores that share
-    the rows of an instruction; each holds its part of every block of keys.
+    scores: tiles of scores at a time. order: how the stages of its blocks overlap. resident: blocks of threads that
+    share a core, each with all of this. busy: power that the tiles draw, as a share of that of busy matrix units, which
+    the clock depends on. together: cores that share the rows of an instruction; each holds its part of every block.
     """
 
     rows: int
