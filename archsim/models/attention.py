@@ -94,7 +94,7 @@ def feed_cycles(
 
     Every group of ``M`` rows, those of an instruction or of a warp, reads the whole ``k x n`` operand. Its own rows
     wait in registers (a = 0), or are read too where they are ``stored`` in the scratchpad (a = 1), as the queries of
-    wgmma and tcgen05 are: 128 x 128 x 128 in bf16 takes 512 cycles then (FlashAttention-4, 2026, section 3).
+    wgmma and tcgen05 are (FlashAttention-4, 2026, counts shared memory traffic so; from memory).
 
     ======= ================================================= =======
     symbol  meaning                                           unit

@@ -54,6 +54,10 @@ def test_kernels_beside_a_collective_leave_it_its_cores() -> None:
     job = prepare("h800", "deepseek-v3", Options(phase="decode", batch=32, tp=1, ctx=256), "h800-x32")
     block = next(block for block in job.blocks if block.name == "moe")
     assert narrowed(job.target, job.network, block.kernels).cores == 132  # low-latency kernels leave them all
+    dies = prepare("ascend-910c-die", "deepseek-v3", Options(phase="decode", batch=32, tp=1, ctx=256, quant="int8"),
+                   "ascend-910c-die-x32")  # fmt: skip
+    moe = next(block for block in dies.blocks if block.name == "moe")
+    assert narrowed(dies.target, dies.network, moe.kernels).cores == 24 - 8  # which write the rows one by one
     many = prepare("h800", "deepseek-v3", Options(phase="prefill", batch=64, seq=512, tp=1, overlap="none"), "h800-x32")
     kernels = next(block for block in many.blocks if block.name == "moe").kernels
     assert narrowed(many.target, many.network, kernels).cores == 132 - 20
@@ -126,7 +130,7 @@ def test_tensor_parallelism_follows_the_dimensions_of_the_fabric() -> None:
 
 
 def test_cards_carry_few_tokens_while_cores_do_something_else() -> None:
-    """Posting begins with the exchange, taking over when it has ended; together they are the kernel that does it all."""
+    """Posting begins with the exchange, taking over when it has ended; together they are the one kernel."""
     trace = load_workload("deepseek-v3", "decode")
     layers = replace(trace, blocks=tuple(replace(block, repeat=1) for block in trace.blocks))
     system = load_system("h800-x32", {"chips": 16})
