@@ -189,6 +189,8 @@ class Job:
         kinds = {task.kind for block in self.tasks for task in block.tasks}
         if kinds & {"all_reduce", "all_gather", "all_to_all"}:
             notes.append("collectives are messages over the links; one chip stands for all, which arrive at once")
+        if "expert_post" in kinds:
+            notes.append("network cards carry tokens between nodes; what that takes of the cores is an estimate")
         if "grouped_matmul" in kinds:
             notes.append(describe_routing(_routing(self.trace), self.options.seed))
             if self.plan.ep > 1:
