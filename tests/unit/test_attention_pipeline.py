@@ -227,6 +227,20 @@ def test_latents_hold_their_place_until_their_values_are_used() -> None:
     assert choose_cut(h800, replace(decode, kv_shared=False, d_qk=128, d_v=128)).order == "alternate"
 
 
+def test_sequences_of_latents_are_cut_into_equal_ranges() -> None:
+    """48 sequences are 96 tiles for 132 cores: 66 ranges on two cores each, whose parts of a tile are merged."""
+    h800 = make_target(load_chip("h800"))
+    decode = absorbed(48, 4989, 128)
+    assert choose_cut(h800, decode).planned
+    program = lower_attention(h800, "attention", decode, (0, 1, 2, 3)).program
+    read, written = (program.nbytes[(program.region == i) & (program.write == w)].sum() for i, w in ((1, 0), (3, 1)))
+    assert read == 2 * 48 * 4989 * 576 * 2  # by each of two tiles, once
+    assert written == 48 * 128 * 512 * 2  # every result once, merged or not
+    times = [seconds(h800, replace(decode, batch=n)) for n in (40, 48, 56)]
+    assert times[2] - times[1] == pytest.approx(times[1] - times[0], rel=0.35)  # no waves of tiles
+    assert seconds(h800, decode) < 0.95 * seconds(h800, replace(decode, kernel=AttentionKernel(split=False)))
+
+
 @pytest.mark.parametrize(("order", "slots"), [("turns", 2), ("alternate", 2), ("alternate", 4)])
 def test_the_pace_of_latents_is_the_closed_form(monkeypatch: pytest.MonkeyPatch, order: Order, slots: int) -> None:
     decode = absorbed(1, 8192, 64, AttentionKernel(split=False))
@@ -255,7 +269,7 @@ def test_tiles_in_pieces_are_as_high_and_as_long_in_a_small_scratchpad() -> None
 
 
 def test_heads_beyond_the_most_of_a_tile_read_the_keys_again() -> None:
-    kernel = AttentionKernel(most=16)
+    kernel = AttentionKernel(most=16, split=False)
     assert choose_cut(B200, absorbed(64, 4096, 32, kernel)).rows == 16
     assert seconds(B200, absorbed(64, 4096, 32, kernel)) > 1.2 * seconds(B200, absorbed(64, 4096, 32))
 

@@ -17,7 +17,7 @@ Reference: Shah et al., "FlashAttention-3", 2024, section 3; Dao et al., "Flash-
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapreplace
 from math import ceil
 
@@ -56,6 +56,7 @@ class _Items:
     begin: Ints  # first key
     keys: Ints
     out: Ints  # first output row
+    parts: Ints  # ranges that the keys of its rows were cut into
 
     def take(self, order: Ints) -> _Items:
         return _Items(*(getattr(self, f)[order] for f in self.__dataclass_fields__))
@@ -68,23 +69,27 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     cut = choose_cut(target, shape)
     items = _enumerate(shape, cut)
     pieces = shape.kernel.pieces
+    planned = _plan(items, cut, -(-packed_rows(shape) // cut.rows), target.cores) if cut.planned else None
+    if planned is not None:
+        items = planned[0]
     chunks = -(-items.keys // (cut.keys * pieces)) * pieces
-    if shape.kernel.persistent:
+    if planned is None and shape.kernel.persistent:
         # heads in sections whose keys the cache can hold; in each the longest first, since causal items differ and
         # cores should end together; otherwise blocks of threads start in the order of the grid, head by head
         order = np.lexsort((-chunks, items.head // _heads_per_section(target, shape, items)))
         items, chunks = items.take(order), chunks[order]
     count, cores = len(chunks), target.cores
-    lane, turn = _deal(chunks, cores * cut.resident)
+    lane, turn = planned[1:] if planned is not None else _deal(chunks, cores * cut.resident)
     core = lane % cores
 
     size = 5 * chunks + 3  # query load, five steps a chunk, normalise, store
     first = np.cumsum(size) - size
-    partial = cut.splits > 1 or shape.kernel.partials
+    partial = np.flatnonzero((items.parts > 1) | shape.kernel.partials)
+    groups = len(np.unique(items.query[partial]))
     # the rows of a group of splits are merged by as many cores as there are for it
-    mergers = {"kernel": -(-cores * cut.splits // count), "cluster": cut.splits, "last": 1}[shape.kernel.merge]
+    mergers = {"kernel": -(-cores // max(groups, 1)), "cluster": cut.splits, "last": 1}[shape.kernel.merge]
     slices = min(mergers, int(items.rows.max(initial=1)))
-    merged = count // cut.splits * slices if partial else 0
+    merged = groups * slices
     table = StepTable(target, int(size.sum()) + (3 * merged + (shape.kernel.merge == "kernel") if merged else 0))
     width = shape.q_bytes
     table.load(first, core, Q, items.query * shape.d_qk * width, items.rows * shape.d_qk * width)
@@ -151,20 +156,15 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     table.after(normalise[item], value)
     ending = target.vector_cycles(items.rows * shape.d_v, VectorCost(1.0, 0.0))
     table.vector(normalise, core, ending + shape.kernel.outside)
-    out_width = 4.0 if partial else shape.out_bytes
-    table.store(
-        store,
-        core,
-        PARTIAL if partial else OUT,
-        items.out * shape.d_v * out_width,
-        items.rows * shape.d_v * out_width,
-    )
+    place, element = np.full(count, OUT), np.full(count, shape.out_bytes)
+    place[partial], element[partial] = PARTIAL, 4.0
+    table.store(store, core, place, items.out * shape.d_v * element, items.rows * shape.d_v * element)
     table.after(store, normalise)
 
     if merged:
-        _merge(table, items, core, store, shape, cut, int(size.sum()), merged)
+        _merge(table, items.take(partial), core[partial], store[partial], shape, cut, int(size.sum()), merged)
     text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (
-        f", split-KV {cut.splits}" if cut.splits > 1 else ""
+        ", equal ranges" if cut.planned else f", split-KV {cut.splits}" if cut.splits > 1 else ""
     )
     regions = ["q", "k", "v", "out"] + (["partial results"] if merged else [])
     return table.build(name, regions, [*tensors, *([WORKSPACE] if merged else [])], text)
@@ -201,12 +201,12 @@ def _merge(
     base = items.out % total  # the same for all splits of a block of queries
     starts, which = np.unique(base, return_inverse=True)
     groups, slices = len(starts), merged // len(starts)
-    height = np.zeros(groups, dtype=np.int64)
-    height[which] = items.rows
+    height, parts = np.zeros((2, groups), dtype=np.int64)
+    height[which], parts[which] = items.rows, items.parts
     group, part = (x.ravel() for x in np.meshgrid(np.arange(groups), np.arange(slices), indexing="ij"))
     begin = height[group] * part // slices
     rows = height[group] * (part + 1) // slices - begin
-    adding = target.vector_cycles(rows * cut.splits * shape.d_v, VectorCost(2.0, 0.0))
+    adding = target.vector_cycles(rows * parts[group] * shape.d_v, VectorCost(2.0, 0.0))
     if shape.kernel.merge != "kernel":
         fetch = first + 3 * np.arange(merged)
         lanes = core[np.argsort(which, kind="stable")].reshape(groups, cut.splits)[:, :slices].ravel()
@@ -218,7 +218,7 @@ def _merge(
         table.barrier(first, store)
         table.after(fetch, np.full(merged, first))
     row = shape.d_v * (starts[group] + begin)
-    table.load(fetch, lanes, PARTIAL, row * 4, rows * cut.splits * shape.d_v * 4)
+    table.load(fetch, lanes, PARTIAL, row * 4, rows * parts[group] * shape.d_v * 4)
     table.vector(fetch + 1, lanes, adding)
     table.after(fetch + 1, fetch)
     table.store(fetch + 2, lanes, OUT, row * shape.out_bytes, rows * shape.d_v * shape.out_bytes)
@@ -296,4 +296,37 @@ def _enumerate(shape: AttentionShape, cut: Cut) -> _Items:
     keys = np.clip(np.minimum(part, end - begin), 0, None)
     query = unit * packed + begin_row
     total = shape.batch * shape.heads * shape.q_len
-    return _Items(rows, query, unit // per_kv_head, begin, keys, query + split * total)
+    parts = np.full(len(unit), cut.splits)
+    return _Items(rows, query, unit // per_kv_head, begin, keys, query + split * total, parts)
+
+
+def _plan(items: _Items, cut: Cut, heights: int, cores: int) -> tuple[_Items, Ints, Ints]:
+    """Equal tiles in ranges of as many blocks of keys for every core; with the core of each, and its turn there.
+
+    Tiles that see the same keys (``heights`` of them follow each other) walk over them side by side, on neighbouring
+    cores; the sequences are laid end to end and cut into ranges.
+
+    Reference: the tile scheduler of FlashMLA (``get_mla_metadata``).
+
+    >>> tile = _Items(*(np.array([x, x]) for x in (64, 0, 0, 0, 192, 0, 1)))
+    >>> tile = replace(tile, query=np.array([0, 64]), out=np.array([0, 64]))
+    >>> planned, core, turn = _plan(tile, Cut(64, 64, 1, 2, 1, 1, "turns"), 1, 4)
+    >>> [field.tolist() for field in (planned.query, planned.begin, planned.keys, planned.parts, core, turn)]
+    [[0, 0, 64, 64], [0, 128, 0, 64], [128, 64, 64, 128], [2, 2, 2, 2], [0, 1, 1, 2], [0, 0, 1, 0]]
+    """
+    units, blocks = len(items.query) // heights, -(-int(items.keys[0]) // cut.keys)
+    share = -(-units * blocks // (cores // heights))
+    bounds = np.unique(np.concatenate([np.arange(units + 1) * blocks, np.arange(0, units * blocks, share)]))
+    unit, first = np.divmod(bounds[:-1], blocks)
+    place = bounds[:-1] // share
+    rank, turn = (np.arange(len(unit)) - np.searchsorted(of, of) for of in (unit, place))
+    parts = np.bincount(unit)[unit]
+    side = np.tile(np.arange(heights), len(unit))
+    unit, first, place, rank, turn, parts, length = (
+        np.repeat(each, heights) for each in (unit, first, place, rank, turn, parts, np.diff(bounds))
+    )
+    found = items.take(unit * heights + side)
+    begin = first * cut.keys
+    keys = np.minimum(length * cut.keys, found.keys - begin)
+    out = found.out + rank * int(items.rows.sum())
+    return replace(found, begin=found.begin + begin, keys=keys, out=out, parts=parts), place * heights + side, turn

@@ -50,9 +50,6 @@ INDIFFERENT = 0.02
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
 BLOCKS, SMALL_BLOCKS = SIZES[2:], SIZES[:2]
 SPLITS = (1, 2, 4, 8, 16, 32, 64)
-#: and those that kernels for latents choose among as well, which plan what every core does (FlashMLA's tile scheduler),
-#: where tiles come in waves that are not full
-PLANNED_SPLITS = (3, 5, 6, 7)
 #: query positions up to which all the heads that share keys also share a tile
 DECODE = 16
 
@@ -150,6 +147,7 @@ class Cut:
     scores: tiles of scores at a time. order: how the stages of its blocks overlap. resident: blocks of threads that
     share a core, each with all of this. busy: power that the tiles draw, as a share of that of busy matrix units, which
     the clock depends on. together: cores that share the rows of an instruction; each holds its part of every block.
+    planned: sequences are laid end to end and cut into equal ranges, one for every core; else ``splits`` says how.
     """
 
     rows: int
@@ -162,6 +160,7 @@ class Cut:
     resident: int = 1
     busy: float = 1.0
     together: int = 1
+    planned: bool = False
 
 
 def packed_rows(shape: AttentionShape) -> int:
@@ -341,12 +340,23 @@ def _rated(
             continue
         tiles = units * -(-packed // rows)
         fill = target.cores * resident // tiles  # as many ranges as give every core one
-        planned = PLANNED_SPLITS if shape.kv_shared and shape.kernel.persistent else ()
-        for splits in sorted({*SPLITS, *planned, max(fill, 1)}) if shape.kernel.split else (1,):
-            if splits == 1 or splits * keys <= seen:
-                cut = Cut(rows, keys, splits, slots, held, scores, order, resident, together=together)
-                seconds, busy = _estimate(target, shape, cut, tiles * splits, seen)
-                yield seconds, replace(cut, busy=busy)
+        cuts = [
+            Cut(rows, keys, splits, slots, held, scores, order, resident, together=together)
+            for splits in (sorted({*SPLITS, max(fill, 1)}) if shape.kernel.split else (1,))
+            if splits == 1 or splits * keys <= seen
+        ]
+        abreast = -(-packed // rows) <= target.cores
+        if _plannable(shape) and together == 1 and abreast and tiles > target.cores // 2:
+            cuts.append(replace(cuts[0], planned=True))
+        for cut in cuts:
+            seconds, busy = _estimate(target, shape, cut, tiles * cut.splits, seen)
+            yield seconds, replace(cut, busy=busy)
+
+
+def _plannable(shape: AttentionShape) -> bool:
+    """Whether the kernel plans equal ranges, as those for latents do (FlashMLA), and all tiles have the same keys."""
+    decode = shape.q_len <= DECODE and packed_rows(shape) > shape.q_len
+    return shape.kv_shared and decode and shape.kernel.persistent and shape.kernel.split
 
 
 def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen: int) -> tuple[float, float]:
@@ -373,13 +383,15 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
         block, waiting = max(block, scores + value, softmax), 0.0
     # causal items differ: the longest go first and the short ones fill the gaps
     turns = max(load * chunks, part_max / cut.keys) if causal else np.ceil(load) * chunks
+    if cut.planned:
+        turns = np.ceil(items * chunks / target.cores)
     alone = 0.0 if shape.kernel.persistent else np.ceil(load) * (target.memory_latency_s + port)
     alone += np.ceil(load) * shape.kernel.outside / target.clock
-    tail = block + port + target.memory_latency_s * (2 if cut.splits > 1 else 1)
+    tail = block + port + target.memory_latency_s * (2 if cut.splits > 1 or cut.planned else 1)
     merge = 0.0
     shared = min(target.noc_bytes_per_s, target.cache_bytes_per_s or np.inf)  # by all cores, on the way to memory
-    if cut.splits > 1:  # a barrier, then partial results out and in
-        partial = items * height * shape.d_v * 4
+    if cut.splits > 1 or cut.planned:  # a barrier, then partial results out and in
+        partial = (2 * min(items, target.cores) if cut.planned else items) * height * shape.d_v * 4
         held = shared if partial <= target.cache_bytes else target.dram_bytes_per_s
         readers = target.cores if shape.kernel.merge != "last" else min(items / cut.splits, target.cores)
         merge = target.barrier_s if shape.kernel.merge == "kernel" else 2 * target.memory_latency_s
