@@ -296,3 +296,13 @@ def test_who_merges_partial_results() -> None:
     assert choose_cut(H100, shape(1, 1024, heads=8)).splits > 1
     assert merged(8, "last") < merged(8, "kernel")
     assert merged(64, "cluster") < merged(64, "last")
+
+
+def test_tiles_of_one_size_with_room_for_one_block_keep_its_length() -> None:
+    """Heads of 192 and 128 dims on a B200: 256 queries and two blocks of 128 keys are 262 KB, one of them 180."""
+    kernel = AttentionKernel(overlap=False, fixed=True, split=False)
+    expanded = AttentionShape(1, 4096, 4096, 16, 16, 192, 128, True, None, False, "bf16", 2.0, 2.0, kernel=kernel)
+    cut = choose_cut(B200, expanded)
+    assert (cut.rows, cut.keys, cut.slots) == (256, 128, 1)
+    short = choose_cut(B200, replace(expanded, q_len=64, kv_len=64))
+    assert (short.keys, short.slots >= 2) == (64, True)

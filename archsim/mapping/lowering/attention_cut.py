@@ -326,12 +326,16 @@ def _rated(
         # more blocks of keys, and of queries, where few cores share a fast memory
         least, most = (1, 1) if single else (2, max(MAX_SLOTS, ceil(target.in_flight_bytes / block_bytes)))
         query_bytes = rows * shape.d_qk * shape.q_bytes
-        slots, held, queries = (2, 1, 0) if shape.kernel.pieces > 1 else (0, 0, 1)
-        if shape.kernel.persistent and not single:
-            queries = max(most // 2, min(int(target.scratchpad_bytes / 8 // query_bytes), MAX_QUERIES))
-        while slots < least and queries:  # a second block of queries waits where it can
-            free = target.scratchpad_bytes - (queries - in_registers) * query_bytes
-            slots, held, queries = min(int(free // block_bytes), most), queries, queries // 2
+        slots, held = (2, 1) if shape.kernel.pieces > 1 else (0, 0)
+        # tiles of one size may leave room for one block of keys and one of values; short prompts get smaller blocks
+        for enough in (least, 1) if fixed and not shape.kv_shared and seen > BLOCKS[0] else (least,):
+            queries = 1
+            if shape.kernel.persistent and not single:
+                queries = max(most // 2, min(int(target.scratchpad_bytes / 8 // query_bytes), MAX_QUERIES))
+            while slots < enough and queries:  # a second block of queries waits where it can
+                free = target.scratchpad_bytes - (queries - in_registers) * query_bytes
+                slots, held, queries = min(int(free // block_bytes), most), queries, queries // 2
+            least = enough if slots < least else least
         resident = min(int(target.scratchpad_bytes // (query_bytes + block_bytes)), 2) if single else 1
         # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere
         room = target.accumulator_bytes - in_registers * query_bytes
