@@ -306,3 +306,8 @@ def test_tiles_of_one_size_with_room_for_one_block_keep_its_length() -> None:
     assert (cut.rows, cut.keys, cut.slots) == (256, 128, 1)
     short = choose_cut(B200, replace(expanded, q_len=64, kv_len=64))
     assert (short.keys, short.slots >= 2) == (64, True)
+    # values of a block are used after the scores of the next where warps alternate, so that two have to be there
+    wide = AttentionShape(1, 2048, 2048, 8, 8, 256, 256, True, None, False, "bf16", 2.0, 2.0,
+                          kernel=AttentionKernel(fixed=True, split=False))  # fmt: skip
+    assert (choose_cut(H100, wide).order, choose_cut(H100, wide).slots) == ("alternate", 2)
+    assert seconds(H100, wide) > 0

@@ -328,7 +328,8 @@ def _rated(
         query_bytes = rows * shape.d_qk * shape.q_bytes
         slots, held = (2, 1) if shape.kernel.pieces > 1 else (0, 0)
         # tiles of one size may leave room for one block of keys and one of values; short prompts get smaller blocks
-        for enough in (least, 1) if fixed and not shape.kv_shared and seen > BLOCKS[0] else (least,):
+        one = fixed and order == "turns" and not shape.kv_shared and seen > BLOCKS[0]
+        for enough in (least, 1) if one else (least,):
             queries = 1
             if shape.kernel.persistent and not single:
                 queries = max(most // 2, min(int(target.scratchpad_bytes / 8 // query_bytes), MAX_QUERIES))
