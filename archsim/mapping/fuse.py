@@ -75,7 +75,7 @@ class Fusion:
 class Kernel:
     """Tasks that run as one launch. kind: "product", "grouped", "attention", "vector", "collective" or "handover".
 
-    A handover holds the cores for the ``seconds`` of its task, which hand messages over to network cards.
+    A handover holds the cores for the ``seconds`` of its task, while they hand messages over to network cards.
 
     pin: the sizes of its tiling where the user states them, by name.
     """
@@ -101,6 +101,11 @@ class Kernel:
     def op_kind(self) -> str:
         """The kind of operator that a reader would call it by: that of its first member."""
         return self.tasks[0].kind
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether it is messages, or what handing them over takes: it has no tiles, and starts up with nothing."""
+        return self.kind in ("collective", "handover")
 
     @property
     def flops(self) -> int:

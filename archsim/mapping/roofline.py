@@ -80,7 +80,7 @@ def bound_kernels(kernels: Sequence[Kernel], target: Target, rates: Rates | None
         for elements, cost in _vector_work(kernel, target):
             slower = np.maximum(cost.simple / rates.simple, cost.special / rates.special)
             vector[..., i : i + 1] += elements * slower
-    startup = np.array([kernel.kind not in ("collective", "handover") for kernel in kernels]) * rates.startup
+    startup = np.array([not kernel.exchanges for kernel in kernels]) * rates.startup
     return Bounds(matrix, vector, memory, *(np.broadcast_to(each, memory.shape) for each in (fabric, startup)))
 
 
@@ -116,7 +116,7 @@ def _weights(task: Task) -> int:
 def _cold_bytes(kernels: Sequence[Kernel], *, cached: bool) -> list[int]:
     """Bytes of each kernel that must come from memory whatever the cache did before."""
     if not cached:
-        return [0 if kernel.kind in ("collective", "handover") else kernel.nbytes for kernel in kernels]
+        return [0 if kernel.exchanges else kernel.nbytes for kernel in kernels]
     seen: set[int] = set()  # a weight that two kernels read may still be warm for the second
     cold = []
     for kernel in kernels:

@@ -185,7 +185,7 @@ class _Launcher:
     @cached_property
     def lowered(self) -> list[Lowered | None]:
         return [
-            None if k.kind in ("collective", "handover") else
+            None if k.exchanges else
             lower(k, self.narrow if i in self.beside else self.target, exact=self.exact)
             for i, k in enumerate(self.block.kernels)
         ]  # fmt: skip

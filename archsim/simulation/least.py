@@ -38,7 +38,7 @@ def least_bounds(job: Job) -> tuple[Bounds, ...]:
         targets = {job.target, narrowed(job.target, job.network, block.kernels)}
         least = bounds.seconds.copy()
         for i, (kernel, memory_s) in enumerate(zip(block.kernels, bounds.memory.tolist(), strict=True)):
-            if kernel.kind not in ("collective", "handover"):
+            if not kernel.exchanges:
                 least[i] = max(least[i], min(least_s(kernel, target, memory_s) for target in targets))
         found.append(replace(bounds, startup=bounds.startup + least - bounds.seconds))
     return tuple(found)

@@ -222,7 +222,7 @@ def _row(block: KernelBlock, run: KernelRun) -> dict[str, object]:
 
 def _bound(run: KernelRun, share: Mapping[str, float]) -> str:
     """What keeps the kernel from being faster: its busiest resource, or else launch and start-up or plain latency."""
-    if run.kernel.kind in ("collective", "handover"):
+    if run.kernel.exchanges:
         return "collective"
     link = max(run.link_ps.values(), default=0.0) / max(run.time_ps, 1.0)  # one full link holds all up
     name, busiest = max([*share.items(), ("noc", link)], key=lambda item: item[1])

@@ -326,27 +326,24 @@ def _rated(
         # more blocks of keys, and of queries, where few cores share a fast memory
         least, most = (1, 1) if single else (2, max(MAX_SLOTS, ceil(target.in_flight_bytes / block_bytes)))
         query_bytes = rows * shape.d_qk * shape.q_bytes
-        slots, held = (2, 1) if shape.kernel.pieces > 1 else (0, 0)
+        queries = 1
+        if shape.kernel.persistent and not single:
+            queries = max(most // 2, min(int(target.scratchpad_bytes / 8 // query_bytes), MAX_QUERIES))
+        free = target.scratchpad_bytes + in_registers * query_bytes
+        found = (2, 1) if shape.kernel.pieces > 1 else _places(free, query_bytes, block_bytes, queries, least, most)
         # tiles of one size may leave room for one block of keys and one of values; short prompts get smaller blocks
-        one = fixed and order == "turns" and not shape.kv_shared and seen > BLOCKS[0]
-        for enough in (least, 1) if one else (least,):
-            queries = 1
-            if shape.kernel.persistent and not single:
-                queries = max(most // 2, min(int(target.scratchpad_bytes / 8 // query_bytes), MAX_QUERIES))
-            while slots < enough and queries:  # a second block of queries waits where it can
-                free = target.scratchpad_bytes - (queries - in_registers) * query_bytes
-                slots, held, queries = min(int(free // block_bytes), most), queries, queries // 2
-            least = enough if slots < least else least
+        if found is None and fixed and order == "turns" and not shape.kv_shared and seen > BLOCKS[0]:
+            found = _places(free, query_bytes, block_bytes, queries, 1, most)
         resident = min(int(target.scratchpad_bytes // (query_bytes + block_bytes)), 2) if single else 1
         # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere
         room = target.accumulator_bytes - in_registers * query_bytes
         scores = min(int(room // (4 * rows * keys)), SCORE_TILES[order])
-        if slots < least or scores < min(SCORE_TILES[order], 2) or 4 * rows * shape.d_v > target.accumulator_bytes:
+        if found is None or scores < min(SCORE_TILES[order], 2) or 4 * rows * shape.d_v > target.accumulator_bytes:
             continue
         tiles = units * -(-packed // rows)
         fill = target.cores * resident // tiles  # as many ranges as give every core one
         cuts = [
-            Cut(rows, keys, splits, slots, held, scores, order, resident, together=together)
+            Cut(rows, keys, splits, *found, scores, order, resident, together=together)
             for splits in (sorted({*SPLITS, max(fill, 1)}) if shape.kernel.split else (1,))
             if splits == 1 or splits * keys <= seen
         ]
@@ -358,10 +355,27 @@ def _rated(
             yield seconds, replace(cut, busy=busy)
 
 
+def _places(
+    room: float, query_bytes: float, block_bytes: float, queries: int, least: int, most: int
+) -> tuple[int, int] | None:
+    """Blocks of keys and of queries that fit, up to so many: a second block of queries waits where it can.
+
+    >>> _places(200, 40, 30, 2, 3, 4), _places(200, 40, 30, 2, 6, 8)
+    ((4, 2), None)
+    """
+    while queries:
+        slots = min(int((room - queries * query_bytes) // block_bytes), most)
+        if slots >= least:
+            return slots, queries
+        queries //= 2
+    return None
+
+
 def _plannable(shape: AttentionShape) -> bool:
     """Whether the kernel plans equal ranges, as those for latents do (FlashMLA), and all tiles have the same keys."""
     decode = shape.q_len <= DECODE and packed_rows(shape) > shape.q_len
-    return shape.kv_shared and decode and shape.kernel.persistent and shape.kernel.split
+    kernel = shape.kernel
+    return shape.kv_shared and decode and kernel.persistent and kernel.split and kernel.merge == "kernel"
 
 
 def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen: int) -> tuple[float, float]:
