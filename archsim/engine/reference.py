@@ -52,6 +52,7 @@ class Request:
     granted: Event = field(compare=False)
     weight: int = field(compare=False)
     room: int = field(compare=False)
+    partition: int = field(compare=False)
     counters: Counter[str] = field(compare=False)
     late: Event | None = field(default=None, compare=False)  # fires when the last byte leaves, where that is not known
 
@@ -143,7 +144,9 @@ class MemoryArbiter(Arbiter):
 
     def serve(self, request: Request) -> Service:
         now = int(self.env.now)
-        head, done = self.memory.access(now, request.address, request.nbytes, request.write, request.room, request.runs)
+        head, done = self.memory.access(
+            now, request.address, request.nbytes, request.write, request.room, request.runs, request.partition
+        )
         request.counters.update({name: request.weight * count for name, count in self.memory.counters.items()})
         return Service(now, head, done, self.memory.counters["dram_busy_ps"])
 
@@ -201,6 +204,7 @@ class _Job:
             env.event(),
             int(program.weight[step]),
             int(program.room[step]),
+            int(program.partition[step]),
             self.counters,
         )
 

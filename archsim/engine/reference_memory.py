@@ -210,7 +210,9 @@ class _Block:
     fresh: int = 0
     dirty: int = 0
     room: int = 0
-    held: int = 0  # sectors, each as often as it stands for others
+    holders: frozenset[int] = frozenset()  # partitions
+    copies: int = 1  # how often it is held, times the number of partitions
+    held: int = 0  # sectors, each as often as it stands for others and has copies
 
 
 class _DramState:
@@ -424,7 +426,9 @@ class _CacheState:
         self.free_ps = [0] * spec.slices
         self.held = 0
 
-    def access(self, t: int, ranges: Sequence[tuple[int, int]], write: bool, room: int) -> tuple[int, int]:
+    def access(
+        self, t: int, ranges: Sequence[tuple[int, int]], write: bool, room: int, partition: int
+    ) -> tuple[int, int]:
         cache = self.spec
         room = min(room, cache.capacity_bytes // cache.block_bytes)
         starts, ends = zip(*self._pass(t, ranges), strict=True)
@@ -432,7 +436,7 @@ class _CacheState:
         t1, done = min(starts) + cache.hit_latency_ps, max(ends) + cache.hit_latency_ps
         heads = []
         for number, mask in self._touched(ranges):
-            head, ready = self._touch(t1, number, mask, write, room)
+            head, ready = self._touch(t1, number, mask, write, room, partition)
             heads.append(head)
             done = max(done, ready)
         return min(heads), done
@@ -462,11 +466,14 @@ class _CacheState:
             bits = [(2 << last // sector) - (1 << first // sector) for _, (first, last) in spans]
             yield number, reduce(or_, bits)
 
-    def _touch(self, t1: int, number: int, mask: int, write: bool, room: int) -> tuple[int, int]:
+    def _touch(
+        self, t1: int, number: int, mask: int, write: bool, room: int, partition: int
+    ) -> tuple[int, int]:
         """First and last data of some sectors of a block, which becomes the most recent."""
         present, written = number in self.blocks, 0
         block, head = self.blocks.pop(number, _Block()), t1
-        more = room * (block.valid | mask).bit_count() - block.held
+        self._copy(block, number, write, room, partition)
+        more = room * block.copies * (block.valid | mask).bit_count() - block.held
         if more > 0:
             written = self._make_room(t1, more, 0 if present else 1, room)
         self.blocks[number] = block
@@ -482,6 +489,19 @@ class _CacheState:
         block.held += more
         block.room = room
         return head, max(ready, written)
+
+    def _copy(self, block: _Block, number: int, write: bool, room: int, partition: int) -> None:
+        """Note which partitions hold a block: its home, and those that have read it since it was written."""
+        several = self.spec.partitions
+        if several == 1:
+            return
+        home = frozenset({_scatter(number) % several})
+        if write:
+            block.holders, block.copies = home, several
+        else:
+            block.holders |= home | {partition % several}
+            read = several * len(block.holders) if room == 1 else 2 * several - 1
+            block.copies = max(block.copies, read)
 
     def _move(self, t: int, number: int, mask: int, write: bool) -> tuple[int, int]:
         """Fetch sectors of a block, or write them back: neighbours as one access."""
@@ -501,7 +521,7 @@ class _CacheState:
         dirty, of which one in `room` is written back."""
         cache, written = self.spec, 0
         most = cache.capacity_bytes // cache.block_bytes
-        capacity = most * -(-cache.block_bytes // cache.sector_bytes)
+        capacity = most * -(-cache.block_bytes // cache.sector_bytes) * cache.partitions
         present = len(self.blocks) + 1 - new  # the block itself is not among them now
         while self.blocks and (self.held + sectors > capacity or present + new > SLOTS * most):
             number, block = self.blocks.popitem(last=False)
@@ -527,8 +547,9 @@ class ReferenceMemory:
         self._cache = _CacheState(spec.cache, dram) if spec.cache else None
 
     def access(
-        self, t: int, address: int, nbytes: int, write: bool, room: int = 1, runs: Sequence[int] = (0,)
-    ) -> tuple[int, int]:
+        self, t: int, address: int, nbytes: int, write: bool, room: int = 1, runs: Sequence[int] = (0,),
+        partition: int = 0,
+    ) -> tuple[int, int]:  # fmt: skip
         """Serve one access that arrives at `t` and return (head, done); calls come in order of arrival. Its bytes lie
         in runs of equal size that begin at address + runs[i]."""
         self.counters.clear()
@@ -536,4 +557,4 @@ class ReferenceMemory:
         ranges = [(address + begin, nbytes // len(runs)) for begin in runs]
         if self._cache is None:
             return self._dram.access(t, ranges, write)
-        return self._cache.access(t, ranges, write, room)
+        return self._cache.access(t, ranges, write, room, partition)

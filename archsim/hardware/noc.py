@@ -118,6 +118,9 @@ class CacheSpec(Spec):
     """Slices with an equal share of the bandwidth each, over which addresses are hashed; without it one port has it."""
     interleave: Size | None = None
     """Consecutive bytes on one slice; 256 if it is not given."""
+    partitions: Annotated[Count, Field(le=16)] = 1
+    """Parts, each beside an equal share of the cores and home to as many addresses as the others. What a core reads
+    from beside another one than its home is held in both."""
     latency: Time
     """Look-up and data access at the slice, beyond the network."""
     block: Size = 4096

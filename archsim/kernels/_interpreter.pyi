@@ -29,6 +29,7 @@ class InterpreterKernel:
         priority: NDArray[np.int32],
         weight: NDArray[np.int32],
         room: NDArray[np.int32],
+        partition: NDArray[np.int8],
         runs: NDArray[np.int32],
         stride: NDArray[np.int64],
         gather: NDArray[np.int64],

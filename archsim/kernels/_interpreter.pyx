@@ -4,7 +4,7 @@ from libc.stdint cimport INT64_MAX, int8_t, int16_t, int32_t, int64_t, uint8_t, 
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
-from archsim.kernels._memory cimport Access, Counters, Memory, MemoryKernel, memory_access
+from archsim.kernels._memory cimport Access, Counters, Memory, MemoryKernel, Origin, memory_access
 
 # The key orders the events of one instant: phase (1 bit), priority (12), job's order (20), step (31).
 cdef extern from *:
@@ -71,6 +71,7 @@ cdef struct Job:  # a program that runs; the arrays belong to the Python objects
     Step *steps             # in it, each in a line of its own
     const int32_t *route_resources
     const int32_t *room
+    const int8_t *partition
     const int32_t *runs
     const int64_t *stride
     const int64_t *gather
@@ -164,7 +165,7 @@ cdef class InterpreterKernel:
                const int32_t[::1] route_start, const int32_t[::1] route_resources, const int32_t[::1] route,
                const int64_t[::1] work_ps, const int64_t[::1] nbytes, const int64_t[::1] address,
                const uint8_t[::1] write, const int32_t[::1] priority, const int32_t[::1] weight,
-               const int32_t[::1] room, const int32_t[::1] runs, const int64_t[::1] stride,
+               const int32_t[::1] room, const int8_t[::1] partition, const int32_t[::1] runs, const int64_t[::1] stride,
                const int64_t[::1] gather, const int64_t[::1] gather_offsets,
                const int64_t[::1] succ_start, const int32_t[::1] succs, const int64_t[::1] pred_start,
                int64_t[::1] out_start, int64_t[::1] out_finish, int64_t[::1] busy_ps):
@@ -192,14 +193,14 @@ cdef class InterpreterKernel:
         if job.room_of_steps == NULL:
             raise MemoryError
         job.steps = <Step *>((<uintptr_t>job.room_of_steps + sizeof(Step) - 1) & ~<uintptr_t>(sizeof(Step) - 1))
-        self.kept.append((route_resources, room, runs, stride, gather, gather_offsets, succ_start, succs, out_start,
+        self.kept.append((route_resources, room, partition, runs, stride, gather, gather_offsets, succ_start, succs, out_start,
                           out_finish, busy_ps))
         self.job_count += 1
         memset(&job.counters, 0, sizeof(Counters))
         job.order = order
         job.count = job.unfinished = route.shape[0]
         job.end_ps = start_ps
-        job.route_resources, job.room = ints(route_resources), &room[0]
+        job.route_resources, job.room, job.partition = ints(route_resources), &room[0], &partition[0]
         job.runs, job.stride, job.gather = &runs[0], &stride[0], &gather[0]
         job.gather_offsets = &gather_offsets[0] if gather_offsets.shape[0] else NULL
         job.succ_start, job.succs = &succ_start[0], ints(succs)
@@ -343,6 +344,7 @@ cdef class InterpreterKernel:
         cdef Resource *resource = &self.resources[number]
         cdef int64_t start, service, head, done, edge
         cdef Access access
+        cdef Origin origin
         cdef Event event
         if resource.kind == MEMORY:
             start = now
@@ -353,7 +355,8 @@ cdef class InterpreterKernel:
                 access.run_bytes //= access.runs
                 if job.gather[step] >= 0:
                     access.places = job.gather_offsets + job.gather[step]
-            memory_access(resource.memory, &job.counters, now, &access, one.weight, job.room[step], &head, &done)
+            origin = Origin(job.room[step], job.partition[step])
+            memory_access(resource.memory, &job.counters, now, &access, one.weight, &origin, &head, &done)
             service = job.counters.dram_busy_ps - service
             head += resource.latency_ps
         elif resource.kind == WINDOW:

@@ -1,6 +1,6 @@
 """The state of one memory, shared with the interpreter so that an access costs one C call."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint64_t
 
 
 cdef struct Counters:
@@ -80,12 +80,19 @@ cdef struct Block:  # of the cache: its sectors as bits
     uint64_t valid, fresh, dirty
     int32_t room        # how many blocks it takes the room of
     int32_t newer, older
+    uint16_t holders    # the partitions that hold it, as bits
+    int16_t copies      # how often it is held, as sum over the partitions
 
 
 cdef struct Access:  # runs of equal size, one every `stride` bytes or at the places given
     int64_t address, run_bytes, runs, stride
     const int64_t *places
     bint write
+
+
+cdef struct Origin:     # who makes an access
+    int32_t room        # how many blocks each block stands for
+    int32_t partition   # of the cache: the reader's own
 
 
 cdef struct Memory:
@@ -101,7 +108,7 @@ cdef struct Memory:
     int reach, stack_shift             # bursts between columns of one group; groups of a stack, a power of two
     const uint64_t *tables
     # the cache: archsim.program.machine.Cache (capacity 0: none)
-    int64_t capacity_blocks, capacity_sectors, block_bytes, sector_bytes, slice_as_per_byte, hit_latency_ps, slices, slice_bytes
+    int64_t capacity_blocks, partitions, block_bytes, sector_bytes, slice_as_per_byte, hit_latency_ps, slices, slice_bytes
     Channel *states         # as many as channels
     int32_t *state_of       # of a channel
     int32_t *unused         # states of no channel
@@ -120,7 +127,8 @@ cdef struct Memory:
     uint64_t whole_block
     Block *blocks
     int32_t newest, oldest, taken, spare  # slots ever taken; a list of those that are free again
-    int64_t held, present   # the room that is taken, in sectors; blocks that are there
+    int64_t capacity, held  # room: sectors, each as often as it is held, times the partitions; what is taken of it
+    int64_t present         # blocks that are there
     int64_t slots
     int32_t *table
     int64_t table_mask
@@ -128,8 +136,8 @@ cdef struct Memory:
 
 
 cdef void memory_access(
-    Memory *memory, Counters *counters, int64_t t, const Access *access, int64_t weight, int64_t room, int64_t *head,
-    int64_t *done,
+    Memory *memory, Counters *counters, int64_t t, const Access *access, int64_t weight, const Origin *origin,
+    int64_t *head, int64_t *done,
 ) noexcept nogil
 
 

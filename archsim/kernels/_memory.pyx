@@ -1,6 +1,6 @@
 """Block cache and DRAM channels in C structs; `archsim.kernels.memory` documents the model."""
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t, uintptr_t
+from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memmove, memset
 
@@ -101,7 +101,8 @@ cdef class MemoryKernel:
             m.slice_bytes = cache["interleave_bytes"] if m.slices > 1 else INT64_MAX
             m.whole_block = ALL_BITS >> (63 - (m.block_bytes - 1) // m.sector_bytes)
             m.hit_latency_ps = cache["hit_latency_ps"]
-            m.capacity_sectors = capacity_blocks * ((m.block_bytes - 1) // m.sector_bytes + 1)
+            m.partitions = cache["partitions"]
+            m.capacity = capacity_blocks * ((m.block_bytes - 1) // m.sector_bytes + 1) * m.partitions
         m.slots = SLOTS * capacity_blocks
         banks = m.lanes * m.banks
         m.words = (m.channels + 63) // 64
@@ -170,10 +171,11 @@ cdef class MemoryKernel:
         cdef int64_t t = 0, head
         cdef int32_t channel
         cdef Access one
+        cdef Origin origin = Origin(1, 0)
         with nogil:
             for i in range(address.shape[0]):
                 one = Access(address[i], nbytes[i], 1, 0, NULL, write[i])
-                memory_access(&self.memory, &self.counters, t, &one, 1, 1, &head, &done[i])
+                memory_access(&self.memory, &self.counters, t, &one, 1, &origin, &head, &done[i])
                 for channel in range(self.memory.channels):
                     t = max(t, real(&self.memory, self.memory.states[self.memory.state_of[channel]].accepted))
 
@@ -183,10 +185,11 @@ cdef class MemoryKernel:
         """Serve accesses one after the other, in the order given."""
         cdef Py_ssize_t i
         cdef Access one
+        cdef Origin origin = Origin(1, 0)
         with nogil:
             for i in range(t.shape[0]):
                 one = Access(address[i], nbytes[i] // runs[i], runs[i], stride[i], NULL, write[i])
-                memory_access(&self.memory, &self.counters, t[i], &one, 1, 1, &head[i], &done[i])
+                memory_access(&self.memory, &self.counters, t[i], &one, 1, &origin, &head[i], &done[i])
 
     def read_counters(self):
         """The counters as a dict."""

@@ -103,22 +103,22 @@ cdef void move(
 
 
 cdef inline void make_room(
-    Memory *m, Counters *counters, int64_t t, int64_t sectors, int64_t slots, int64_t room, int64_t *done
+    Memory *m, Counters *counters, int64_t t, int64_t held, int64_t slots, int64_t room, int64_t *done
 ) noexcept nogil:
-    """The least recent blocks leave until so many more sectors, and blocks, fit; of the dirty ones among them one in `room`
-    is written back, whichever bank it lies in.
+    """The least recent blocks leave until so much more room, and so many more blocks, fit; of the dirty ones among them one
+    in `room` is written back, whichever bank it lies in.
     """
     cdef int32_t slot
     cdef int64_t head
     cdef Block *block
-    while (m.held + sectors > m.capacity_sectors or m.present + slots > m.slots) and m.oldest != NONE:
+    while (m.held + held > m.capacity or m.present + slots > m.slots) and m.oldest != NONE:
         slot = m.oldest
         block = &m.blocks[slot]
         if block.dirty and scatter(block.number) % room < block.room:
             move(m, counters, t, block.number, block.dirty, True, &head, done)
         forget(m, block.number)
         unlink(m, slot)
-        m.held -= block.room * count_of(block.valid)
+        m.held -= block.room * block.copies * count_of(block.valid)
         m.present -= 1
         block.older = m.spare
         m.spare = slot
@@ -136,9 +136,23 @@ cdef inline int32_t take_slot(Memory *m) noexcept nogil:
     return slot
 
 
+cdef inline void copy(Memory *m, Block *block, const Origin *origin, bint write) noexcept nogil:
+    """Which partitions hold a block once it is written, at home only, or read by one of them, or by several (room > 1)."""
+    cdef uint16_t home = <uint16_t>(1 << scatter(block.number) % m.partitions)
+    if write:
+        block.holders = home
+        block.copies = <int16_t>m.partitions
+    else:
+        block.holders |= home | <uint16_t>(1 << origin.partition % m.partitions)
+        if origin.room == 1:
+            block.copies = max(block.copies, <int16_t>(m.partitions * count_of(block.holders)))
+        else:
+            block.copies = max(block.copies, <int16_t>(2 * m.partitions - 1))
+
+
 cdef void touch(
-    Memory *m, Counters *counters, int64_t t, int64_t number, uint64_t mask, bint write, int64_t room, int64_t *head,
-    int64_t *done,
+    Memory *m, Counters *counters, int64_t t, int64_t number, uint64_t mask, bint write, const Origin *origin,
+    int64_t *head, int64_t *done,
 ) noexcept nogil:
     """Sectors of a block are read or written: what is not there is fetched, the block becomes the most recent."""
     cdef int64_t fetched = 0
@@ -147,19 +161,25 @@ cdef void touch(
     cdef Block *block
     cdef uint64_t missing
     cdef int64_t held
+    cdef Block new
     if present:
         unlink(m, slot)
         block = &m.blocks[slot]
-        held = room * count_of(block.valid | mask) - block.room * count_of(block.valid)
-        if held > 0:
-            make_room(m, counters, t, held, 0, room, done)
     else:
-        held = room * count_of(mask)
-        make_room(m, counters, t, held, 1, room, done)
-        slot = take_slot(m)
-        block = &m.blocks[slot]
+        block = &new
         memset(block, 0, sizeof(Block))
         block.number = number
+        block.copies = 1
+    held = block.room * block.copies * count_of(block.valid)
+    if m.partitions > 1:
+        copy(m, block, origin, write)
+    held = origin.room * block.copies * count_of(block.valid | mask) - held
+    if held > 0 or not present:
+        make_room(m, counters, t, held, 0 if present else 1, origin.room, done)
+    if not present:
+        slot = take_slot(m)
+        m.blocks[slot] = new
+        block = &m.blocks[slot]
         m.table[find(m, number)] = slot
     missing = 0 if write else mask & ~block.valid
     if missing:
@@ -182,7 +202,7 @@ cdef void touch(
         block.dirty |= mask
     link_newest(m, slot)
     m.held += held
-    block.room = <int32_t>room
+    block.room = origin.room
 
 
 cdef inline int64_t slice_of(Memory *m, int64_t chunk) noexcept nogil:
@@ -215,7 +235,7 @@ cdef int64_t pass_slices(Memory *m, Counters *counters, int64_t t, const Access 
 
 
 cdef void cache_access(
-    Memory *m, Counters *counters, int64_t t, const Access *access, int64_t room, int64_t *head, int64_t *done
+    Memory *m, Counters *counters, int64_t t, const Access *access, const Origin *origin, int64_t *head, int64_t *done
 ) noexcept nogil:
     cdef int64_t run, first, last, block
     cdef int64_t current = -1
@@ -230,23 +250,23 @@ cdef void cache_access(
         for block in range(first // m.block_bytes, last // m.block_bytes + 1):
             if block != current:
                 if mask:
-                    touch(m, counters, t, current, mask, access.write, room, head, done)
+                    touch(m, counters, t, current, mask, access.write, origin, head, done)
                 current, mask = block, 0
             mask |= sectors(m, first - block * m.block_bytes, last - block * m.block_bytes)
-    touch(m, counters, t, current, mask, access.write, room, head, done)
+    touch(m, counters, t, current, mask, access.write, origin, head, done)
 
 
 cdef void memory_access(
-    Memory *memory, Counters *counters, int64_t t, const Access *access, int64_t weight, int64_t room, int64_t *head,
-    int64_t *done,
+    Memory *memory, Counters *counters, int64_t t, const Access *access, int64_t weight, const Origin *origin,
+    int64_t *head, int64_t *done,
 ) noexcept nogil:
     cdef Counters one
     if weight > 1:
         memset(&one, 0, sizeof(Counters))
-        serve_access(memory, &one, t, access, room, head, done)
+        serve_access(memory, &one, t, access, origin, head, done)
         add_counters(counters, &one, weight)
     else:
-        serve_access(memory, counters, t, access, room, head, done)
+        serve_access(memory, counters, t, access, origin, head, done)
 
 
 cdef inline void add_counters(Counters *counters, const Counters *one, int64_t weight) noexcept nogil:
@@ -263,10 +283,13 @@ cdef inline void add_counters(Counters *counters, const Counters *one, int64_t w
 
 
 cdef inline void serve_access(
-    Memory *memory, Counters *counters, int64_t t, const Access *access, int64_t room, int64_t *head, int64_t *done
+    Memory *memory, Counters *counters, int64_t t, const Access *access, const Origin *origin, int64_t *head,
+    int64_t *done,
 ) noexcept nogil:
+    cdef Origin most
     counters.bytes_requested += access.runs * access.run_bytes
     if memory.capacity_blocks:
-        cache_access(memory, counters, t, access, min(room, memory.capacity_blocks), head, done)
+        most = Origin(<int32_t>min(origin.room, memory.capacity_blocks), origin.partition)
+        cache_access(memory, counters, t, access, &most, head, done)
     else:
         dram_access(memory, counters, t, access, head, done)

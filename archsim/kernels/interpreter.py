@@ -99,7 +99,8 @@ class CompiledInterpreter:
             order, start_ps,
             program.route_start, program.route_resources, program.route,
             program.work_ps, program.nbytes, program.addresses(bases), program.write.view(np.uint8), program.priority,
-            program.weight, program.room, program.runs, program.stride, program.gather, program.gather_offsets,
+            program.weight, program.room, program.partition,
+            program.runs, program.stride, program.gather, program.gather_offsets,
             *program.successors, program.pred_start,
             job.start_ps, job.finish_ps, job.busy_ps,
         )  # fmt: skip

@@ -17,8 +17,12 @@ with bytes of the access, s = service_ps(its bytes, rate / slices):
     head = t1, or, if a read found none of its blocks complete, the earliest head of the fetches
 
 A block has up to 64 sectors; of its fetches the latest is remembered by itself, all others together. What fills the
-cache are sectors, each as often as the step that touched its block last stands for others; eight times as many blocks
-may be there, partly filled, as whole ones fit.
+cache are sectors, each as often as the step that touched its block last stands for others, and as it is held; eight
+times as many blocks may be there, partly filled, as whole ones fit.
+
+Partitions (if there are several, p of them): hash(block) % p is the home of a block. It is held there, and in every
+partition beside which it was read since it was last written; a read that stands for others finds it held 2 - 1 / p
+times at least, as one reader anywhere would. All copies are one entry of the order of age.
 
 DRAM: chunk c = address // interleave is on channel c % channels, at local address (c // channels) * interleave +
 address % interleave; in a hashed memory on channel (c + h(c // channels)) % channels, h being Fibonacci hashing. The

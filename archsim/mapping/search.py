@@ -130,5 +130,5 @@ def _cache_bytes(target: Target, program: Program) -> int | None:
     """The capacity of the cache; None where all that the program touches fits, so that nothing ever leaves."""
     addressed = program.region >= 0
     blocks = program.nbytes // target.block_bytes + 2 * program.runs.astype(np.int64)
-    most = int((blocks * program.room)[addressed].sum()) * target.block_bytes
+    most = int((blocks * program.room)[addressed].sum()) * target.block_bytes * target.partitions
     return None if most <= target.cache_bytes else target.cache_bytes

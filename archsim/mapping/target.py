@@ -146,6 +146,18 @@ class Target:
         cache = memory.cache and replace(memory.cache, capacity_bytes=memory.cache.block_bytes)
         return hashlib.blake2b(repr((replace(memory, cache=cache), others)).encode(), digest_size=16).hexdigest()
 
+    def partition(self, core: Ints) -> Ints:
+        """The partition of the cache that a core is beside: neighbours alternate, those that pair up stay together.
+
+        Blocks of threads go round the clusters of cores, so that those which follow each other lie apart.
+        """
+        return core // self.pair % self.partitions
+
+    @property
+    def partitions(self) -> int:
+        """Partitions of the cache."""
+        return self.chip.cache.partitions if self.chip.cache else 1
+
     @property
     def alike(self) -> bool:
         """Whether all cores are equally far from memory."""
@@ -432,6 +444,7 @@ def _memory(chip: ChipSpec) -> Memory:
             hit_latency_ps=ps(chip.cache.latency),
             slices=chip.cache.slices or 1,
             interleave_bytes=int(chip.cache.interleave or 256),
+            partitions=chip.cache.partitions,
         )
     # the controller's latency belongs to DRAM accesses only; behind a cache it joins the column latency
     if cache is not None:

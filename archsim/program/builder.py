@@ -68,6 +68,7 @@ class ProgramBuilder:
         tag: int = 0,
         weight: int = 1,
         room: int = 1,
+        partition: int = 0,
         runs: int = 1,
         stride: int = 0,
         gather: int = NO_GATHER,
@@ -81,8 +82,8 @@ class ProgramBuilder:
         before = np.fromiter(after, dtype=np.int64)
         columns = {
             "route": route, "work_ps": work_ps, "nbytes": nbytes, "region": region, "offset": offset,
-            "write": write, "priority": priority, "tag": tag, "weight": weight, "room": room, "runs": runs,
-            "stride": stride, "gather": gather,
+            "write": write, "priority": priority, "tag": tag, "weight": weight, "room": room,
+            "partition": partition, "runs": runs, "stride": stride, "gather": gather,
         }  # fmt: skip
         self._add({name: np.array([value], _COLUMNS[name]) for name, value in columns.items()})
         self._wait(np.array([len(before)]), before)
@@ -108,6 +109,7 @@ class ProgramBuilder:
         tag: ArrayLike = 0,
         weight: ArrayLike = 1,
         room: ArrayLike = 1,
+        partition: ArrayLike = 0,
         runs: ArrayLike = 1,
         stride: ArrayLike = 0,
         gather: ArrayLike = NO_GATHER,
@@ -122,8 +124,8 @@ class ProgramBuilder:
         """
         columns = {
             "route": route, "work_ps": work_ps, "nbytes": nbytes, "region": region, "offset": offset,
-            "write": write, "priority": priority, "tag": tag, "weight": weight, "room": room, "runs": runs,
-            "stride": stride, "gather": gather,
+            "write": write, "priority": priority, "tag": tag, "weight": weight, "room": room,
+            "partition": partition, "runs": runs, "stride": stride, "gather": gather,
         }  # fmt: skip
         arrays = {name: np.asarray(value) for name, value in columns.items()}
         sizes = {len(array) for array in arrays.values() if array.ndim} | ({count} if count is not None else set())

@@ -28,6 +28,8 @@ LOOK_AHEAD = 8
 SESSIONS = 8
 #: a sector of a cache block, and how many a block has at most
 SECTOR_BYTES, SECTORS = 64, 64
+#: partitions of a cache, whose holders of a block are bits of one word
+MOST_PARTITIONS = 16
 #: blocks that may be in a cache, partly filled, for each that has all of its sectors
 SLOTS = 8
 #: bursts of time on a data bus that are remembered, of them so many that have passed
@@ -230,6 +232,9 @@ class Cache:
     there; a write miss allocates its sectors without a fetch. Sectors fill the capacity, as lines do; blocks only say
     which of them leave together. `as_per_byte` is the rate of all slices together, each of which has its share; chunks
     of `interleave_bytes` that follow each other lie on slices that do.
+
+    Of several `partitions` each is beside some of the readers and the home of as many blocks as the others: a block
+    that is read from beside another partition than its home is held in both, until it is written.
     """
 
     capacity_bytes: int
@@ -238,14 +243,17 @@ class Cache:
     hit_latency_ps: int = 0
     slices: int = 1
     interleave_bytes: int = 256
+    partitions: int = 1
 
     def __post_init__(self) -> None:
-        positive = ("capacity_bytes", "block_bytes", "as_per_byte", "slices", "interleave_bytes")
+        positive = ("capacity_bytes", "block_bytes", "as_per_byte", "slices", "interleave_bytes", "partitions")
         _require(self, positive=positive, not_negative=("hit_latency_ps",))
         if self.capacity_bytes < self.block_bytes:
             raise InputError(
                 f"cache: the capacity of {self.capacity_bytes} bytes is less than one block ({self.block_bytes} bytes)."
             )
+        if self.partitions > MOST_PARTITIONS:
+            raise InputError(f"cache: {self.partitions} partitions are more than {MOST_PARTITIONS}.")
 
     @property
     def sector_bytes(self) -> int:

@@ -26,10 +26,10 @@ MAX_TIME = 2**63 - 1
 _COLUMNS: dict[str, type[np.generic]] = {
     "route": np.int32, "work_ps": np.int64, "nbytes": np.int64, "region": np.int32, "offset": np.int64,
     "write": np.bool_, "priority": np.int32, "tag": np.int32, "weight": np.int32,
-    "room": np.int32, "runs": np.int32, "stride": np.int64, "gather": np.int64,
+    "room": np.int32, "partition": np.int8, "runs": np.int32, "stride": np.int64, "gather": np.int64,
 }  # fmt: skip
 #: columns that may be left out, with what they hold then
-_DEFAULTS = {"weight": 1, "room": 1, "runs": 1, "stride": 0, "gather": NO_GATHER}
+_DEFAULTS = {"weight": 1, "room": 1, "partition": 0, "runs": 1, "stride": 0, "gather": NO_GATHER}
 _LISTS: dict[str, type[np.generic]] = {
     "route_start": np.int32, "route_resources": np.int32, "pred_start": np.int64, "preds": np.int32, "marks": np.int32,
     "gather_offsets": np.int64,
@@ -60,6 +60,7 @@ class Program:
     | `tag`       | a small integer for reports (which core, which operand); the engine does not read it   |
     | `weight`    | how many equal steps it stands for in what is counted (bytes, busy times)               |
     | `room`      | how many blocks each block that it brings into a cache stands for there                |
+    | `partition` | of a cache in several, modulo their number: the one that the reader is beside           |
     | `runs`      | in a MEMORY the bytes lie in so many runs of nbytes / runs each (1: contiguous)        |
     | `stride`    | from the beginning of one run to that of the next                                      |
     | `gather`    | run i begins at `gather_offsets[gather + i]` beyond `offset` (-1: at i * stride)        |
@@ -87,6 +88,7 @@ class Program:
     marks: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     weight: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     room: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    partition: NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8))
     runs: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     stride: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     gather: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -260,6 +262,7 @@ def _check_work(program: Program) -> None:
     reach = extents(program.nbytes, program.runs, program.stride, program.gather, program.gather_offsets)
     outside = (program.offset < 0) | (reach > room - program.offset)
     _refuse(program, (region >= 0) & outside, "reaches outside its region")
+    _refuse(program, program.partition < 0, "has a negative partition")
     _refuse(
         program,
         (program.priority < 0) | (program.priority > MAX_PRIORITY),

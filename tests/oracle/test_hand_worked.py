@@ -299,6 +299,21 @@ def test_the_least_recent_block_leaves(make: Make) -> None:
     assert (counters.block_hits, counters.block_misses) == (2, 4)
 
 
+def test_what_the_other_partition_reads_is_held_twice_until_it_is_written(make: Make) -> None:
+    # Blocks 0 and 4 are at home in partition 0. Read from there both fit; read from the other one, 0 takes all of the
+    # room and 4 leaves, until 0 is written, of which one copy stays.
+    halves = memory(replace(LINES, partitions=2))
+    touched = [(0, 0), (4, 0), (0, 0), (4, 0), (0, 1), (4, 0), (0, 1), (0, 1), (4, 0), (0, 0)]
+    builder = program_on(halves)
+    data = builder.region("data", 2**10)
+    last: tuple[int, ...] = ()
+    for i, (block, partition) in enumerate(touched):
+        where = {"region": data, "offset": 64 * block, "partition": partition}
+        last = (builder.step("memory", nbytes=64, write=i == 7, after=last, **where),)
+    counters = run(make, builder, (0,)).counters
+    assert (counters.block_hits, counters.block_misses) == (5, 5)
+
+
 def test_sectors_fill_the_cache_and_blocks_leave_with_all_of_theirs(make: Make) -> None:
     # Eight sectors: four blocks with two each are all there, a ninth sector takes the place of both of block 3,
     # which take that of block 0.

@@ -61,6 +61,7 @@ def memories(draw: st.DrawFn, name: str = "memory") -> Memory:
             hit_latency_ps=draw(st.integers(0, 8)),
             slices=draw(st.sampled_from([1, 3])),
             interleave_bytes=draw(st.sampled_from([48, 256])),
+            partitions=draw(st.sampled_from([1, 1, 2, 3])),
         )
     return Memory(name, "memory", dram, cache, latency_ps=draw(st.integers(0, 3)))
 
@@ -110,6 +111,7 @@ def programs(draw: st.DrawFn, machine: Machine, most: int = 25) -> Program:
             priority=draw(st.integers(0, 2)),
             weight=draw(st.sampled_from([1, 1, 3])),
             room=draw(st.sampled_from([1, 1, 2, 9])),
+            partition=draw(st.integers(0, 3)),
             after=draw(st.lists(st.integers(0, step - 1), max_size=3)) if step else (),
         )
     return builder.build()

@@ -78,7 +78,8 @@ def test_a_pair_of_cores_shares_the_rows_of_an_instruction() -> None:
 def test_what_lies_outside_the_loop_counts_once_a_block_of_threads() -> None:
     kernel = replace(TURNS, persistent=False)
     tiles = [seconds(H100, shape(1024, 512, heads=132, kernel=replace(kernel, outside=n))) for n in (0, 2000)]
-    assert tiles[1] - tiles[0] == pytest.approx(8 * 2000 / H100.clock, rel=0.01)  # keys enough to hide what is read
+    # less what the loads of the first wait for
+    assert tiles[1] - tiles[0] == pytest.approx(8 * 2000 / H100.clock, rel=0.05)
 
 
 def test_the_steady_state_is_the_closed_form() -> None:

@@ -243,6 +243,7 @@ class StepTable:
             regions=tuple(Region(text, int(end[self.region == r].max(initial=1))) for r, text in enumerate(regions)),
             weight=self.weight,
             room=self.room,
+            partition=self.target.partition(np.maximum(self.core, 0)).astype(np.int8),
             runs=self.runs,
             stride=self.stride,
             gather=self.gather,
