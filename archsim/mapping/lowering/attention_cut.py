@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import ceil
+from math import ceil, sqrt
 from typing import Literal
 
 import numpy as np
@@ -50,6 +50,8 @@ INDIFFERENT = 0.02
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
 BLOCKS, SMALL_BLOCKS = SIZES[2:], SIZES[:2]
 SPLITS = (1, 2, 4, 8, 16, 32, 64)
+#: tiles for each core beyond which XQA splits keys no further (``kTargetWaveFactor``)
+WAVES = 8
 #: query positions up to which all the heads that share keys also share a tile
 DECODE = 16
 
@@ -78,6 +80,9 @@ class AttentionKernel:
     synchronous: it multiplies by synchronous instructions whatever the unit has (`Target.synchronous`).
     pieces: parts in which a block of ``keys`` comes and is multiplied, two at a time in a scratchpad of any size: a
     tile too large for it is cut along the dims. most: query rows of a tile, at most.
+    resident: blocks of threads that share a core, each with its part of the scratchpad and the registers.
+    least: keys of a range at least where a rule of the library, not the mapper, says how many ranges the keys are split
+    into (`library_ranges`); 0: the mapper.
     merge: who merges partial results: a kernel on all cores, behind a barrier; or, of the blocks of threads that the
     keys were split over, all that are in a cluster or the last to end, once a counter says that the others have stored.
     """
@@ -98,6 +103,8 @@ class AttentionKernel:
     synchronous: bool = False
     pieces: int = 1
     most: int = 1 << 30
+    resident: int = 1
+    least: int = 0
     merge: Merge = "kernel"
 
 
@@ -220,7 +227,7 @@ def stage_cycles(
     if shape.kernel.lanes:
         product, each = COSTS["lane_product"], np.asarray(rows, dtype=np.int64) * keys
         if shape.kv_bytes <= 1:
-            product = product + COSTS["dequantise"]
+            product = product + VectorCost(shape.kernel.widen, 0.0)
         cost = COSTS["online_softmax"]
         work = ((shape.d_qk, product + COSTS["lane_sum"]), (1, cost), (shape.d_v, product))
         first, softmax, second = (target.vector_cycles(each * width, cost) for width, cost in work)
@@ -329,22 +336,25 @@ def _rated(
         queries = 1
         if shape.kernel.persistent and not single:
             queries = max(most // 2, min(int(target.scratchpad_bytes / 8 // query_bytes), MAX_QUERIES))
-        free = target.scratchpad_bytes + in_registers * query_bytes
+        accumulator = target.accumulator_bytes / shape.kernel.resident
+        free = target.scratchpad_bytes / shape.kernel.resident + in_registers * query_bytes
         found = (2, 1) if shape.kernel.pieces > 1 else _places(free, query_bytes, block_bytes, queries, least, most)
         # tiles of one size may leave room for one block of keys and one of values; short prompts get smaller blocks
         if found is None and fixed and order == "turns" and not shape.kv_shared and seen > BLOCKS[0]:
             found = _places(free, query_bytes, block_bytes, queries, 1, most)
-        resident = min(int(target.scratchpad_bytes // (query_bytes + block_bytes)), 2) if single else 1
+        resident = shape.kernel.resident
+        if single:
+            resident = min(int(target.scratchpad_bytes // (query_bytes + block_bytes)), 2)
         # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere
-        room = target.accumulator_bytes - in_registers * query_bytes
+        room = accumulator - in_registers * query_bytes
         scores = min(int(room // (4 * rows * keys)), SCORE_TILES[order])
-        if found is None or scores < min(SCORE_TILES[order], 2) or 4 * rows * shape.d_v > target.accumulator_bytes:
+        if found is None or scores < min(SCORE_TILES[order], 2) or 4 * rows * shape.d_v > accumulator:
             continue
         tiles = units * -(-packed // rows)
         fill = target.cores * resident // tiles  # as many ranges as give every core one
         cuts = [
             Cut(rows, keys, splits, *found, scores, order, resident, together=together)
-            for splits in (sorted({*SPLITS, max(fill, 1)}) if shape.kernel.split else (1,))
+            for splits in _ranges(target, shape, tiles, seen, fill)
             if splits == 1 or splits * keys <= seen
         ]
         abreast = -(-packed // rows) <= target.cores
@@ -353,6 +363,27 @@ def _rated(
         for cut in cuts:
             seconds, busy = _estimate(target, shape, cut, tiles * cut.splits, seen)
             yield seconds, replace(cut, busy=busy)
+
+
+def _ranges(target: Target, shape: AttentionShape, tiles: int, seen: int, fill: int) -> Sequence[int]:
+    """The numbers of ranges that the keys may be split into; fill: as many as give every core one."""
+    if not shape.kernel.split:
+        return (1,)
+    if shape.kernel.least:
+        return (library_ranges(seen, shape.kernel.least, tiles, target.cores),)
+    return sorted({*SPLITS, max(fill, 1)})
+
+
+def library_ranges(keys: int, least: int, tiles: int, cores: int) -> int:
+    """Ranges that XQA splits keys into: of ``least`` keys or more, at most sqrt(8 n) of n, so that merging does not
+    dominate, and no more than give every core `WAVES` tiles (``computeMultiBlockCount`` of TensorRT-LLM).
+
+    >>> library_ranges(1024, 128, 64, 132), library_ranges(16384, 128, 8, 132), library_ranges(512, 128, 1024, 132)
+    (8, 32, 1)
+    """
+    most = keys // least
+    ranges = max(min(most, round(sqrt(8 * most))), 1)
+    return max(min(ranges, int(ranges / max(tiles * ranges / cores / WAVES, 1.0))), 1)
 
 
 def _places(
@@ -405,6 +436,7 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     if cut.planned:
         turns = np.ceil(items * chunks / target.cores)
     alone = 0.0 if shape.kernel.persistent else np.ceil(load) * (target.memory_latency_s + port)
+    alone /= shape.kernel.resident
     alone += np.ceil(load) * shape.kernel.outside / target.clock
     tail = block + port + target.memory_latency_s * (2 if cut.splits > 1 or cut.planned else 1)
     merge = 0.0
@@ -416,7 +448,7 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
         merge = target.barrier_s if shape.kernel.merge == "kernel" else 2 * target.memory_latency_s
         merge += partial / held + partial / min(readers * target.port_read_bytes_per_s, held)
     # Little's law: no more than the slots' bytes, or what the core may have outstanding, are on their way at once
-    waiting /= min(cut.slots, target.outstanding_bytes / block_bytes)
+    waiting /= min(cut.slots * shape.kernel.resident, target.outstanding_bytes / block_bytes)
     if shape.kv_shared:
         waiting = max(waiting, latent_cycle(cut, scores, softmax, value, target.loaded_latency_s + port))
     fetched = items * chunks * block_bytes

@@ -21,9 +21,10 @@ from archsim.validation.op.sources import (
     DEVICES,
     EMULATED,
     HOPPER,
-    TENSORRT_LLM,
     Source,
+    decode_kernel,
     mla_kernel,
+    packs,
     phase_kernel,
     product_source,
     source_of,
@@ -126,17 +127,19 @@ def read_attention(row: Record) -> Case | str:
     dtype = multiplied(chip, form.dtype, held if special or chip not in HOPPER else None)
     narrows = phase == "prefill" and target_of(chip).asynchronous and dtype != form.dtype
     math_bytes = DTYPE_BITS[dtype] / 8  # in prefill keys and values are those just computed, whatever the cache holds
+    kernel = attention_kernel(source, phase, chip, held)
+    if held and phase == "decode" and is_gpu(chip) and chip not in BLACKWELL:
+        kernel = decode_kernel(kernel, chip, batch * kv_heads, heads // kv_heads, kv_len, target_of(chip).cores, held)
     if source.unfused and not is_gpu(chip):
         kernels = build.attention_unfused(batch, q_len, cached, heads, kv_heads, d, dtype=dtype)
     elif source.vllm:
-        kernel = attention_kernel(source, phase, chip, held)
         kernels = build.attention_vllm(batch, q_len, kv_len, heads, kv_heads, d, dtype=dtype, kernel=kernel)
     else:
         kernels = build.attention(
             batch, q_len, kv_len, heads, kv_heads, d, d, dtype=dtype,
             kv_bytes=held if held and phase == "decode" else math_bytes,
             cache_bytes=held, causal=not all_keys, small=1 + narrows,
-            append=phase == "prefill" or not appends(chip, dtype), kernel=attention_kernel(source, phase, chip, held),
+            append=phase == "prefill" or not appends(chip, dtype), kernel=kernel,
         )  # fmt: skip
     dtype = _label(row.text("dtype")) + (f"/kv {_label(row.text('kv_dtype'))}" if graphs else "")
     name = f"{chip} attention {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads}"
@@ -147,7 +150,7 @@ def read_attention(row: Record) -> Case | str:
 def attention_kernel(source: Source, phase: str, chip: str, held: float | None) -> AttentionKernel:
     """The kernel that a source runs on a chip; those of TensorRT-LLM are others for each kind of matrix unit."""
     asynchronous = target_of(chip).asynchronous
-    kernel = written(phase_kernel(source, phase, gpu=is_gpu(chip)), phase, chip, asynchronous=asynchronous)
+    kernel = written(phase_kernel(source, phase, gpu=is_gpu(chip)), phase, chip)
     if source.name != "aiconfigurator":
         return kernel
     return replace(
@@ -162,14 +165,6 @@ def multiplied(chip: str, dtype: str, held: float | None) -> str:
     Its kernels for synchronous matrix units widen them instead, unless the operator as a whole is asked for in fp8.
     """
     return "fp8" if held == 1 and "fp8" in formats_of(chip) and target_of(chip).asynchronous else dtype
-
-
-def packs(group: int) -> bool:
-    """Whether TensorRT-LLM has a decode kernel (XQA) for query heads that share keys in groups so large.
-
-    Others are left to its older kernel, whose times do not fall with the width of the cache.
-    """
-    return 1 < group <= TENSORRT_LLM.pack
 
 
 def unsplit(chip: str, held: float | None) -> bool:
@@ -211,7 +206,7 @@ def mla(
     held = held if asynchronous else float(build.WIDE)
     math = multiplied(chip, "bf16", held)
     kernel = source.attention if phase == "prefill" else mla_kernel(source, chip, heads, asynchronous=asynchronous)
-    kernel = written(kernel, phase, chip, asynchronous=asynchronous)
+    kernel = written(kernel, phase, chip)
     if phase == "decode":
         return build.mla_decode(batch, kv_len, heads, held, dtype=math, small=int(asynchronous), kernel=kernel)
     small = 1 + (asynchronous and source.name == "aiconfigurator")

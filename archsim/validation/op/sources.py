@@ -15,8 +15,8 @@ from archsim.mapping.lowering.attention_cut import Merge
 from archsim.models.vector import NarrowLoads
 
 __all__ = [
-    "BLACKWELL", "DEVICES", "EMULATED", "HOPPER", "INFORMED", "SOURCES", "TENSORRT_LLM", "Source", "mla_kernel",
-    "phase_kernel", "product_source", "source_of", "written",
+    "BLACKWELL", "DEVICES", "EMULATED", "HOPPER", "INFORMED", "SOURCES", "TENSORRT_LLM", "XQA_KEYS", "Source",
+    "decode_kernel", "mla_kernel", "packs", "phase_kernel", "product_source", "source_of", "written",
 ]  # fmt: skip
 
 #: chip presets by the name that a reference file gives its device, where that is not theirs
@@ -108,6 +108,9 @@ COLUMN_HEADS, ROW_HEADS = 16, 64
 #: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads;
 #: only those of decode split keys, as in FlashAttention (``num_splits`` is 1 unless a cache is given)
 TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, fixed=True, persistent=False, read_ahead=False, outside=OUTSIDE)
+#: keys of a range of XQA at least (``kMinHistoryTokensPerBlock``), where it splits them, and cycles of its blocks of
+#: mma.sync outside their loop: one constant for H100 and L40S, of 2,000, 4,000 and 5,000 (half of the rows)
+XQA_KEYS, XQA_OUTSIDE = 128, 4000
 #: FlashAttention-2: one query is padded to a whole tile as well; the function for training, which LLMServingSim v0
 #: calls, neither splits keys nor packs heads, and has tiles of 128 x 64 (x 32 where shared memory is short); Vidur's
 #: walks over all keys whatever the mask hides
@@ -237,12 +240,39 @@ SOURCES = (
 )  # fmt: skip
 
 
-def written(kernel: AttentionKernel, phase: str, chip: str, *, asynchronous: bool) -> AttentionKernel:
-    """The kernel as its source writes it for a chip: in decode, TensorRT-LLM's for Blackwell and for synchronous units
-    overlap what lies outside the loop (half of the rows of B200 and L40S leave no room for it)."""
-    if kernel.synchronous or phase == "prefill" or (asynchronous and chip not in BLACKWELL):
-        return kernel
-    return replace(kernel, outside=0)
+def written(kernel: AttentionKernel, phase: str, chip: str) -> AttentionKernel:
+    """The kernel as its source writes it for a chip: in decode, TensorRT-LLM's for Blackwell overlap what lies outside
+    the loop (half of the rows of the B200 leave no room for it)."""
+    return replace(kernel, outside=0) if phase == "decode" and chip in BLACKWELL else kernel
+
+
+def decode_kernel(
+    kernel: AttentionKernel, chip: str, groups: int, heads: int, keys: int, cores: int, held: float
+) -> AttentionKernel:
+    """TensorRT-LLM's for decode where it is no Blackwell's: XQA, or the older one (masked multi-head attention).
+
+    groups: heads of keys in all sequences, each with so many query heads. held: bytes of an element of the cache.
+
+    XQA splits keys by a rule of its own, multiplies a cache of 16 bits by mma.sync, and one of 8 bits on Hopper by
+    wgmma from two blocks of threads a core. It is not taken where it would have a block of threads for fewer than
+    every fourth core (``mayHavePerfGain``); rows of an fp8 cache on Hopper show no step there. The older kernel
+    multiplies on the lanes, head by head. Of 8 bits its times ask for more, and the matrix unit does it here.
+    """
+    warpgroups = chip in HOPPER and held == 1
+    enough = 4 * groups * max(keys // XQA_KEYS, 1) >= cores
+    if packs(heads) and (enough or warpgroups):
+        if held == 1:
+            return replace(kernel, least=XQA_KEYS, resident=2 if warpgroups else 1)
+        return replace(kernel, least=XQA_KEYS, outside=XQA_OUTSIDE, synchronous=chip in HOPPER)
+    return replace(kernel, lanes=True, pack=1) if held > 1 else kernel
+
+
+def packs(group: int) -> bool:
+    """Whether TensorRT-LLM has a decode kernel (XQA) for query heads that share keys in groups so large.
+
+    Others are left to its older kernel, whose times do not fall with the width of the cache.
+    """
+    return 1 < group <= TENSORRT_LLM.pack
 
 
 def phase_kernel(source: Source, phase: str, *, gpu: bool) -> AttentionKernel:
@@ -257,7 +287,8 @@ def mla_kernel(source: Source, chip: str, heads: int, *, asynchronous: bool) -> 
     those of TensorRT-LLM for Blackwell reduce within a cluster (its kernel sources are closed; from the names of its
     modes, unverified).
 
-    There is none for matrix units that are synchronous: there a kernel for prefill, which splits no keys, runs instead.
+    There is none for matrix units that are synchronous: there a kernel for prefill, which splits no keys, runs instead,
+    and half of its rows on the L40S leave no room for what lies outside its loop.
     """
     within = chip in BLACKWELL and source.name == "aiconfigurator"
     kernel = replace(source.attention, pack=AttentionKernel.pack, persistent=False)
@@ -265,7 +296,7 @@ def mla_kernel(source: Source, chip: str, heads: int, *, asynchronous: bool) -> 
         most = COLUMN_HEADS if within and heads < ROW_HEADS else kernel.most
         merge: Merge = "cluster" if within else "kernel"
         return replace(kernel, fixed=False, split=True, partials=not within, most=most, merge=merge)
-    return replace(kernel, fixed=True, split=False, pieces=2)
+    return replace(kernel, fixed=True, split=False, pieces=2, outside=0)
 
 
 def product_source(source: Source, chip: str, *, quantised: bool) -> Source:
