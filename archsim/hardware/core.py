@@ -126,4 +126,7 @@ class CoreSpec(Spec):
     """Operand tiles live here: shared memory, L1, VMEM, SBUF."""
     accumulator: LocalMemory
     """Partial sums live here: register file, L0C, PSUM, matrix result buffer."""
+    apart: Annotated[bool, Field(strict=True)] = False
+    """Whether matrix and vector units are cores of their own, which in attention hand scores, probabilities and outputs
+    to each other through the shared cache."""
     port: Port

@@ -246,6 +246,11 @@ class Target:
         return unit.kind == "systolic" or not unit.synchronous
 
     @property
+    def apart(self) -> bool:
+        """Whether matrix and vector units hand results to each other through the cache."""
+        return self.chip.core.apart
+
+    @property
     def through_registers(self) -> bool:
         """Whether the threads that multiply also carry what arrives to the scratchpad, in turn with their products."""
         unit = self.chip.core.matrix

@@ -30,8 +30,11 @@ from archsim.mapping.lowering.attention_cut import (
     AttentionShape,
     Cut,
     choose_cut,
+    handed,
+    loaded_again,
     packed_rows,
     stage_cycles,
+    sums_blocks,
     tile_height,
 )
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
@@ -82,7 +85,9 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     lane, turn = planned[1:] if planned is not None else _deal(chunks, cores * cut.resident)
     core = lane % cores
 
-    size = 5 * chunks + 3  # query load, five steps a chunk, normalise, store
+    handing = handed(target, shape, cut.rows, cut.keys)
+    steps = 11 if any(handing) else 5  # of a chunk: three times a store and a load more where the units are apart
+    size = steps * chunks + 3  # query load, chunks, normalise, store
     first = np.cumsum(size) - size
     partial = np.flatnonzero((items.parts > 1) | shape.kernel.partials)
     groups = len(np.unique(items.query[partial]))
@@ -99,13 +104,20 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     j = np.arange(len(item)) - np.repeat(np.cumsum(chunks) - chunks, chunks)
     spread, rows = core[item], items.rows[item]
     alternate = cut.order == "alternate"
-    load_k, load_v, score, softmax, value = _places(first[item], j, chunks[item], alternate=alternate)
+    if any(handing):
+        load_k = first[item] + 1 + steps * j
+        load_v, score, softmax, value = load_k + 1, load_k + 2, load_k + 5, load_k + 8
+    else:
+        load_k, load_v, score, softmax, value = _places(first[item], j, chunks[item], alternate=alternate)
     keys = np.clip(items.keys[item] - j * cut.keys, 0, cut.keys)
     begin = items.begin[item] + j * cut.keys
     own, part = -(-keys // cut.together), items.query // cut.rows % cut.together
     own_begin = begin + part[item] * own
     own = np.minimum(own, begin + keys - own_begin)
+    again = loaded_again(target, shape)
     for step, region, key_bytes in ((load_k, K, shape.k_bytes), (load_v, V, shape.v_bytes)):
+        if again:
+            region, key_bytes = K, shape.k_bytes
         _load_keys(table, step, spread, region, items.head[item], own_begin, own, shape, key_bytes)
     # a block is worked on whole, however many of its keys are there, and so are tiles of one height
     if tile_height(target, shape) is not None:
@@ -132,7 +144,10 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     in_lane = np.lexsort((np.arange(len(item)), lanes))
     rank = np.arange(len(item)) - np.searchsorted(lanes[in_lane], lanes[in_lane])
     # keys make room once they are scored, unless they are values as well
-    waits = ((cut.slots, load_k, value if shape.kv_shared else score), (cut.slots, load_v, value))
+    waits = ((cut.slots, load_k, value if shape.kv_shared and not again else score), (cut.slots, load_v, value))
+    if any(handing):
+        place, summed = lanes * cut.scores + rank % cut.scores, (j + 1) % sums_blocks(cut) == 0
+        _hand_over(table, load_k, spread, place, handing, summed | (j + 1 == chunks[item]), 5 if merged else 4)
     for depth, step, user in (*waits, (cut.scores, score, value)):
         has = rank >= depth
         table.after(step[in_lane[has]], user[in_lane[np.flatnonzero(has) - depth]])
@@ -153,7 +168,7 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
         table.after(load_k[early], before)
         table.after(load_v[early], before)
 
-    table.after(normalise[item], value)
+    table.after(normalise[item], value + 2 if any(handing) else value)
     ending = target.vector_cycles(items.rows * shape.d_v, VectorCost(1.0, 0.0))
     table.vector(normalise, core, ending + shape.kernel.outside)
     place, element = np.full(count, OUT), np.full(count, shape.out_bytes)
@@ -166,8 +181,8 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (
         ", equal ranges" if cut.planned else f", split-KV {cut.splits}" if cut.splits > 1 else ""
     )
-    regions = ["q", "k", "v", "out"] + (["partial results"] if merged else [])
-    return table.build(name, regions, [*tensors, *([WORKSPACE] if merged else [])], text)
+    own = ["partial results"] * bool(merged) + ["handed over"] * any(handing)
+    return table.build(name, ["q", "k", "v", "out", *own], [*tensors, *[WORKSPACE] * len(own)], text)
 
 
 def _load_keys(
@@ -187,6 +202,26 @@ def _load_keys(
     gather = table.gather_list(places)
     run_bytes = np.ceil(keys * key_bytes / np.maximum(runs, 1)).astype(np.int64)
     table.load(at, core, region, 0, runs * run_bytes, runs, 0, np.where(runs > 0, gather + first, NO_GATHER))
+
+
+def _hand_over(
+    table: StepTable, first: Ints, core: Ints, place: Ints, nbytes: tuple[int, int, int], summed: NDArray[np.bool_],
+    region: int,
+) -> None:  # fmt: skip
+    """The stores and loads between the stages of chunks that begin at ``first``: scores, probabilities, outputs.
+
+    place: of the buffer that a chunk has in the ``region``. summed: whether a chunk's outputs go, with those before it.
+    """
+    begin = place * sum(nbytes)
+    for stage, size in enumerate(nbytes):
+        step, moved = first + 3 * (stage + 1), np.where(summed, size, 0) if stage == 2 else size
+        table.store(step, core, region, begin, moved)
+        table.load(step + 1, core, region, begin, moved)
+        table.after(step, step - 1)  # the stage before
+        table.after(step + 1, step)
+        if stage < 2:
+            table.after(step + 2, step + 1)
+        begin = begin + size
 
 
 def _merge(

@@ -24,10 +24,13 @@ __all__ = [
     "Cut",
     "Merge",
     "choose_cut",
+    "handed",
     "latent_cycle",
+    "loaded_again",
     "order_of",
     "packed_rows",
     "stage_cycles",
+    "sums_blocks",
     "tile_height",
 ]
 
@@ -44,6 +47,9 @@ SCORE_TILES: Mapping[Order, int] = {"turns": 1, "alternate": 2, "apart": 4}
 #: power of the vector unit in a softmax over that of a busy matrix unit: an estimate, between what the rates of
 #: FlashAttention-3 on the H100 (0.35) and of long prefills on the B200 (0.25) ask for
 VECTOR_POWER = 0.3
+#: keys whose P V are added up before they are handed over, where the units are apart: blocks of 512 keys (AMLA, arXiv
+#: 2509.25224, and the best tiles of the flash attention of CANN's PTO library)
+HANDED_KEYS = 512
 #: share of the best time within which cuts count as equal
 INDIFFERENT = 0.02
 #: query rows, and keys of a block; kernels are written for blocks of 64 keys or more, which they work on whole
@@ -203,7 +209,7 @@ def order_of(target: Target, shape: AttentionShape) -> Order:
     """How the stages of different blocks overlap (`archsim.models.attention`)."""
     if shape.kernel.lanes or not (shape.kernel.overlap and target.asynchronous):
         return "turns"
-    return "apart" if target.chip.core.matrix.kind == "systolic" else "alternate"
+    return "apart" if target.chip.core.matrix.kind == "systolic" or target.apart else "alternate"
 
 
 def orders(target: Target, shape: AttentionShape) -> tuple[Order, ...]:
@@ -274,6 +280,30 @@ def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys
     return cycles
 
 
+def handed(target: Target, shape: AttentionShape, rows: int, keys: int) -> tuple[int, int, int]:
+    """Bytes of scores, of probabilities and of the output of a block that go from one unit to the other by way of the
+    cache: sums in fp32, probabilities as they are multiplied. None where both units share a core."""
+    if not target.apart or shape.kernel.lanes:
+        return 0, 0, 0
+    wide = DTYPE_BITS[target.compute_dtype(shape.dtype)] // 8
+    return 4 * rows * keys, wide * rows * keys, 4 * rows * shape.d_v
+
+
+def loaded_again(target: Target, shape: AttentionShape) -> bool:
+    """Whether latents are loaded once more as values: where the units are apart they would wait too long for P."""
+    return target.apart and shape.kv_shared
+
+
+def _key_bytes(target: Target, shape: AttentionShape) -> float:
+    """Bytes that are loaded for a key and its value."""
+    return shape.k_bytes + (shape.k_bytes if loaded_again(target, shape) else shape.v_bytes)
+
+
+def sums_blocks(cut: Cut) -> int:
+    """Blocks of keys whose P V are added up before the other unit gets them."""
+    return max(HANDED_KEYS // cut.keys, 1)
+
+
 def choose_cut(target: Target, shape: AttentionShape) -> Cut:
     """The cut with the least estimated time; ties go to the larger tile."""
     found: list[tuple[float, Cut]] = []
@@ -317,7 +347,7 @@ def _rated(
     packed = packed_rows(shape)
     units = shape.batch * shape.heads * shape.q_len // packed
     seen = shape.kv_len if shape.window is None else min(shape.kv_len, shape.window + shape.q_len)
-    width = shape.k_bytes + shape.v_bytes
+    width = _key_bytes(target, shape)
     fixed = tile_height(target, shape) is not None
     single = single_buffered(target, shape)
     # queries that a synchronous unit multiplies wait in registers beside the scores, unless the kernel is not like that
@@ -347,8 +377,9 @@ def _rated(
             resident = min(int(target.scratchpad_bytes // (query_bytes + block_bytes)), 2)
         # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere
         room = accumulator - in_registers * query_bytes
-        scores = min(int(room // (4 * rows * keys)), SCORE_TILES[order])
-        if found is None or scores < min(SCORE_TILES[order], 2) or 4 * rows * shape.d_v > accumulator:
+        scores = min(int(room // (4 * rows * (BLOCKS[0] if target.apart else keys))), SCORE_TILES[order])
+        held = 4 * rows * (BLOCKS[0] if target.apart else shape.d_v)  # what is handed over leaves in pieces
+        if found is None or scores < min(SCORE_TILES[order], 2) or held > accumulator:
             continue
         tiles = units * -(-packed // rows)
         fill = target.cores * resident // tiles  # as many ranges as give every core one
@@ -412,7 +443,7 @@ def _plannable(shape: AttentionShape) -> bool:
 def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen: int) -> tuple[float, float]:
     """Seconds that the operator takes, from the time of a block of keys in the steady state, and ``Cut.busy``."""
     packed = packed_rows(shape)
-    fixed, width = tile_height(target, shape) is not None, shape.k_bytes + shape.v_bytes
+    fixed, width = tile_height(target, shape) is not None, _key_bytes(target, shape)
     height = cut.rows if fixed else min(cut.rows, packed)
     causal = shape.causal and packed == shape.q_len and not shape.kernel.whole
     part = (seen - (shape.q_len - 1) / 2 if causal else seen) / cut.splits
@@ -421,10 +452,16 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     chunks = part / cut.keys + 0.5 if causal else np.ceil(part / cut.keys)
     stages = stage_cycles(target, shape, np.array([height]), cut.keys, cut.order)
     scores, softmax, value = (float(cycles[0]) / target.sustained_clock(shape.dtype) for cycles in stages)
-    block = block_time(scores, softmax, value, cut.order, latency=target.matrix_latency_s, blocks=cut.scores)
+    scored, likely, summed = handed(target, shape, height, cut.keys)
+    passed = scored + likely + summed / sums_blocks(cut)  # there and back
+    latency = target.matrix_latency_s
+    if passed:
+        latency += 3 * target.memory_latency_s + passed / target.port_write_bytes_per_s
+    block = block_time(scores, softmax, value, cut.order, latency=latency, blocks=cut.scores)
+    block = max(block, passed / target.port_write_bytes_per_s)
     drawn = items * chunks * (scores + value + VECTOR_POWER * softmax) / target.cores
     block_bytes = cut.keys * width / cut.together
-    port = block_bytes / target.port_read_bytes_per_s
+    port = (block_bytes + passed) / target.port_read_bytes_per_s
     waiting = target.loaded_latency_s + port
     load = max(items / target.cores, 1.0)
     if cut.slots == 1:  # keys arrive during the softmax and P V of the block before, values during the scores
@@ -449,10 +486,10 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
         merge += partial / held + partial / min(readers * target.port_read_bytes_per_s, held)
     # Little's law: no more than the slots' bytes, or what the core may have outstanding, are on their way at once
     waiting /= min(cut.slots * shape.kernel.resident, target.outstanding_bytes / block_bytes)
-    if shape.kv_shared:
+    if shape.kv_shared and not loaded_again(target, shape):
         waiting = max(waiting, latent_cycle(cut, scores, softmax, value, target.loaded_latency_s + port))
-    fetched = items * chunks * block_bytes
-    unique = shape.batch * shape.kv_heads * seen * width if target.cache_bytes else fetched
+    fetched = items * chunks * (block_bytes + 2 * passed)
+    unique = shape.batch * shape.kv_heads * seen * (shape.k_bytes + shape.v_bytes) if target.cache_bytes else fetched
     moving = max(fetched / shared, unique / target.dram_bytes_per_s)
     seconds = float(max(turns * max(block, port, waiting) + alone, moving) + tail + merge)
     return seconds, min(float(drawn) / seconds, 1.0)

@@ -26,6 +26,8 @@ SPARSE = {"mla_prefill_sparse": (1024, 2.0), "mla_decode_sparse_fp8kv": (256, 65
 OPERATORS = {"gemm", "grouped_gemm_contiguous", "grouped_gemm_masked", "attention_fwd", "attention_prefill",
              "attention_decode", "mla_decode", "mla_prefill"}  # fmt: skip
 SECOND = "a second figure of the run of another row"
+#: the fastest implementations of plain attention, by the beginning of the note
+FASTEST = ("FA3", "PTO")
 UNFINISHED = "a kernel that its authors call not well optimised yet"
 OLDER = "an implementation that is not the fastest one published for this chip"
 
@@ -50,7 +52,7 @@ def read_published(row: Record) -> Case | str:
         return UNFINISHED
     if operator in SPARSE:
         return _sparse(row, chip, source)
-    if operator == "attention_fwd" and not row.text("notes").startswith("FA3"):
+    if operator == "attention_fwd" and not row.text("notes").startswith(FASTEST):
         return OLDER
     math, _, held = row.text("dtype").partition(", KV ")
     form = format_of(math, formats_of(chip))
@@ -76,17 +78,17 @@ def read_published(row: Record) -> Case | str:
         phase = "decode" if operator.endswith("decode") else "prefill"
         label = f"mla {phase}" if operator.startswith("mla") else f"attention {phase}"
         shape = f"b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads} d{d_qk}" + (" causal" if causal else "")
+        kernel = attention_kernel(source, phase, chip, kv_bytes, batch * kv_heads, heads // kv_heads, kv_len)
         if operator.startswith("mla"):
             kernels = mla(source, chip, phase, batch, q_len, kv_len, heads, kv_bytes)
         elif source.vllm:
-            kernel = attention_kernel(source, phase, chip, kv_bytes)
             kernels = build.attention_vllm(batch, q_len, kv_len, heads, kv_heads, d_qk, dtype=multiplies, kernel=kernel)
         else:
             kernels = build.attention(
                 batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, dtype=multiplies, causal=causal,
                 kv_bytes=kv_bytes, cache_bytes=None if operator == "attention_fwd" else kv_bytes,
                 append=phase == "prefill" or not appends(chip, multiplies),
-                kernel=attention_kernel(source, phase, chip, kv_bytes),
+                kernel=kernel,
             )  # fmt: skip
         if operator != "attention_fwd":
             dtype += f"/kv {(held or 'bf16').replace('bfloat16', 'bf16')}"

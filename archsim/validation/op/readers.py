@@ -127,9 +127,7 @@ def read_attention(row: Record) -> Case | str:
     dtype = multiplied(chip, form.dtype, held if special or chip not in HOPPER else None)
     narrows = phase == "prefill" and target_of(chip).asynchronous and dtype != form.dtype
     math_bytes = DTYPE_BITS[dtype] / 8  # in prefill keys and values are those just computed, whatever the cache holds
-    kernel = attention_kernel(source, phase, chip, held)
-    if held and phase == "decode" and is_gpu(chip) and chip not in BLACKWELL:
-        kernel = decode_kernel(kernel, chip, batch * kv_heads, heads // kv_heads, kv_len, target_of(chip).cores, held)
+    kernel = attention_kernel(source, phase, chip, held, batch * kv_heads, heads // kv_heads, kv_len)
     if source.unfused and not is_gpu(chip):
         kernels = build.attention_unfused(batch, q_len, cached, heads, kv_heads, d, dtype=dtype)
     elif source.vllm:
@@ -147,15 +145,22 @@ def read_attention(row: Record) -> Case | str:
     return Case(name, chip, f"attention {phase}", dtype, kernels, row.number("latency_us"), source, cold)
 
 
-def attention_kernel(source: Source, phase: str, chip: str, held: float | None) -> AttentionKernel:
-    """The kernel that a source runs on a chip; those of TensorRT-LLM are others for each kind of matrix unit."""
-    asynchronous = target_of(chip).asynchronous
+def attention_kernel(
+    source: Source, phase: str, chip: str, held: float | None, groups: int, heads: int, keys: int
+) -> AttentionKernel:
+    """The kernel that a source runs on a chip; those of TensorRT-LLM are others for each kind of matrix unit.
+
+    groups: heads of keys in all sequences, each with so many query heads.
+    """
+    target = target_of(chip)
     kernel = written(phase_kernel(source, phase, gpu=is_gpu(chip)), phase, chip)
-    if source.name != "aiconfigurator":
+    if source.name != "aiconfigurator" or not is_gpu(chip):
         return kernel
+    if held and phase == "decode" and chip not in BLACKWELL:
+        kernel = decode_kernel(kernel, chip, groups, heads, keys, target.cores, held)
     return replace(
         kernel, split=kernel.split and not unsplit(chip, held), persistent=kernel.persistent or chip in BLACKWELL,
-        widen=kernel.widen if asynchronous else EMULATED,
+        widen=kernel.widen if target.asynchronous else EMULATED,
     )
 
 

@@ -42,6 +42,7 @@ DEVICES = {
     "RTX3090": "rtx-3090",
     "RTX4090": "rtx-4090",
     "RTXPRO6000": "rtx-pro-6000",
+    "Ascend_910B2": "ascend-910b",
     "Ascend_910C": "ascend-910c",
     "Ascend_910C_die": "ascend-910b",  # the same die
     "TPU-v6e-1": "tpu-v6e",
@@ -226,6 +227,11 @@ SOURCES = (
         "kernel time by Kineto with the cache flushed before every run",
         flushed=True,
         summed=True,
+    ),
+    Source(
+        "CANN", r"pto-isa", True,
+        "profiler's time of a task, averaged over a loop on the same operands; the smallest take 20 us, so what starts "
+        "a kernel is in it",
     ),
     Source(
         "FlashMLA", r"FlashMLA", True,
