@@ -5,7 +5,7 @@ README. `--only GROUP ...` simulates the rows of the groups that begin so, and k
 that were not kept before, the long ones, are simulated with `--new`. A test holds the table against the kept rows, and
 a sample of them against the simulator.
 
-`--op TABLE` puts what `archsim validate op --per-group 8 --markdown` has printed into docs/accuracy.md and, in fewer
+`--op TABLE` puts what `archsim validate op --per-group 32 --markdown` has printed into docs/accuracy.md and, in fewer
 columns, into the README; a test holds the one against the other.
 """
 
