@@ -46,6 +46,7 @@ def test_every_file_becomes_cases_or_reasons(few: Report) -> None:
         "a100",
         "a40",
         "a6000",
+        "ascend-910b",
         "b200",
         "h100",
         "h800",
