@@ -82,6 +82,17 @@ def test_what_lies_outside_the_loop_counts_once_a_block_of_threads() -> None:
     assert tiles[1] - tiles[0] == pytest.approx(8 * 2000 / H100.clock, rel=0.05)
 
 
+def test_xqa_splits_keys_by_its_own_rule_and_two_of_its_blocks_hide_each_other() -> None:
+    """64 heads of 1,024 keys on 132 cores: eight ranges of 128, four blocks of threads a core."""
+    kernel = AttentionKernel(overlap=False, persistent=False, merge="last", least=128, outside=2000)
+    decode = AttentionShape(64, 1, 1024, 8, 1, 128, 128, True, None, False, "bf16", 2.0, 2.0, kernel=kernel)
+    assert choose_cut(H100, decode).splits == 8
+    two = replace(decode, kernel=replace(kernel, resident=2))
+    assert choose_cut(H100, two).resident == 2
+    assert choose_cut(H100, two).slots * choose_cut(H100, two).keys * 512 * 2 <= H100.scratchpad_bytes
+    assert seconds(H100, two) < seconds(H100, decode)
+
+
 def test_the_steady_state_is_the_closed_form() -> None:
     for kernel in (TURNS, replace(TURNS, overlap=True)):
         long, longer = (shape(128, keys, heads=132, kernel=kernel) for keys in (4096, 8192))
