@@ -10,7 +10,8 @@ Chunks take turns, or the softmax of one overlaps with P V of the one before, or
 (`archsim.models.attention`): the kernel and the matrix unit decide. Keys and values stored in a narrower type than
 the matrix unit multiplies are converted on the vector unit. A causal mask shortens the key range of early query
 blocks; the tiles on the diagonal are computed whole. MLA's absorbed form reads one latent array as keys and values
-(``kv_shared``).
+(``kv_shared``). Where matrix and vector units are cores of their own (``core.apart``), scores, probabilities and sums
+go through the shared cache on their way from one to the other, and latents are loaded again as values.
 
 Reference: Shah et al., "FlashAttention-3", 2024, section 3; Dao et al., "Flash-Decoding", 2023.
 """
@@ -181,8 +182,8 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (
         ", equal ranges" if cut.planned else f", split-KV {cut.splits}" if cut.splits > 1 else ""
     )
-    own = ["partial results"] * bool(merged) + ["handed over"] * any(handing)
-    return table.build(name, ["q", "k", "v", "out", *own], [*tensors, *[WORKSPACE] * len(own)], text)
+    scratch = ["partial results"] * bool(merged) + ["handed over"] * any(handing)
+    return table.build(name, ["q", "k", "v", "out", *scratch], [*tensors, *[WORKSPACE] * len(scratch)], text)
 
 
 def _load_keys(

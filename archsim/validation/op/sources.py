@@ -110,7 +110,7 @@ COLUMN_HEADS, ROW_HEADS = 16, 64
 #: only those of decode split keys, as in FlashAttention (``num_splits`` is 1 unless a cache is given)
 TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, fixed=True, persistent=False, read_ahead=False, outside=OUTSIDE)
 #: keys of a range of XQA at least (``kMinHistoryTokensPerBlock``), where it splits them, and cycles of its blocks of
-#: mma.sync outside their loop: one constant for H100 and L40S, of 2,000, 4,000 and 5,000 (half of the rows)
+#: mma.sync outside their loop: one constant for H100 and L40S, of 2,000, 4,000 and 5,000, by 42 rows of either half
 XQA_KEYS, XQA_OUTSIDE = 128, 4000
 #: FlashAttention-2: one query is padded to a whole tile as well; the function for training, which LLMServingSim v0
 #: calls, neither splits keys nor packs heads, and has tiles of 128 x 64 (x 32 where shared memory is short); Vidur's
