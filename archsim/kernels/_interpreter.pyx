@@ -193,8 +193,8 @@ cdef class InterpreterKernel:
         if job.room_of_steps == NULL:
             raise MemoryError
         job.steps = <Step *>((<uintptr_t>job.room_of_steps + sizeof(Step) - 1) & ~<uintptr_t>(sizeof(Step) - 1))
-        self.kept.append((route_resources, room, partition, runs, stride, gather, gather_offsets, succ_start, succs, out_start,
-                          out_finish, busy_ps))
+        self.kept.append((route_resources, room, partition, runs, stride, gather, gather_offsets, succ_start, succs,
+                          out_start, out_finish, busy_ps))
         self.job_count += 1
         memset(&job.counters, 0, sizeof(Counters))
         job.order = order

@@ -149,7 +149,8 @@ class Target:
     def partition(self, core: Ints) -> Ints:
         """The partition of the cache that a core is beside: neighbours alternate, those that pair up stay together.
 
-        Blocks of threads go round the clusters of cores, so that those which follow each other lie apart.
+        Blocks of threads go round the clusters of cores, so that those which follow each other lie apart. (Links
+        between dies that addresses alternate over carry the same whichever cores are where, and count them by halves.)
         """
         return core // self.pair % self.partitions
 
