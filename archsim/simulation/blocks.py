@@ -2,9 +2,9 @@
 
 Repeated blocks (the layers of a model) do the same work on other weights. They are run one after another on the same
 session, with caches and open rows carried along; once two repetitions in a row take the same time (within ``SETTLED``)
-the rest is carried forward at their mean. What one repetition hands over to the next is what the cache holds, and a
-refresh that a kernel may meet or not. Where both are less than ``SETTLED`` of its time, the first stands for all.
-``exact`` runs every one.
+the rest is carried forward at their mean. What one repetition hands over to the next is what the cache holds of its
+activations, and a refresh that a kernel may meet or not. Where both are less than ``OWED`` of its time, at most, the
+first stands for all. ``exact`` runs every one.
 
 Micro-batches that take turns (`overlap.py`) flow from one layer into the next, so a few layers run together and the
 rest is carried forward at the time between the ends of two layers inside.
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ __all__ = ["BlockRun", "KernelRun", "run_block"]
 
 #: relative change of a repetition's time below which the block has settled
 SETTLED = 3e-3
+#: share of a repetition's time that it may owe to the one before, at most, for it to stand for all
+OWED = 1e-2
 #: layers of micro-batches that run together. The half that is ahead ends both with the other beside it, as all further
 #: layers would, since nothing that is launched later holds it up: the time between these ends is the period
 TOGETHER = 2
@@ -116,8 +119,8 @@ def _in_order(
         records.append(session.run(launches))
         periods.append(session.now_ps - before)
         on_repeat(done + 1)
-        differs = abs(periods[-1] - periods[-2]) if done else launcher.inherited_ps
-        if not exact and differs <= SETTLED * periods[-1]:
+        settled = abs(periods[-1] - periods[-2]) <= SETTLED * periods[-1] if done else launcher.owed_ps <= OWED * periods[0]
+        if settled and not exact:
             break
     left = repeats - len(records)
     weights = np.ones(len(records))
@@ -170,12 +173,17 @@ class _Launcher:
         self.carried: dict[int, int] = {}
 
     @property
-    def inherited_ps(self) -> float:
-        """What a repetition may owe to the one before: to fetch what fills the cache, a refresh for every kernel."""
-        memory = self.target.machine[0]
+    def owed_ps(self) -> float:
+        """What a repetition may owe to the one before: to find in the cache what it reads or overwrites of activations
+        (or all that it reads, where that is not much more than the cache and so has not left it), and refreshes, which
+        some kernels meet and others do not."""
+        memory, cache = self.target.machine[0], self.target.cache_bytes
         assert isinstance(memory, Memory)
-        refreshes = len(self.block.kernels) * max(memory.dram.rfc_ps, memory.dram.rfc_bank_ps)
-        return 1e12 * self.target.cache_bytes / self.target.dram_bytes_per_s + refreshes
+        operands = {o.tensor: o for kernel in self.block.kernels for o in (*kernel.inputs, *kernel.outputs)}.values()
+        whole = sum(operand.nbytes for operand in operands)
+        found = sum(operand.nbytes for operand in operands if whole <= 2 * cache or operand.role == "activation")
+        refreshes = sqrt(len(self.block.kernels)) * max(memory.dram.rfc_ps, memory.dram.rfc_bank_ps)
+        return 1e12 * min(found, cache) / self.target.dram_bytes_per_s + refreshes
 
     @cached_property
     def alone(self) -> CompiledInterpreter:

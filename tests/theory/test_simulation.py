@@ -263,6 +263,7 @@ def test_a_long_layer_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     point: dict[str, Any] = {"phase": "prefill", "seq": 128, "set": small}
     carried = archsim.simulate("custom-npu", trace, **point)
     monkeypatch.setattr("archsim.simulation.blocks.SETTLED", 0.0)
+    monkeypatch.setattr("archsim.simulation.blocks.OWED", 0.0)
     every = archsim.simulate("custom-npu", trace, **point)
     assert any("2 more like the last" in each.name for each in carried.timeline)
     assert not any("more like the last" in each.name for each in every.timeline)
@@ -286,9 +287,9 @@ def test_waves_carried_forward_agree_with_all_of_them_simulated() -> None:
 
 
 def test_waves_and_layers_carried_forward_agree_with_all_of_them_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a two-hundredth of the budget, which the few, large tiles of a TPU never exceed: 282 waves of gate and up
-    are carried forward, and some of every other product of a layer."""
-    monkeypatch.setattr("archsim.mapping.lowering.sample.KEPT_STEPS", 1000)
+    """With a thirtieth of the steps, which the few, large tiles of a TPU seldom exceed: waves of every product of a
+    layer are carried forward, whatever it waits for."""
+    monkeypatch.setattr("archsim.mapping.lowering.sample.WINDOW_STEPS", 1000)
     assert_waves_are_skipped_to_no_effect("tpu-v4", shortened(LLAMA, "prefill", 6), 4096)
 
 

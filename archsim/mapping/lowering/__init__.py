@@ -28,11 +28,11 @@ ROUNDED = 1e-5
 
 
 def lower(kernel: Kernel, target: Target, *, exact: bool = False) -> Lowered:
-    """The Program of one kernel on ``target``; ``exact`` keeps every wave of tiles."""
+    """The Program of one kernel on ``target``; ``exact`` keeps every wave of tiles and every head."""
     if kernel.kind in ("product", "grouped"):
         return _product(kernel, target, exact)
     if kernel.kind == "attention":
-        return _attention(kernel, target)
+        return _attention(kernel, target, exact)
     return _vector(kernel, target)
 
 
@@ -107,13 +107,15 @@ def _weight_width(kernel: Kernel) -> float:
     return weight.nbytes / elements if elements else weight.element_bytes
 
 
-def _attention(kernel: Kernel, target: Target) -> Lowered:
+def _attention(kernel: Kernel, target: Target, exact: bool) -> Lowered:
     task, shape = kernel.tasks[0], attention_shape(kernel, target)
     if task.kind == "attention_backward":
         tensors = [operand.tensor for operand in (*task.inputs[:3], *task.inputs[-2:], *task.outputs[:3])]
         return lower_attention_backward(target, kernel.name, shape, tuple(tensors))
     q, k, v = task.inputs[:3]
-    return lower_attention(target, kernel.name, shape, (q.tensor, k.tensor, v.tensor, task.outputs[0].tensor))
+    return lower_attention(
+        target, kernel.name, shape, (q.tensor, k.tensor, v.tensor, task.outputs[0].tensor), exact=exact
+    )
 
 
 def attention_shape(kernel: Kernel, target: Target) -> AttentionShape:

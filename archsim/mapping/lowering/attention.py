@@ -38,6 +38,7 @@ from archsim.mapping.lowering.attention_cut import (
     sums_blocks,
     tile_height,
 )
+from archsim.mapping.lowering.sample import Edges, carry, head_edges, sample_heads
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.storage import page_runs
 from archsim.mapping.target import Target
@@ -66,8 +67,13 @@ class _Items:
         return _Items(*(getattr(self, f)[order] for f in self.__dataclass_fields__))
 
 
-def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: tuple[int, int, int, int]) -> Lowered:
-    """The Program of ``shape``; ``tensors`` are the graph tensors of q, k, v and the output."""
+def lower_attention(
+    target: Target, name: str, shape: AttentionShape, tensors: tuple[int, int, int, int], *, exact: bool = False
+) -> Lowered:
+    """The Program of ``shape``; ``tensors`` are the graph tensors of q, k, v and the output.
+
+    exact: walk over all heads, instead of some that stand for others (:mod:`archsim.mapping.lowering.sample`).
+    """
     if shape.kernel.synchronous:
         target = target.synchronous
     cut = choose_cut(target, shape)
@@ -77,17 +83,28 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
     if planned is not None:
         items = planned[0]
     chunks = -(-items.keys // (cut.keys * pieces)) * pieces
+    cores = target.cores
+    handing = handed(target, shape, cut.rows, cut.keys)
+    steps = 11 if any(handing) else 5  # of a chunk: three times a store and a load more where the units are apart
+    heads = 1  # of a section
     if planned is None and shape.kernel.persistent:
         # heads in sections whose keys the cache can hold; in each the longest first, since causal items differ and
         # cores should end together; otherwise blocks of threads start in the order of the grid, head by head
-        order = np.lexsort((-chunks, items.head // _heads_per_section(target, shape, items)))
+        heads = _heads_per_section(target, shape, items)
+        order = np.lexsort((-chunks, items.head // heads))
         items, chunks = items.take(order), chunks[order]
-    count, cores = len(chunks), target.cores
+    section, sample = items.head // heads, None
+    if planned is None and cut.splits == 1 and not shape.kernel.partials:
+        whole = shape.batch * shape.kv_heads // heads
+        mine = section == 0
+        sample = sample_heads(
+            whole, int(mine.sum()), steps * int(chunks[mine].sum()), cores * cut.resident, exact=exact
+        )  # fmt: skip
+        kept = np.flatnonzero(np.isin(section, sample.kept) | (section >= whole))
+        items, chunks, section = items.take(kept), chunks[kept], section[kept]
+    count = len(chunks)
     lane, turn = planned[1:] if planned is not None else _deal(chunks, cores * cut.resident)
     core = lane % cores
-
-    handing = handed(target, shape, cut.rows, cut.keys)
-    steps = 11 if any(handing) else 5  # of a chunk: three times a store and a load more where the units are apart
     size = steps * chunks + 3  # query load, chunks, normalise, store
     first = np.cumsum(size) - size
     partial = np.flatnonzero((items.parts > 1) | shape.kernel.partials)
@@ -179,11 +196,20 @@ def lower_attention(target: Target, name: str, shape: AttentionShape, tensors: t
 
     if merged:
         _merge(table, items.take(partial), core[partial], store[partial], shape, cut, int(size.sum()), merged)
+    edges: Edges = []
+    if sample is not None:
+        weight = np.ones(int(section[-1]) + 1, dtype=np.int64)
+        weight[sample.kept] = sample.weight
+        table.weight[: int(size.sum())] = np.repeat(weight[section], size)
+        edges = head_edges(sample, np.searchsorted(sample.kept, section), lane, store)
     text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (
         ", equal ranges" if cut.planned else f", split-KV {cut.splits}" if cut.splits > 1 else ""
     )
     scratch = ["partial results"] * bool(merged) + ["handed over"] * any(handing)
-    return table.build(name, ["q", "k", "v", "out", *scratch], [*tensors, *[WORKSPACE] * len(scratch)], text)
+    return table.build(
+        name, ["q", "k", "v", "out", *scratch], [*tensors, *[WORKSPACE] * len(scratch)], text,
+        carry=carry(edges, alike=target.alike),
+    )  # fmt: skip
 
 
 def _load_keys(

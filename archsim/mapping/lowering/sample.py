@@ -1,7 +1,7 @@
 """What of a long product is simulated, and how the rest is carried forward.
 
-The chunks of a tile do equal work on other data, and so do the waves of tiles. Once things have settled, a window of
-them stands for the others::
+The chunks of a tile do equal work on other data, and so do the waves of tiles, and the heads of attention. Once things
+have settled, a window of them stands for the others::
 
     head | window of S that stands for R, about R / S each | tail            head + R + tail = all of them
 
@@ -29,8 +29,8 @@ from archsim.mapping.tiling import MatmulShape, Tiling
 from archsim.program import Carry, Memory
 
 __all__ = [
-    "Sample", "carry", "chunk_count", "chunk_edges", "sample_chunks", "sample_waves", "tile_count", "wave_edges",
-    "whole_waves",
+    "Edges", "Sample", "carry", "chunk_count", "chunk_edges", "head_edges", "sample_chunks", "sample_heads",
+    "sample_waves", "tile_count", "wave_edges", "whole_waves",
 ]  # fmt: skip
 
 Ints = NDArray[np.int64]
@@ -40,11 +40,12 @@ Edges = list[tuple[Ints, float]]
 #: chunks before and after the window, and the fewest in it
 HEAD, TAIL, WINDOW = 4, 2, 8
 #: where memory takes more than this share of the time, a window of chunks lasts for so many refreshes
-MEMORY_SHARE, REFRESHES = 0.5, 16
-#: where more than the matrix unit is waited for: the largest weight of a chunk, and the fewest waves in a window
-WEIGHT, WAVES = 3, 12
-#: programs of fewer steps are walked chunk by chunk; more than this is simulated of an unsteady one, if it is there
-WHOLE_STEPS, KEPT_STEPS = 10_000, 140_000
+MEMORY_SHARE, REFRESHES = 0.5, 4
+#: the largest weight of a chunk where more than the matrix unit is waited for; the fewest waves in a window
+WEIGHT, WAVES = 12, 3
+#: programs of fewer steps are walked chunk by chunk; a window of waves or heads has so many, if they are there, unless
+#: nothing but the matrix unit is waited for
+WHOLE_STEPS, WINDOW_STEPS = 10_000, 30_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,7 @@ def sample_chunks(target: Target, shape: MatmulShape, tiling: Tiling, *, exact: 
     >>> shape = MatmulShape((4096,), 12288, 12288, "bf16", 2, 2, 2)
     >>> sample = sample_chunks(make_target(load_chip("a100")), shape, Tiling(128, 192, 128, 2, 1, 11, 1, 0.0, ""))
     >>> len(sample), sample.left_out, int(sample.weight.sum())
-    (36, 2.0, 96)
+    (14, 10.25, 96)
     """
     count, slots, tiles = chunk_count(shape, tiling), tiling.slots, tile_count(shape, tiling)
     empty = count * tiling.split_k + shape.k // -tiling.tk  # chunks that the last part of a split lacks
@@ -139,7 +140,8 @@ def sample_chunks(target: Target, shape: MatmulShape, tiling: Tiling, *, exact: 
 def sample_waves(
     target: Target, shape: MatmulShape, tiling: Tiling, chunks: int, waves: int, *, exact: bool = False
 ) -> Sample:
-    """Whole waves of tiles, of which so many ``chunks`` are simulated: a window of a period of the raster order or two.
+    """Whole waves of tiles, of which so many ``chunks`` are simulated: a window of half a period of the raster order, in
+    which the same rows of A are used.
 
     Parts of a split are not left out: they meet at a barrier.
     """
@@ -148,10 +150,24 @@ def sample_waves(
     period = -(-tiling.group_m * -(-shape.n // tiling.tn) // target.cores)
     b_bytes = shape.k * (shape.n * shape.b_bytes + tiling.group_m * tiling.tm * shape.a_bytes)
     first = period if b_bytes <= target.cache_bytes else 1  # its B stays in the cache for the periods that follow
-    if tiling.steady:
-        return _sampled(waves, first, max(2, period), 0, alike=False)
-    window = max(WAVES, 2 * period, KEPT_STEPS // (3 * chunks * target.cores))
+    steps = 0 if tiling.steady else WINDOW_STEPS
+    window = max(WAVES, -(-period // 2), steps // (3 * chunks * target.cores))
     return _sampled(waves, max(first, window // 2), window, 0, alike=False)
+
+
+def sample_heads(sections: int, items: int, steps: int, lanes: int, *, exact: bool = False) -> Sample:
+    """Sections of heads, of so many ``items`` of attention and their ``steps``: a window of two items and more for each
+    of the lanes that work on them, after one for each, before one for each.
+
+    Lanes are not in step, and do not end together: what begins and ends is simulated, what is between is in the window.
+
+    >>> sample_heads(16, items=64, steps=20_000, lanes=128).weight.tolist()
+    [1, 1, 3, 3, 3, 3, 1, 1]
+    """
+    if exact or sections * steps < WHOLE_STEPS:
+        return _whole(sections)
+    round_ = -(-lanes // items)
+    return _sampled(sections, round_, max(2 * round_, -(-WINDOW_STEPS // steps)), round_, alike=True)
 
 
 def _largest_weight(target: Target, shape: MatmulShape, tiling: Tiling) -> float:
@@ -203,6 +219,19 @@ def chunk_edges(chunks: Sample, slots: int, multiply: Ints, times: int = 1) -> E
     edges: Edges = []
     for back in range(1, slots + 1):
         edges += [(multiply[:, end - back], more), (multiply[:, begin - back], -more)]
+    return edges
+
+
+def head_edges(sections: Sample, section: Ints, lane: Ints, end: Ints) -> Edges:
+    """What is left out of sections of heads: the kept ``section`` and the ``lane`` of each item, in the order in which
+    they begin, and its last step."""
+    begin, behind = sections.window
+    edges: Edges = []
+    for position, weight in ((behind, sections.left_out), (begin, -sections.left_out)) if behind else ():
+        first = int(np.searchsorted(section, position))
+        last = np.full(int(lane.max()) + 1, -1)
+        np.maximum.at(last, lane[:first], np.arange(first))
+        edges.append((end[last[last >= 0]], weight))
     return edges
 
 
