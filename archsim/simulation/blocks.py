@@ -119,8 +119,8 @@ def _in_order(
         records.append(session.run(launches))
         periods.append(session.now_ps - before)
         on_repeat(done + 1)
-        settled = abs(periods[-1] - periods[-2]) <= SETTLED * periods[-1] if done else launcher.owed_ps <= OWED * periods[0]
-        if settled and not exact:
+        differs, most = (abs(periods[-1] - periods[-2]), SETTLED) if done else (launcher.owed_ps, OWED)
+        if not exact and differs <= most * periods[-1]:
             break
     left = repeats - len(records)
     weights = np.ones(len(records))

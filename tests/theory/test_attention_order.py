@@ -8,7 +8,8 @@ import pytest
 from archsim.engine import CompiledInterpreter
 from archsim.hardware import ChipSpec, load_chip
 from archsim.mapping import make_target
-from archsim.mapping.lowering.attention import AttentionShape, lower_attention
+from archsim.mapping.lowering.attention import lower_attention
+from archsim.mapping.lowering.attention_kernel import AttentionShape
 
 H100 = make_target(load_chip("h100"))
 

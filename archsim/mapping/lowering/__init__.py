@@ -6,9 +6,9 @@ from math import ceil, isclose, isqrt
 
 from archsim.errors import InputError
 from archsim.mapping.fuse import Kernel
-from archsim.mapping.lowering.attention import AttentionShape, lower_attention
+from archsim.mapping.lowering.attention import lower_attention
 from archsim.mapping.lowering.attention_backward import lower_attention_backward
-from archsim.mapping.lowering.attention_cut import ANY_KERNEL, AttentionKernel
+from archsim.mapping.lowering.attention_kernel import ANY_KERNEL, AttentionKernel, AttentionShape
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.lowering.table import Lowered

@@ -26,9 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.mapping.lowering.attention_cut import (
-    ANY_KERNEL,
-    AttentionKernel,
-    AttentionShape,
     Cut,
     choose_cut,
     handed,
@@ -38,6 +35,7 @@ from archsim.mapping.lowering.attention_cut import (
     sums_blocks,
     tile_height,
 )
+from archsim.mapping.lowering.attention_kernel import AttentionShape
 from archsim.mapping.lowering.sample import Edges, carry, head_edges, sample_heads
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.storage import page_runs
@@ -45,7 +43,7 @@ from archsim.mapping.target import Target
 from archsim.models.vector import VectorCost
 from archsim.program import NO_GATHER
 
-__all__ = ["ANY_KERNEL", "AttentionKernel", "AttentionShape", "lower_attention"]
+__all__ = ["lower_attention"]
 
 Ints = NDArray[np.int64]
 Q, K, V, OUT, PARTIAL = 0, 1, 2, 3, 4

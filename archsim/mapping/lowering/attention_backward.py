@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.errors import InputError
-from archsim.mapping.lowering.attention_cut import AttentionShape
+from archsim.mapping.lowering.attention_kernel import AttentionShape
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.target import Target
 from archsim.models.attention import block_time, feed_cycles

@@ -140,8 +140,8 @@ def sample_chunks(target: Target, shape: MatmulShape, tiling: Tiling, *, exact: 
 def sample_waves(
     target: Target, shape: MatmulShape, tiling: Tiling, chunks: int, waves: int, *, exact: bool = False
 ) -> Sample:
-    """Whole waves of tiles, of which so many ``chunks`` are simulated: a window of half a period of the raster order, in
-    which the same rows of A are used.
+    """Whole waves of tiles, of which so many ``chunks`` are simulated: a window of half a period of the raster order,
+    in which the same rows of A are used.
 
     Parts of a split are not left out: they meet at a barrier.
     """

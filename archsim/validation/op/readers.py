@@ -8,7 +8,7 @@ from functools import partial
 from math import inf
 
 from archsim.hardware import list_chips
-from archsim.mapping.lowering.attention import AttentionKernel
+from archsim.mapping.lowering.attention_kernel import AttentionKernel
 from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import NarrowLoads
 from archsim.trace.graph import DTYPE_BITS

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from archsim.mapping.lowering.attention import ANY_KERNEL, AttentionKernel
-from archsim.mapping.lowering.attention_cut import Merge
+from archsim.mapping.lowering.attention_kernel import ANY_KERNEL, AttentionKernel, Merge
 from archsim.models.vector import NarrowLoads
 
 __all__ = [
