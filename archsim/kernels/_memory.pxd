@@ -113,6 +113,7 @@ cdef struct Memory:
     int32_t *state_of       # of a channel
     int32_t *unused         # states of no channel
     int64_t unused_states
+    bint apart              # each channel has been in a state of its own, and stays there
     int64_t words           # of 64 bits, one a channel
     uint64_t *members       # of each state, as bits
     uint64_t *asked         # the channels of a request that have not been served yet; and those of one state among them
@@ -120,6 +121,7 @@ cdef struct Memory:
     Lane *pseudo_channels
     int64_t *group_free
     Session *sessions       # SESSIONS of each bank: rows that were open before, the latest one first
+    int64_t groups_of_state, sessions_of_state
     int64_t *group_of       # of a bank, in its lane
     # cached blocks: slots in a doubly linked list (most recent first), found through an open-addressing table
     int64_t *slice_free

@@ -87,6 +87,7 @@ cdef class MemoryKernel:
         m.refi_bank_ps, m.rfc_bank_ps = dram["refi_bank_ps"], dram["rfc_bank_ps"]
         m.burst_shift = dram["burst_bytes"].bit_length() - 1
         m.bursts_per_ps = 1.0 / m.burst_ps
+        m.groups_of_state, m.sessions_of_state = m.groups * m.lanes_per_channel, m.banks * m.lanes_per_channel * SESSIONS
         m.reach, m.switch_ps, m.stack_shift = dram["reach"], dram["switch_ps"], (dram["groups_of_stack"] - 1).bit_length()
         m.share_of_stack = dram["share_of_stack"]
         m.hashed = dram["hashed"]

@@ -446,6 +446,7 @@ cdef inline void read_run(
 
 cdef struct Run:            # bursts in one row of a bank
     int64_t lane, bank, row, bursts
+    Place at                # in the first state
     int64_t event           # a number that they have in the history of a channel
     bint write
 
@@ -456,7 +457,7 @@ cdef inline void run_of_state(
     """A run, of all channels in a state."""
     cdef Channel *channel = &m.states[state]
     cdef int64_t activates = counters.activates
-    cdef Place at = place(m, state, run.lane, run.bank)
+    cdef Place at = moved(m, &run.at, state)
     channel.head, channel.done = INT64_MAX, 0
     if run.write:
         write_run(m, counters, t, channel, at, run.row, run.bursts, &channel.head, &channel.done)
@@ -501,12 +502,29 @@ cdef void run_of_some(
     run_of_state(m, counters, t, state, run, head, done)
 
 
+cdef void run_of_each(
+    Memory *m, Counters *counters, int64_t t, int64_t first, int64_t end, const Run *run, int64_t *head, int64_t *done
+) noexcept nogil:
+    """A run, of channels that are all in states of their own."""
+    cdef int64_t channel
+    cdef int32_t state
+    cdef Place at
+    for channel in range(first, end):
+        state = m.state_of[channel]
+        fetch_ahead(run.at.rows + m.state_of[min(channel + 2, m.channels - 1)] * m.sessions_of_state)
+        at = moved(m, &run.at, state)
+        if run.write:
+            write_run(m, counters, t, &m.states[state], at, run.row, run.bursts, head, done)
+        else:
+            read_run(m, counters, t, &m.states[state], at, run.row, run.bursts, head, done)
+
+
 cdef void run_of_channels(
     Memory *m, Counters *counters, int64_t t, int64_t local, int64_t nbytes, int64_t first, int64_t count, bint write,
     int64_t *head, int64_t *done,
 ) noexcept nogil:
     """The bytes [local, local + nbytes) of `count` channels from `first` on, run by run."""
-    cdef int64_t piece, word, ahead
+    cdef int64_t piece, word
     cdef int64_t begin = head[0], end = done[0]
     cdef uint64_t burst, found
     cdef int byte
@@ -531,20 +549,22 @@ cdef void run_of_channels(
             run.bank = <int64_t>(found & 1023) % m.banks
             run.row = <int64_t>(found >> 24)
         run.bursts = ((local & (m.burst_bytes - 1)) + piece + m.burst_bytes - 1) >> m.burst_shift
-        run.event = <int64_t>continued(
-            continued(continued(<uint64_t>t, run.row), (run.bank << 10 | run.lane) << 1 | write), run.bursts
-        )
-        span(m.asked, m.words, first, first + count)
-        for word in range(first >> 6, ((first + count - 1) >> 6) + 1):
-            while m.asked[word]:
-                state = m.state_of[64 * word + LOWEST(m.asked[word])]
-                if m.states[state].count == 1 and m.states[state].ahead == NONE:
-                    ahead = min(64 * word + LOWEST(m.asked[word]) + 2, m.channels - 1)
-                    fetch_ahead(place(m, m.state_of[ahead], run.lane, run.bank).rows)
-                    m.asked[word] &= m.asked[word] - 1
-                    run_of_state(m, counters, t, state, &run, &begin, &end)
-                else:
-                    run_of_some(m, counters, t, state, &run, &begin, &end)
+        run.at = place(m, run.lane, run.bank)
+        if m.apart:
+            run_of_each(m, counters, t, first, first + count, &run, &begin, &end)
+        else:
+            run.event = <int64_t>continued(
+                continued(continued(<uint64_t>t, run.row), (run.bank << 10 | run.lane) << 1 | write), run.bursts
+            )
+            span(m.asked, m.words, first, first + count)
+            for word in range(first >> 6, ((first + count - 1) >> 6) + 1):
+                while m.asked[word]:
+                    state = m.state_of[64 * word + LOWEST(m.asked[word])]
+                    if m.states[state].count == 1 and m.states[state].ahead == NONE:
+                        m.asked[word] &= m.asked[word] - 1
+                        run_of_state(m, counters, t, state, &run, &begin, &end)
+                    else:
+                        run_of_some(m, counters, t, state, &run, &begin, &end)
         if write:
             counters.write_bursts += count * run.bursts
         else:

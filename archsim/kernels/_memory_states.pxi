@@ -2,7 +2,8 @@
 # and moved on once, whatever their number. Included by _memory.pyx.
 #
 # A state has a history, a number of 64 bits that depends on all of its requests. Where some of its channels see a request
-# that others do not, they part; the others catch up with them when they see it next.
+# that others do not, they part; the others catch up with them when they see it next. Once no two channels are in one state,
+# hardly any two will be again: histories are not looked at any more.
 
 cdef inline uint64_t continued(uint64_t history, int64_t number) noexcept nogil:
     """A history with one more event."""
@@ -10,14 +11,23 @@ cdef inline uint64_t continued(uint64_t history, int64_t number) noexcept nogil:
     return history ^ history >> 32
 
 
-cdef inline Place place(const Memory *m, int64_t state, int64_t lane, int64_t bank) noexcept nogil:
-    """A bank of a lane of the channels in a state."""
+cdef inline Place place(const Memory *m, int64_t lane, int64_t bank) noexcept nogil:
+    """A bank of a lane of the channels in the first state."""
     cdef Place at
-    at.lane = m.pseudo_channels + state * m.lanes_per_channel + lane
-    at.rows = m.sessions + ((state * m.banks + bank) * m.lanes_per_channel + lane) * SESSIONS
-    at.group_free = m.group_free + (state * m.groups + m.group_of[bank]) * m.lanes_per_channel + lane
+    at.lane = m.pseudo_channels + lane
+    at.rows = m.sessions + (bank * m.lanes_per_channel + lane) * SESSIONS
+    at.group_free = m.group_free + m.group_of[bank] * m.lanes_per_channel + lane
     at.tag = 1 + <int>(m.group_of[bank] & 63)
     return at
+
+
+cdef inline Place moved(const Memory *m, const Place *at, int64_t states) noexcept nogil:
+    """The same place so many states further on."""
+    cdef Place there = at[0]
+    there.lane += states * m.lanes_per_channel
+    there.rows += states * m.sessions_of_state
+    there.group_free += states * m.groups_of_state
+    return there
 
 
 cdef inline int64_t bank_of(const Memory *m, const Session *rows) noexcept nogil:
@@ -33,6 +43,7 @@ cdef void share_one_state(Memory *m) noexcept nogil:
         m.states[i].count = 0
         m.unused[i] = <int32_t>(m.channels - 1 - i)
     m.unused_states = m.channels - 1
+    m.apart = False
     span(m.members, m.words, 0, m.channels)
     memset(m.pseudo_channels, 0, m.lanes_per_channel * sizeof(Lane))
     for i in range(m.lanes_per_channel):
@@ -80,6 +91,7 @@ cdef inline void enter_state(Memory *m, int32_t state, int32_t before, uint64_t 
     if m.states[before].count == 0:
         m.unused[m.unused_states] = before
         m.unused_states += 1
+        m.apart = False
 
 
 cdef int32_t copy_state(Memory *m, int32_t state) noexcept nogil:
@@ -92,6 +104,7 @@ cdef int32_t copy_state(Memory *m, int32_t state) noexcept nogil:
     cdef Posted *post = own.post
     cdef int64_t lanes = m.lanes_per_channel, i, apart = other - state
     m.unused_states -= 1
+    m.apart = m.unused_states == 0
     own[0] = one[0]
     own.count = 0
     own.reads.left, own.writes.left, own.post = reads, writes, post
@@ -99,9 +112,7 @@ cdef int32_t copy_state(Memory *m, int32_t state) noexcept nogil:
     memcpy(writes, one.writes.left, one.writes.tail * sizeof(int64_t))
     for i in range(one.posted):
         post[i] = one.post[i]
-        post[i].at.lane += apart * lanes
-        post[i].at.rows += apart * m.banks * lanes * SESSIONS
-        post[i].at.group_free += apart * m.groups * lanes
+        post[i].at = moved(m, &post[i].at, apart)
     for i in range(lanes):
         copy_lane(&m.pseudo_channels[other * lanes + i], &m.pseudo_channels[state * lanes + i])
     memcpy(m.group_free + other * m.groups * lanes, m.group_free + state * m.groups * lanes, m.groups * lanes * sizeof(int64_t))
