@@ -29,6 +29,7 @@ from archsim.mapping.lowering.attention_cut import (
     Cut,
     choose_cut,
     handed,
+    item_seconds,
     loaded_again,
     packed_rows,
     stage_cycles,
@@ -95,13 +96,16 @@ def lower_attention(
     if planned is None and cut.splits == 1 and not shape.kernel.partials:
         whole = shape.batch * shape.kv_heads // heads
         mine = section == 0
+        share = heads * _head_bytes(shape) / target.cache_bytes if target.cache_bytes else 0.0
         sample = sample_heads(
-            whole, int(mine.sum()), steps * int(chunks[mine].sum()), cores * cut.resident, exact=exact
+            whole, int(mine.sum()), steps * int(chunks[mine].sum()), cores * cut.resident, share, exact=exact
         )  # fmt: skip
         kept = np.flatnonzero(np.isin(section, sample.kept) | (section >= whole))
         items, chunks, section = items.take(kept), chunks[kept], section[kept]
     count = len(chunks)
-    lane, turn = planned[1:] if planned is not None else _deal(chunks, cores * cut.resident)
+    lane, turn = planned[1:] if planned is not None else _deal(
+        item_seconds(target, shape, cut, chunks), cores * cut.resident
+    )  # fmt: skip
     core = lane % cores
     size = steps * chunks + 3  # query load, chunks, normalise, store
     first = np.cumsum(size) - size
@@ -302,17 +306,17 @@ def _places(first: Ints, j: Ints, chunks: Ints, *, alternate: bool) -> tuple[Int
     return load_k, load_k + 1, load_k + 2, load_k + 3 + (j > 0), value
 
 
-def _deal(chunks: Ints, lanes: int) -> tuple[Ints, Ints]:
-    """Lane of each item, and how many that lane had before: every item goes to the lane with the least work so far.
+def _deal(seconds: NDArray[np.float64], lanes: int) -> tuple[Ints, Ints]:
+    """Lane of each item, and how many that lane had before: every item goes to the lane that is free first.
 
-    >>> [each.tolist() for each in _deal(np.array([5, 3, 1, 1, 1]), 2)]
+    >>> [each.tolist() for each in _deal(np.array([5.0, 3.0, 1.0, 1.0, 1.0]), 2)]
     [[0, 1, 1, 1, 0], [0, 0, 1, 2, 1]]
     """
-    ready = [(0, lane) for lane in range(lanes)]  # a heap
-    lane = np.empty(len(chunks), dtype=np.int64)
+    ready = [(0.0, lane) for lane in range(lanes)]  # a heap
+    lane = np.empty(len(seconds), dtype=np.int64)
     turn = np.empty_like(lane)
     taken = [0] * lanes
-    for item, work in enumerate(chunks.tolist()):
+    for item, work in enumerate(seconds.tolist()):
         busy, first = ready[0]
         heapreplace(ready, (busy + work, first))
         lane[item], turn[item] = first, taken[first]
@@ -330,6 +334,13 @@ def _heads_per_section(target: Target, shape: AttentionShape, items: _Items) -> 
     head_bytes = shape.kv_len * (shape.k_bytes + shape.v_bytes)
     for_cores = -(-target.cores * heads // len(items.head))
     return min(max(int(target.cache_bytes / 2 // head_bytes), for_cores), heads) if target.cache_bytes else heads
+
+
+def _head_bytes(shape: AttentionShape) -> float:
+    """Of one key/value head: its keys and values, and the queries and outputs of the heads that share it."""
+    rows = shape.heads // shape.kv_heads * shape.q_len
+    queries = rows * (shape.d_qk * shape.q_bytes + shape.d_v * shape.out_bytes)
+    return shape.kv_len * (shape.k_bytes + shape.v_bytes) + queries
 
 
 def _enumerate(shape: AttentionShape, cut: Cut) -> _Items:

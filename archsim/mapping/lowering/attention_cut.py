@@ -21,6 +21,7 @@ __all__ = [
     "Cut",
     "choose_cut",
     "handed",
+    "item_seconds",
     "latent_cycle",
     "loaded_again",
     "order_of",
@@ -298,6 +299,19 @@ def _rated(
         for cut in cuts:
             seconds, busy = _estimate(target, shape, cut, tiles * cut.splits, seen)
             yield seconds, replace(cut, busy=busy)
+
+
+def item_seconds(target: Target, shape: AttentionShape, cut: Cut, chunks: Ints) -> NDArray[np.float64]:
+    """About how long each block of queries takes on a lane of its core, by its blocks of keys: they take turns with
+    those of other lanes, and all begin and end alike."""
+    stages = stage_cycles(target, shape, np.array([cut.rows]), cut.keys, cut.order)
+    scores, softmax, value = (float(cycles[0]) / target.sustained_clock(shape.dtype) for cycles in stages)
+    block = cut.resident * block_time(scores, softmax, value, cut.order, blocks=cut.scores)
+    start = shape.kernel.outside / target.clock
+    if not shape.kernel.persistent:
+        start += target.memory_latency_s + cut.keys * _key_bytes(target, shape) / target.port_read_bytes_per_s
+    seconds: NDArray[np.float64] = chunks * block + start
+    return seconds
 
 
 def _ranges(target: Target, shape: AttentionShape, tiles: int, seen: int, fill: int) -> Sequence[int]:

@@ -43,6 +43,8 @@ HEAD, TAIL, WINDOW = 4, 2, 8
 MEMORY_SHARE, REFRESHES = 0.5, 4
 #: the largest weight of a chunk where more than the matrix unit is waited for; the fewest waves in a window
 WEIGHT, WAVES = 12, 3
+#: items of attention on every lane before a window of heads, and in it
+ROUNDS = 4
 #: programs of fewer steps are walked chunk by chunk; a window of waves or heads has so many, if they are there, unless
 #: nothing but the matrix unit is waited for
 WHOLE_STEPS, WINDOW_STEPS = 10_000, 30_000
@@ -155,19 +157,24 @@ def sample_waves(
     return _sampled(waves, max(first, window // 2), window, 0, alike=False)
 
 
-def sample_heads(sections: int, items: int, steps: int, lanes: int, *, exact: bool = False) -> Sample:
-    """Sections of heads, of so many ``items`` of attention and their ``steps``: a window of two items and more for each
-    of the lanes that work on them, after one for each, before one for each.
+def sample_heads(
+    sections: int, items: int, steps: int, lanes: int, share: float = 0.0, *, exact: bool = False
+) -> Sample:
+    """Sections of heads, of so many ``items`` of attention and their ``steps``: a window of rounds of items over all
+    lanes, behind others, before one round.
 
-    Lanes are not in step, and do not end together: what begins and ends is simulated, what is between is in the window.
+    share: of the cache, that a section reads and writes. It is full before the window, so that what comes drives out
+    what has been written, and lanes have fallen out of step.
 
-    >>> sample_heads(16, items=64, steps=20_000, lanes=128).weight.tolist()
-    [1, 1, 3, 3, 3, 3, 1, 1]
+    >>> sample_heads(64, items=64, steps=20_000, lanes=128, share=0.1).weight.tolist()
+    [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 6, 7, 6, 7, 6, 7, 6, 7, 1, 1]
     """
     if exact or sections * steps < WHOLE_STEPS:
         return _whole(sections)
-    round_ = -(-lanes // items)
-    return _sampled(sections, round_, max(2 * round_, -(-WINDOW_STEPS // steps)), round_, alike=True)
+    round_ = lanes / items
+    fill = 1 / share if share else 0.0
+    head, window = max(ROUNDS * round_, fill), max(ROUNDS * round_, fill / 2, WINDOW_STEPS / steps)
+    return _sampled(sections, ceil(head), ceil(window), ceil(round_), alike=True)
 
 
 def _largest_weight(target: Target, shape: MatmulShape, tiling: Tiling) -> float:
