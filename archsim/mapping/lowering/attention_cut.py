@@ -310,8 +310,7 @@ def item_seconds(target: Target, shape: AttentionShape, cut: Cut, chunks: Ints) 
     start = shape.kernel.outside / target.clock
     if not shape.kernel.persistent:
         start += target.memory_latency_s + cut.keys * _key_bytes(target, shape) / target.port_read_bytes_per_s
-    seconds: NDArray[np.float64] = chunks * block + start
-    return seconds
+    return (chunks * block + start).astype(np.float64)
 
 
 def _ranges(target: Target, shape: AttentionShape, tiles: int, seen: int, fill: int) -> Sequence[int]:
