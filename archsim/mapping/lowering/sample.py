@@ -10,8 +10,8 @@ window stands for a whole number of them, its weight. Steps in the window of chu
 as both weights say; what a weighted chunk brings into the cache takes the room of as many.
 
 Assumptions: a window of chunks is long enough for what comes and goes in it (slots that rotate, refreshes), and its
-weighted blocks leave the cache enough room for cores that do not keep step; a window of waves covers half of the raster order.
-A product for which no such window saves a quarter is walked chunk by chunk, wave by wave.
+weighted blocks leave the cache enough room for cores that do not keep step; half of a period of the raster order is
+like the other. A product for which no such window saves a quarter is walked chunk by chunk, wave by wave.
 Reference: Wunderlich et al., "SMARTS: accelerating microarchitecture simulation via rigorous statistical sampling",
 ISCA 2003; Waldspurger et al., "Efficient MRC construction with SHARDS", FAST 2015 (weighted samples in a cache).
 """
