@@ -105,17 +105,18 @@ def product(
 def attention(
     batch: int, q_len: int, kv_len: int, heads: int, kv_heads: int, d_qk: int, d_v: int, *, dtype: str = "bf16",
     causal: bool = True, kv_bytes: float = WIDE, cache_bytes: float | None = None, append: bool = True, small: int = 1,
-    kernel: AttentionKernel = ANY_KERNEL,
+    kernel: AttentionKernel = ANY_KERNEL, keys_only: bool = False,
 ) -> tuple[Kernel, ...]:  # fmt: skip
     """Fused attention. cache_bytes: as in TensorRT-LLM, after a kernel that finds where each sequence begins and one
     that rotates q and k and appends k and v, so wide, to the cache (unless ``append`` is False: the attention kernel
-    does it). small: kernels like the first that go before."""
+    does it). small: kernels like the first that go before. keys_only: values lie where the keys do; a kernel on the
+    lanes reads them when it has read all its keys, which are no longer in the cache then."""
     q_bytes = DTYPE_BITS[dtype] // 8
     shape = AttentionShape(
         batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, causal, None, False, dtype, q_bytes, kv_bytes, WIDE,
         convert=kv_bytes < q_bytes, kernel=kernel,
     )  # fmt: skip
-    core = Attention(shape, (X, K, V, Y))
+    core = Attention(shape, (X, K, K if keys_only and not kernel.lanes else V, Y))
     if cache_bytes is None:
         return (core,)
     tokens = batch * q_len

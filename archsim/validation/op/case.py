@@ -100,7 +100,8 @@ class Attention:
     @property
     def nbytes(self) -> float:
         s = self.shape
-        width = s.d_qk + (0 if s.kv_shared else s.d_v)
+        _, keys, values, _ = self.operands
+        width = s.d_qk + (0 if s.kv_shared or keys == values else s.d_v)
         rows = s.batch * s.heads * s.q_len
         return s.batch * s.kv_heads * s.kv_len * width * s.kv_bytes + rows * (s.d_qk * s.q_bytes + s.d_v * s.out_bytes)
 

@@ -43,9 +43,18 @@ SHORT = "fewer cached tokens than sequences"
 UNSHARDED = "experts that the profile did not shard, under the columns of a shard"
 #: the collector tunes every format but w4a16_mxfp4; taken for tuned kernels, 12 such rows came out 74 % too fast
 UNTUNED = "kernels for MXFP4 weights with bf16 ran untuned, and which one TensorRT-LLM falls back to is not documented"
+#: part of the file names of what aiconfigurator's first collectors timed: they did not bound the rows of an expert yet,
+#: and made the cache of attention for keys alone (``CacheType.SELFKONLY`` in collect_attn.py), so that values are read
+#: from where the keys are: most of the times exceed the memory bandwidth for both
+FIRST = "trtllm/1.0."
+#: experts of a rank up to which two models of the collector have the same shapes: Llama 4 of 16 and of 128 experts,
+#: gpt-oss of 32 and of 128. Its files of tuned kernels are named by the shapes, their entries by the ranks as well: the
+#: second model finds a file without an entry, and runs the first kernel of the list. The order is not recorded.
+SHARED_TUNING = {"Llama-4": 16, "gpt-oss": 32}
+#: and its rows of nvfp4 are of two implementations (up to 256 experts), told apart by no column, that share a file too
+UNTOLD = "moe (kernel unknown)"
 FUSED = "the file itself doubts which product this is"
 UNEVEN = "experts that the ranks cannot share evenly"
-IMPOSSIBLE = "A100 decode attention of TensorRT-LLM 1.0.0: many of its times exceed the memory bandwidth of the chip"
 
 
 def chip_of(device: str) -> str | None:
@@ -107,8 +116,6 @@ def read_attention(row: Record) -> Case | str:
         return where
     chip, source = where
     phase, graphs = row.text("phase"), "kv_dtype" in row.cells
-    if graphs and chip == "a100" and phase == "decode":
-        return IMPOSSIBLE
     batch, q_len, heads, kv_heads, d = (
         row.integer(name) for name in ("batch", "q_len", "q_heads", "kv_heads", "head_dim")
     )
@@ -138,6 +145,7 @@ def read_attention(row: Record) -> Case | str:
             kv_bytes=held if held and phase == "decode" else math_bytes,
             cache_bytes=held, causal=not all_keys, small=1 + narrows,
             append=phase == "prefill" or not appends(chip, dtype), kernel=kernel,
+            keys_only=phase == "decode" and FIRST in row.text("source_file"),
         )  # fmt: skip
     dtype = _label(row.text("dtype")) + (f"/kv {_label(row.text('kv_dtype'))}" if graphs else "")
     name = f"{chip} attention {phase} {dtype} b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads}"
@@ -238,7 +246,10 @@ def read_moe(row: Record) -> Case | str:
     if mixed and blackwell and form.unpacks:
         return UNTUNED
     fused = (mixed and blackwell) or (form.dtype == "fp4" and experts <= build.FUSED_EXPERTS)
-    rows = rank_rows(tokens, experts, top_k, ep, row.text("distribution"), limited=fused and not mixed)
+    rows = rank_rows(
+        tokens, experts, top_k, ep, row.text("distribution"),
+        limited=fused and not mixed, unbounded=FIRST in row.text("source_file"),
+    )  # fmt: skip
     if rows is None:
         return f"the routing '{row.text('distribution')}' is not known"
     layer = (
@@ -250,7 +261,11 @@ def read_moe(row: Record) -> Case | str:
     )
     dtype = _label(row.text("dtype"))
     name = f"{chip} moe {dtype} {row.text('model')} t{tokens} tp{tp} ep{ep} {row.text('distribution')}"
-    return Case(name, chip, "moe", dtype, kernels, row.number("latency_us"), source, weights)
+    shared = max((n for model, n in SHARED_TUNING.items() if row.text("model").startswith(model)), default=0)
+    tuned = blackwell if mixed else not form.block_scaled  # fp8 by block has one kernel, as have Triton's experts
+    untold = (tuned and experts // ep <= shared) or (fused and not mixed)
+    operator = UNTOLD if untold else "moe"
+    return Case(name, chip, operator, dtype, kernels, row.number("latency_us"), source, weights)
 
 
 #: operators of measured_norm_softmax_gelu.csv: group, vector function, streams read, reduces along the row

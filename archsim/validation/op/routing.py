@@ -1,6 +1,7 @@
 """How many rows each expert of one rank receives in the measured loops over MoE layers.
 
-As aiconfigurator's collector makes them (``balanced_logits`` and ``power_law_logits_v3`` of its ``helper.py``).
+As aiconfigurator's collector makes them (``balanced_logits`` and ``power_law_logits_v3`` of its ``helper.py``), which
+drew them in another way (``unbounded``) when it measured TensorRT-LLM 1.0.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ GROUPS, KEPT_GROUPS = 8, 4
 
 
 def rank_rows(
-    tokens: int, experts: int, top_k: int, ranks: int, distribution: str, *, limited: bool = False
-) -> tuple[int, ...] | None:
+    tokens: int, experts: int, top_k: int, ranks: int, distribution: str,
+    *, limited: bool = False, unbounded: bool = False,
+) -> tuple[int, ...] | None:  # fmt: skip
     """Rows of each expert of the timed rank, or None for a distribution that is not known.
 
     ``balanced``: see :func:`balanced`. ``power_law_A``: see :func:`power_law`. The first rank is timed, to which the
     source moves the busiest one. limited: a router that considers the experts of a few groups then has the last word.
+    unbounded: drawn as the source did at first.
 
     >>> rank_rows(64, 8, 2, 4, "balanced"), rank_rows(2, 8, 2, 4, "balanced")
     ((16, 16), (1, 0))
@@ -32,7 +35,8 @@ def rank_rows(
     if distribution == "balanced":
         counts = balanced(tokens, experts, top_k)
     elif distribution.startswith("power_law_"):
-        counts = power_law(tokens, experts, top_k, ranks, float(distribution.removeprefix("power_law_")))
+        alpha = float(distribution.removeprefix("power_law_"))
+        counts = power_law(tokens, experts, top_k, ranks, alpha, unbounded=unbounded)
     else:
         return None
     if limited and experts % GROUPS == 0:
@@ -43,23 +47,19 @@ def rank_rows(
 def group_limited(counts: Ints, tokens: int, top_k: int) -> Ints:
     """Counts where each token keeps of its wanted experts those in its best groups, and takes the first others there.
 
-    DeepSeek-V3's gate: a group is as good as its two best experts; ties go to the first. The choices of a token follow
-    from the counts as in the source: experts in order of size, column after column.
+    DeepSeek-V3's gate: a group is as good as its two best experts; ties go to the first.
 
     >>> group_limited(np.ones(16, dtype=np.int64), 2, 8).tolist()  # every group is wanted once: four of them stay
     [2, 2, 2, 2, 2, 2, 2, 2, 0, 0, 0, 0, 0, 0, 0, 0]
     """
-    order = np.argsort(-counts, kind="stable")
-    wanted, times = np.unique(np.repeat(order, counts[order]).reshape(top_k, tokens).T, axis=0, return_counts=True)
-    scores = np.zeros((len(wanted), len(counts)))
-    np.put_along_axis(scores, wanted, 1.0, axis=1)
-    by_group = scores.reshape(len(wanted), GROUPS, -1)
+    scores, times = _wanted(counts, tokens, top_k)
+    by_group = scores.reshape(len(scores), GROUPS, -1)
     best = np.sort(by_group, axis=2)[..., -2:].sum(axis=2)
     kept = np.argsort(-best, axis=1, kind="stable")[:, :KEPT_GROUPS]
     outside = np.ones_like(by_group)
     np.put_along_axis(outside, kept[:, :, None], 0.0, axis=1)
     chosen = np.argsort(2 * outside.reshape(scores.shape) - scores, axis=1, kind="stable")[:, :top_k]
-    return np.bincount(chosen.ravel(), weights=np.repeat(times, top_k), minlength=len(counts)).astype(np.int64)
+    return _counted(chosen, times, len(counts))
 
 
 def balanced(tokens: int, experts: int, top_k: int) -> Ints:
@@ -74,26 +74,45 @@ def balanced(tokens: int, experts: int, top_k: int) -> Ints:
     return np.bincount(chosen.astype(np.int64).ravel(), minlength=experts)
 
 
-def power_law(tokens: int, experts: int, top_k: int, ranks: int, alpha: float) -> Ints:
+def power_law(tokens: int, experts: int, top_k: int, ranks: int, alpha: float, *, unbounded: bool = False) -> Ints:
     """Counts whose sizes follow ``p(x) ~ x^-alpha`` between 1 and 0.8 of the tokens (0.01 and 2 when they are few), the
     busiest rank first.
 
     Of several draws the one whose busiest rank has nearest to the mean of rows, and of experts with any.
     """
     generator = np.random.Generator(np.random.PCG64(0))
-    draws = np.stack([_draw(generator, tokens, experts, top_k, ranks, alpha) for _ in range(DRAWS)])
+    draws = np.stack([_draw(generator, tokens, experts, top_k, ranks, alpha, unbounded) for _ in range(DRAWS)])
     first = draws[:, : experts // ranks]
     seen = np.stack([first.sum(axis=1), (first > 0).sum(axis=1)])
     far = np.abs(seen / seen.mean(axis=1, keepdims=True) - 1).sum(axis=0)
     return np.asarray(draws[far.argmin()])
 
 
-def _draw(generator: np.random.Generator, tokens: int, experts: int, top_k: int, ranks: int, alpha: float) -> Ints:
+def _draw(
+    generator: np.random.Generator, tokens: int, experts: int, top_k: int, ranks: int, alpha: float, unbounded: bool
+) -> Ints:
     least, most = (1.0, 0.8 * tokens) if tokens * top_k > experts else (0.01, 2.0)
     u, e = generator.random(experts), 1.0 - alpha
     sizes = ((most**e - least**e) * u + least**e) ** (1 / e)
     wanted = np.rint(tokens * top_k * sizes / sizes.sum()).astype(np.int64)
-    # no expert gets more than the tokens: what is missing goes to the least of each rank, a surplus comes off the most
+    if unbounded:
+        counts = _summing(wanted, tokens * top_k).reshape(ranks, -1)
+    else:
+        counts = _bounded(wanted, tokens, top_k, ranks)
+    busiest = int(counts.sum(axis=1).argmax())
+    counts[[0, busiest]] = counts[[busiest, 0]]
+    drawn: Ints = counts.ravel()
+    return _distinct(drawn, tokens, top_k) if unbounded else drawn
+
+
+def _bounded(wanted: Ints, tokens: int, top_k: int, ranks: int) -> Ints:
+    """Counts of which none exceeds the tokens: what is missing goes to the least of each rank, a surplus off the most.
+
+    Shaped ``(ranks, experts of each)``.
+
+    >>> _bounded(np.array([9, 0, 0, 0]), 4, 2, 2).tolist()
+    [[4, 2], [1, 1]]
+    """
     counts = np.minimum(wanted, tokens).reshape(ranks, -1)
     left = tokens * top_k - int(counts.sum())
     sign = 1 if left > 0 else -1
@@ -104,10 +123,54 @@ def _draw(generator: np.random.Generator, tokens: int, experts: int, top_k: int,
             taken = min(share, int(room[rank]), abs(left))
             counts[rank] = sign * _raised(sign * counts[rank], taken)
             left -= sign * taken
-    busiest = int(counts.sum(axis=1).argmax())
-    counts[[0, busiest]] = counts[[busiest, 0]]
-    drawn: Ints = counts.ravel()
-    return drawn
+    return counts
+
+
+def _summing(wanted: Ints, total: int) -> Ints:
+    """Counts with their sum made right at the largest when rows are missing, at the smallest when there are too many.
+
+    One row each in their order, over and over; the largest gives for those that have none.
+
+    >>> _summing(np.array([0, 0, 0, 0]), 2).tolist(), _summing(np.array([1, 4, 0, 2]), 5).tolist()
+    ([1, 1, 0, 0], [0, 3, 0, 2])
+    """
+    counts: Ints = wanted.copy()
+    order = np.argsort(-counts, kind="stable")
+    missing = total - int(counts.sum())
+    for step in range(abs(missing)):
+        at = order[step % len(order)] if missing > 0 else order[-1 - step % len(order)]
+        counts[at if missing > 0 or counts[at] else counts.argmax()] += 1 if missing > 0 else -1
+    return counts
+
+
+def _distinct(counts: Ints, tokens: int, top_k: int) -> Ints:
+    """Counts once no token has an expert twice: in its stead it takes the first that it does not have.
+
+    >>> _distinct(np.array([0, 5, 1, 0]), 3, 2).tolist()  # tokens 0 and 1 have two of expert 1
+    [2, 3, 1, 0]
+    """
+    if counts.max() <= tokens:
+        return counts
+    scores, times = _wanted(counts, tokens, top_k)
+    return _counted(np.argsort(-scores, axis=1, kind="stable")[:, :top_k], times, len(counts))
+
+
+def _counted(chosen: Ints, times: Ints, experts: int) -> Ints:
+    """Rows of each expert, where row i of ``chosen`` stands for ``times[i]`` tokens."""
+    rows: Ints = np.bincount(chosen.ravel(), np.repeat(times, chosen.shape[1]), experts).astype(np.int64)
+    return rows
+
+
+def _wanted(counts: Ints, tokens: int, top_k: int) -> tuple[NDArray[np.float64], Ints]:
+    """Which experts (1.0) the tokens want, one row for all alike, and how many those are.
+
+    The choices of a token follow from the counts as in the source: experts in order of size, column after column.
+    """
+    order = np.argsort(-counts, kind="stable")
+    wanted, times = np.unique(np.repeat(order, counts[order]).reshape(top_k, tokens).T, axis=0, return_counts=True)
+    scores = np.zeros((len(wanted), len(counts)))
+    np.put_along_axis(scores, wanted, 1.0, axis=1)
+    return scores, times
 
 
 def _raised(counts: Ints, amount: int) -> Ints:
