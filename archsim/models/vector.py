@@ -91,6 +91,9 @@ COSTS: dict[str, VectorCost] = {
     "silu_mul": VectorCost(3.0, 2.0),
     "gelu": VectorCost(5.0, 1.0),  # tanh form
     "gelu_mul": VectorCost(6.0, 1.0),
+    # by the error function, as torch.nn.GELU is without an argument: two polynomials of degree six in one, by seven
+    # selected coefficients, and an exponential (erff of CUDA's math library, 21 in all); four for the rest, conversions
+    "gelu_erf": VectorCost(27.0, 1.0),
     "rms": VectorCost(4.0, 0.0),  # square-accumulate, convert, scale, weight
     "layer": VectorCost(6.0, 0.0),
     "rotary": VectorCost(2.0, 0.0),  # one multiply and one fused multiply-add; sin/cos come from a table

@@ -374,6 +374,32 @@ def test_vector_kernels_of_a_model_find_what_the_product_before_left() -> None:
     assert simulate_us(after) > 1.5 * simulate_us(alone)
 
 
+def test_the_error_function_keeps_the_lanes_of_an_a100_busy() -> None:
+    base = {"device": "A100", "op": "mlp_act", "cols": 10240, "rows": 4096, "dtype": "fp16", "latency_us": 123, "tp": 1}
+    phi = read_rows(record(model="microsoft/phi-2", source_file="Vidur x", **base))
+    assert isinstance(phi, Case)
+    wide = replace(phi, kernels=build.elementwise(4096, 10240, "gelu", inputs=1))
+    erf, tanh = simulate_us(phi), simulate_us(wide)
+    assert erf > 1.25 * tanh  # 168 MB could pass in 100 us
+    assert erf > 4096 * 10240 * 27 / (108 * 64 * 1.41e9) * 1e6
+
+
+def test_reductions_of_a_wave_of_64_lanes_take_longer() -> None:
+    base = {"op": "softmax", "rows": 4096, "cols": 4096, "dtype": "fp16", "latency_us": 200, "model": "x"}
+    loads = {}
+    for device in ("MI210", "A100"):
+        case = read_rows(record(device=device, source_file="LLMCompass x", **base))
+        assert isinstance(case, Case)
+        kernel = case.kernels[0]
+        assert isinstance(kernel, Vector)
+        assert kernel.loads is not None
+        loads[device] = kernel.loads
+    assert (loads["A100"].width, loads["MI210"].width) == (8, 4)  # 16 B of 2 and of 4 bytes an element
+    waits = [loads[device].per_row * time for device, time in (("A100", 1.3), ("MI210", 1.3))]
+    assert waits[0] == 2.6
+    assert 5.5 < waits[1] < 6.5  # microseconds of two reductions
+
+
 def test_few_embeddings_are_gathered_one_after_the_other() -> None:
     row = {"device": "H100", "op": "emb", "cols": 4096, "model": "x", "dtype": "fp16", "source_file": "Vidur x"}
     few, more = (read_rows(record(rows=rows, latency_us=10, **row)) for rows in (16, 17))

@@ -296,6 +296,9 @@ INNER = 3.5
 ONE_TILE = 128
 #: longest rows of which PyTorch's softmax leaves each to a warp, in registers
 WARP_SOFTMAX = 1024
+#: round trips of a reduction in PyTorch's softmax on the MI210: at its end each lane of one wave adds up as many values
+#: as a wave has lanes, 64, of one bank of the LDS, for 64 + 16 cycles each (latency from memory): 3 us
+LONG_REDUCTION = 64 * (64 + 16) / 1.7e9 / 1.3e-6
 #: vLLM normalises queries and keys by its kernel for rows, here heads of 128 dims: it sums, and reads the row again
 HEAD, HEAD_NORM = 128, NarrowLoads(threads=128, per_row=2)
 #: models whose experts its eager profile did not shard: the time of their activation does not depend on tp
@@ -321,8 +324,12 @@ def read_rows(row: Record) -> Case | str:
     loads = source.loads.get("few embeddings" if few else group)
     if group == "softmax" and row.integer("cols") <= WARP_SOFTMAX:
         function, loads = "softmax_warp", None
+    if loads and chip in source.full:
+        loads = replace(loads, width=loads.width // 2)
+        if group == "softmax":
+            loads = replace(loads, per_row=loads.per_row * LONG_REDUCTION)
     if "phi-2" in row.text("model"):  # the one model here with LayerNorm, and an activation without a gate
-        function, streams = {"rms": ("layer", 1), "silu_mul": ("gelu", 1)}.get(function, (function, streams))
+        function, streams = {"rms": ("layer", 1), "silu_mul": ("gelu_erf", 1)}.get(function, (function, streams))
         loads = None if group in ("norm", "activation") else loads  # PyTorch's, whose loads are wide
     residual = source.name == "LLMServingSim" and operator in WITH_RESIDUAL
     if residual:
