@@ -14,7 +14,7 @@ from archsim.validation.op.dtypes import Format
 
 __all__ = [
     "W", "attention", "attention_unfused", "elementwise", "mla_decode", "mla_prefill", "moe", "moe_fused", "moe_triton",
-    "norm_eager", "product", "rotary_eager",
+    "norm_eager", "product", "rotary_eager", "routing_kernels",
 ]  # fmt: skip
 
 #: bytes of an element of activations outside the product, and of the result
@@ -347,6 +347,11 @@ def _weighted_sum(tokens: int, routed: int, hidden: int) -> Vector:
     return Vector(
         tokens, ((PARTS, routed * hidden * WIDE),), ((Y, tokens * hidden * WIDE),), ((routed * hidden, COSTS["add"]),)
     )
+
+
+def routing_kernels(experts: int, top_k: int) -> int:
+    """Kernels that find the experts of each token (see :func:`moe`)."""
+    return len(_routing(1, experts, top_k))
 
 
 def _routing(tokens: int, experts: int, top_k: int) -> tuple[Vector, ...]:

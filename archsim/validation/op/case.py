@@ -146,7 +146,8 @@ class Case:
     """One row of a reference file: the kernels that were timed, on which chip, and their time in microseconds.
 
     weights: the tensors that are weights, for the rule of the source. before: kernels that ran just before, untimed,
-    and left the cache as they did.
+    and left the cache as they did. dependent: the kernels from this one on begin before the one before has ended, if
+    the source says so (`Source.early`).
     """
 
     name: str
@@ -158,6 +159,7 @@ class Case:
     source: Source
     weights: frozenset[int] = field(default=frozenset())
     before: tuple[Kernel, ...] = ()
+    dependent: int = 0
 
     @property
     def group(self) -> str:
@@ -218,7 +220,7 @@ def simulate_us(case: Case) -> float:
     session = Session(target.machine)
     # without a cache the first run leaves nothing that the second could find
     for bases in (warm, again) if target.cache_bytes and not (source.flushed or case.before) else (warm,):
-        records = session.run(_launches(kernels, lowered, bases, target, source.early))
+        records = session.run(_launches(kernels, lowered, bases, target, case))
     timed = records[len(case.before) :]
     begin = timed[0].ready_ps if source.first_gap else timed[0].start_ps
     lasted = sum(r.end_ps - r.start_ps for r in timed) if source.summed else timed[-1].end_ps - begin
@@ -235,7 +237,7 @@ def _cold(case: Case, sizes: dict[int, int], target: Target) -> frozenset[int]:
 
 
 def _launches(
-    kernels: Sequence[Kernel], lowered: Sequence[Lowered], bases: dict[int, int], target: Target, early: float
+    kernels: Sequence[Kernel], lowered: Sequence[Lowered], bases: dict[int, int], target: Target, case: Case
 ) -> list[Launch]:
     startup_ps = ps(target.chip.launch.startup)
     launches = []
@@ -243,7 +245,7 @@ def _launches(
         gap_ps, program = ps(target.launch_s(vector=isinstance(kernel, Vector))), each.program
         addresses = [bases[tensor] for tensor in each.tensors]
         begin_ps = startup_ps if not isinstance(kernel, Vector) or kernel.started else 0
-        begin_ps = round(begin_ps * (1 - early * (index == 0)))
+        begin_ps = round(begin_ps * (1 - case.source.early * (index >= len(case.before) + case.dependent)))
         launches.append(
             Launch(
                 program.name, "compute", (index - 1,) if index else (), gap_ps, begin_ps, program, addresses,

@@ -23,6 +23,7 @@ from archsim.validation.op.sources import (
     HOPPER,
     Source,
     decode_kernel,
+    experts_source,
     mla_kernel,
     packs,
     phase_kernel,
@@ -265,7 +266,12 @@ def read_moe(row: Record) -> Case | str:
     tuned = blackwell if mixed else not form.block_scaled  # fp8 by block has one kernel, as have Triton's experts
     untold = (tuned and experts // ep <= shared) or (fused and not mixed)
     operator = UNTOLD if untold else "moe"
-    return Case(name, chip, operator, dtype, kernels, row.number("latency_us"), source, weights)
+    if layer is not build.moe_triton:
+        source = experts_source(source, chip)
+    own = 1 if fused else build.routing_kernels(experts, top_k)  # of TensorRT-LLM, behind the first or PyTorch's
+    return Case(
+        name, chip, operator, dtype, kernels, row.number("latency_us"), source, weights, dependent=own
+    )  # fmt: skip
 
 
 #: operators of measured_norm_softmax_gelu.csv: group, vector function, streams read, reduces along the row

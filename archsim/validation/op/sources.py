@@ -15,7 +15,7 @@ from archsim.models.vector import NarrowLoads
 
 __all__ = [
     "BLACKWELL", "DEVICES", "EMULATED", "HOPPER", "INFORMED", "SOURCES", "TENSORRT_LLM", "XQA_KEYS", "Source",
-    "decode_kernel", "mla_kernel", "packs", "phase_kernel", "product_source", "source_of", "written",
+    "decode_kernel", "experts_source", "mla_kernel", "packs", "phase_kernel", "product_source", "source_of", "written",
 ]  # fmt: skip
 
 #: chip presets by the name that a reference file gives its device, where that is not theirs
@@ -69,8 +69,8 @@ class Source:
     last read long ago. unfused: on chips without tensor cores its attention is what a compiler makes of a framework's.
     vllm: its attention is called by vLLM (`build.attention_vllm`).
     first_gap: its times hold the launch gap before the (first) kernel. summed: they are those of the kernels added up;
-    otherwise gaps between the kernels of one case count. early: share of the first kernel's start-up that passes while
-    the one before still runs. weight_copies: how many copies of the weights its loop goes round; they are read from
+    otherwise gaps between the kernels of one case count. early: share of a kernel's start-up that passes while the one
+    before still runs. weight_copies: how many copies of the weights its loop goes round; they are read from
     memory when all together exceed the cache.
     flushed: everything comes from memory. loads: vector kernels with narrow loads. host_us: what the host spends on a
     call, by chip and operator or operator and type, where the times hold it. full: chips whose vector
@@ -302,6 +302,12 @@ def mla_kernel(source: Source, chip: str, heads: int, *, asynchronous: bool) -> 
         merge: Merge = "cluster" if within else "kernel"
         return replace(kernel, fixed=False, split=True, partials=not within, most=most, merge=merge)
     return replace(kernel, fixed=True, split=False, pieces=2, outside=0)
+
+
+def experts_source(source: Source, chip: str) -> Source:
+    """The rule for a layer of experts: from version 1.1 on, and compute capability 9 on, kernels of TensorRT-LLM are
+    launched before the one before has ended (``getEnvEnablePDL``)."""
+    return replace(source, early=EARLY) if chip in HOPPER | BLACKWELL else source
 
 
 def product_source(source: Source, chip: str, *, quantised: bool) -> Source:
