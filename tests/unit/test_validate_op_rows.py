@@ -331,6 +331,22 @@ def test_experts_whose_kernel_no_column_tells_are_a_group_of_their_own() -> None
         assert case.group == group
 
 
+def test_kernels_of_experts_begin_before_the_one_before_has_ended_from_hopper_on() -> None:
+    cells = {"model": "Mixtral-8x7B", "num_tokens": 8, "hidden": 4096, "inter": 14336, "topk": 2, "experts": 8, "tp": 8,
+             "ep": 1, "dtype": "bfloat16", "distribution": "balanced", "latency_us": 40,
+             "source_file": "x/moe/y"}  # fmt: skip
+    for device, startup_us in (("H100", 1.5), ("B200", 2.1), ("L40S", 0.0)):
+        case = read_moe(record(device=device, **cells))
+        assert isinstance(case, Case)
+        assert case.dependent == 1  # TensorRT-LLM's own routing is the first kernel
+        none = replace(case, source=replace(case.source, early=0.0))
+        saved = simulate_us(none) - simulate_us(case)
+        assert saved == pytest.approx(0.3 * startup_us * (len(case.kernels) - 1), abs=0.5)
+    of_pytorch = read_moe(record(device="H100", **{**cells, "experts": 256, "topk": 8}))
+    assert isinstance(of_pytorch, Case)
+    assert of_pytorch.dependent == 5
+
+
 def test_values_of_the_first_decode_rows_lie_where_their_keys_do() -> None:
     cells = {"device": "A100", "phase": "decode", "batch": 16, "q_len": 1, "kv_len": 4096, "q_heads": 16,
              "head_dim": 128, "dtype": "bfloat16", "kv_dtype": "bfloat16", "latency_us": 99}  # fmt: skip
