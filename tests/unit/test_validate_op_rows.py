@@ -192,6 +192,16 @@ def test_mla_decode_has_another_kernel_on_every_kind_of_matrix_unit() -> None:
     assert kernels[2].most > 64
 
 
+def test_queries_of_mla_are_narrowed_where_eight_bits_are_multiplied() -> None:
+    wide = build.mla_decode(256, 8, 64, 2, dtype="bf16", small=0)[0]
+    narrow = build.mla_decode(256, 8, 64, 1, dtype="fp8", small=0)[0]
+    assert isinstance(wide, Vector)
+    assert isinstance(narrow, Vector)
+    queries, latent = 256 * 64, 256 * 576
+    assert wide.nbytes == 256 * 64 * 65 * 2 + latent * 2 + queries * 64 * 2 + latent * 2
+    assert narrow.nbytes == 256 * 64 * 65 * 2 + latent * 2 + queries * 512 * 2 + queries * 576 + latent
+
+
 def test_experts_of_one_rank() -> None:
     case = read_moe(record(device="H100", model="Mixtral", num_tokens=64, hidden=4096, inter=14336, topk=2, experts=8,
                            tp=2, ep=4, dtype="bfloat16", distribution="balanced", latency_us=99,

@@ -218,13 +218,16 @@ def mla_decode(
 ) -> tuple[Kernel, ...]:  # fmt: skip
     """DeepSeek's absorbed attention over the latent cache, after the rotation and the append of one token each.
 
-    small: as in `attention`.
+    The kernel that does these also narrows the other 512 dims of every query, where 8 bits are multiplied
+    (``applyMLARopeAndAssignQKVKernelGeneration`` of TensorRT-LLM). small: as in `attention`.
     """
     rotated, latent = batch * 64 * (heads + 1), batch * 576
     q_bytes = DTYPE_BITS[dtype] // 8
+    narrowed = batch * heads * 512 if q_bytes < WIDE else 0
     append = Vector(
-        max(batch, rotated // ANY_ROW), ((GATHERED, (rotated + latent) * WIDE),),
-        ((X, batch * heads * 64 * q_bytes), (CACHE, latent * kv_bytes)), ((rotated, COSTS["rotary"]),),
+        max(batch, (rotated + narrowed) // ANY_ROW), ((GATHERED, (rotated + latent + narrowed) * WIDE),),
+        ((X, (batch * heads * 64 + narrowed) * q_bytes), (CACHE, latent * kv_bytes)),
+        ((rotated, COSTS["rotary"]), *([(narrowed, COSTS["quantise"])] if narrowed else [])),
     )  # fmt: skip
     shape = AttentionShape(
         batch, 1, kv_len, heads, 1, 576, 512, True, None, True, dtype, q_bytes, kv_bytes, WIDE,
