@@ -263,7 +263,7 @@ def test_waves_carried_forward_agree_with_the_exact_run(name: str, m: int, n: in
             begin = session.now_ps
             session.run([launch])
         times.append(session.now_ps - begin)
-    assert times[1] == pytest.approx(times[0], rel=0.007)
+    assert times[1] == pytest.approx(times[0], rel=0.01)
 
 
 MORE = [  # what a chip has more of; its power limit is lifted, for more of anything would lower the clock

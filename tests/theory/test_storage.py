@@ -116,8 +116,8 @@ def test_scattered_experts_are_the_same_tensors_elsewhere() -> None:
 
 
 def test_narrow_runs_of_a_row_major_matrix_open_more_rows_and_take_longer() -> None:
-    """32 elements are a quarter of the 256 B that lie in one row of one bank."""
-    shape, found = MatmulShape((64,), 1024, 4096, "bf16", 2.0, 2.0, 2.0), []
+    """32 elements are a quarter of the 256 B that lie in one row of one bank; as many tiles as the memory can feed."""
+    shape, found = MatmulShape((64,), 4096, 4096, "bf16", 2.0, 2.0, 2.0), []
     for storage in (TILED, ROW_MAJOR):
         target = make_target(load_chip("rtx-4090"), storage=storage)
         tiling = pinned(target, shape, {"tm": 64, "tn": 64, "tk": 32}, "gemm")
@@ -125,7 +125,7 @@ def test_narrow_runs_of_a_row_major_matrix_open_more_rows_and_take_longer() -> N
     (tiled_ps, tiled), (narrow_ps, narrow) = found
     assert narrow.bytes_requested == tiled.bytes_requested
     assert narrow.activates > 2 * tiled.activates
-    assert narrow_ps > 1.1 * tiled_ps
+    assert narrow_ps > 2 * tiled_ps
 
 
 def test_small_pages_open_more_rows_than_large_ones() -> None:

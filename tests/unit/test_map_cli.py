@@ -59,10 +59,10 @@ def test_a_layout_is_shown_and_changes_the_time(tmp_path: Path) -> None:
     for layout in ("tiled", "row_major"):
         mapping = tmp_path / f"{layout}.yaml"
         mapping.write_text(f"tm: 64\ntn: 64\ntk: 32\nlayout: {{weights: {layout}, activations: {layout}}}\n")
-        found = json.loads(archsim("map", "rtx-4090", "--gemm", "64,1024,4096", "--mapping", mapping, "--json").stdout)
+        found = json.loads(archsim("map", "rtx-4090", "--gemm", "64,4096,4096", "--mapping", mapping, "--json").stdout)
         assert found["layout"]["weights"] == layout
         times[layout] = found["chosen"]["simulated_us"]
-    assert times["row_major"] > 1.1 * times["tiled"]  # runs of 64 B
+    assert times["row_major"] > 2 * times["tiled"]  # runs of 64 B
 
 
 @pytest.mark.parametrize(
