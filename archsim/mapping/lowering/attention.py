@@ -61,6 +61,7 @@ class _Items:
     keys: Ints
     out: Ints  # first output row
     parts: Ints  # ranges that the keys of its rows were cut into
+    paired: Ints  # keys, from the first on, that the core it shares instructions with walks over with it
 
     def take(self, order: Ints) -> _Items:
         return _Items(*(getattr(self, f)[order] for f in self.__dataclass_fields__))
@@ -131,8 +132,10 @@ def lower_attention(
         load_k, load_v, score, softmax, value = _places(first[item], j, chunks[item], alternate=alternate)
     keys = np.clip(items.keys[item] - j * cut.keys, 0, cut.keys)
     begin = items.begin[item] + j * cut.keys
-    own, part = -(-keys // cut.together), items.query // cut.rows % cut.together
-    own_begin = begin + part[item] * own
+    # cores that pair up load a part each of a block that all of them see as it is
+    both = (j * cut.keys + keys <= items.paired[item]) & (cut.together > 1)
+    own = np.where(both, -(-keys // cut.together), keys)
+    own_begin = begin + np.where(both, items.query[item] // cut.rows % cut.together, 0) * own
     own = np.minimum(own, begin + keys - own_begin)
     again = loaded_again(target, shape)
     for step, region, key_bytes in ((load_k, K, shape.k_bytes), (load_v, V, shape.v_bytes)):
@@ -368,7 +371,11 @@ def _enumerate(shape: AttentionShape, cut: Cut) -> _Items:
     query = unit * packed + begin_row
     total = shape.batch * shape.heads * shape.q_len
     parts = np.full(len(unit), cut.splits)
-    return _Items(rows, query, unit // per_kv_head, begin, keys, query + split * total, parts)
+    # the tiles of a pair are neighbours in a unit; of another begin nothing is walked over together
+    first, seen = (x.reshape(-1, cut.together, cut.splits) for x in (begin, keys))
+    alike = (first == first[:, :1]).all(axis=1, keepdims=True)
+    paired = np.broadcast_to(np.where(alike, seen.min(axis=1, keepdims=True), 0), seen.shape).ravel()
+    return _Items(rows, query, unit // per_kv_head, begin, keys, query + split * total, parts, paired)
 
 
 def _plan(items: _Items, cut: Cut, heights: int, cores: int) -> tuple[_Items, Ints, Ints]:
@@ -379,7 +386,7 @@ def _plan(items: _Items, cut: Cut, heights: int, cores: int) -> tuple[_Items, In
 
     Reference: the tile scheduler of FlashMLA (``get_mla_metadata``).
 
-    >>> tile = _Items(*(np.array([x, x]) for x in (64, 0, 0, 0, 192, 0, 1)))
+    >>> tile = _Items(*(np.array([x, x]) for x in (64, 0, 0, 0, 192, 0, 1, 192)))
     >>> tile = replace(tile, query=np.array([0, 64]), out=np.array([0, 64]))
     >>> planned, core, turn = _plan(tile, Cut(64, 64, 1, 2, 1, 1, "turns"), 1, 4)
     >>> [field.tolist() for field in (planned.query, planned.begin, planned.keys, planned.parts, core, turn)]
