@@ -73,7 +73,7 @@ def started(pool: Executor) -> Executor:
     try:
         pool.submit(os.getpid).result()
     except BrokenExecutor:
-        pool.shutdown(wait=False)
+        pool.shutdown()  # and wait: an interpreter that ends meanwhile may write to a pipe that the pool closes
         raise InputError(
             "the sweep's worker processes die as they start: a script must call run_sweep under "
             '`if __name__ == "__main__":`, because every worker imports it'

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,15 @@ def test_a_point_that_kills_every_worker_is_given_up(tmp_path: Path) -> None:
     failed = [record for record in open_sweep(tmp_path).records if record.status == "failed"]
     assert [record.number for record in failed] == [7]
     assert outcome.done == 12
+
+
+def test_nothing_of_a_pool_whose_workers_die_is_left() -> None:
+    """A thread of it that lives on may close its pipe while the interpreter, as it ends, writes to it."""
+    before = set(threading.enumerate())
+    spawn = multiprocessing.get_context("spawn")
+    with pytest.raises(InputError, match="die as they start"):
+        executors.started(ProcessPoolExecutor(1, mp_context=spawn, initializer=os._exit, initargs=(1,)))
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_script_whose_workers_start_it_again_is_told_so(tmp_path: Path) -> None:
