@@ -162,7 +162,7 @@ setup(
         "click>=8.2,<9",
         "h5py>=3.10,<4",
         "pydantic>=2.10,<3",
-        "ruamel.yaml>=0.18,<0.20",
+        "pyyaml>=6.0.1,<7",
         "rich>=13.7,<16",
     ],
     extras_require={

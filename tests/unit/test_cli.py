@@ -19,7 +19,7 @@ from archsim import __version__
 from archsim.cli import _common, main
 from archsim.errors import InputError, KernelError, write_atomically
 
-HEAVY = ("numpy", "pandas", "pydantic", "h5py", "simpy", "rich", "ruamel", "matplotlib", "torch", "json.tool")
+HEAVY = ("numpy", "pandas", "pydantic", "h5py", "simpy", "rich", "yaml", "matplotlib", "torch", "json.tool")
 SHOW_HEAVY = f"print([name for name in {HEAVY!r} if name in sys.modules])"
 
 

@@ -50,7 +50,7 @@ def test_scalars_follow_yaml_1_2(tmp_path: Path) -> None:
         ("", "x.yaml:1:1: expected a map of keys and values"),
         ("a: 1\n---\nb: 2\n", "x.yaml:2:1: one file holds one document"),
         ("? [a]\n: 1\n", "x.yaml:1:3: a key must be plain text"),
-        ("a: b: c\n", "x.yaml:1:5: not valid YAML, mapping values are not allowed here"),
+        ("a: b: c\n", "x.yaml:1:5: not valid YAML, mapping values are not allowed in this context"),
         (b"\xff\xfe", "x.yaml: is not a UTF-8 text file"),
         ("a" * (MAX_BYTES + 1), "x.yaml: is larger than 64 KiB, which no hardware description needs"),
     ],

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from archsim.errors import InputError
+from archsim.hardware.document import read_document
 from archsim.program.address_map import AddressMap, Organisation
 from archsim.program.dram import Controller, DramChannels, DramTiming
 from archsim.validation.suite import DATA
@@ -30,10 +31,7 @@ _DRAMSIM = re.compile(r"ds3_(\w+?)_\d+ch_.*\.ini")
 
 @cache
 def _configurations() -> dict[str, Any]:
-    from ruamel.yaml import YAML
-
-    data: dict[str, Any] = YAML(typ="safe").load(DATA / "dram_configs.yaml")
-    return data
+    return read_document(DATA / "dram_configs.yaml", "dram_configs.yaml").data
 
 
 def channels_of(row: Record) -> DramChannels:
