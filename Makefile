@@ -21,7 +21,7 @@ test: $(VENV)/.built  ## all tests, doctests and notebooks
 
 test-export: $(VENV)/.built  ## export traces from Hugging Face model code again and compare (installs torch)
 	@$(PIP) -e .[export]
-	@$(BIN)/python -m pytest -n auto --maxprocesses 2 --dist loadfile -o addopts="-ra --strict-markers --doctest-modules" tests/export archsim/trace/exporter
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 2 --dist worksteal -o addopts="-ra --strict-markers --doctest-modules" tests/export archsim/trace/exporter
 
 build: $(VENV)/.installed  ## compile the kernels that changed, in place (ARCHSIM_DEBUG=1: with bounds checks)
 	@$(BIN)/python setup.py -q build_ext --inplace && touch $(VENV)/.built

@@ -11,8 +11,10 @@ import shutil
 import sys
 import sysconfig
 from pathlib import Path
+from threading import Lock
 
 from Cython import __version__ as cython_version
+from Cython.Build import cythonize
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
@@ -45,7 +47,6 @@ class BuildKernels(build_ext):
 
     def initialize_options(self) -> None:
         super().initialize_options()
-        self.cython_c_in_temp = True  # generated C stays out of the source tree
         self.cython_directives = {
             "language_level": 3,
             "boundscheck": DEBUG,
@@ -54,13 +55,19 @@ class BuildKernels(build_ext):
             "cdivision": True,
         }
 
+    def build_extensions(self) -> None:
+        self.parallel = self.parallel or True  # a C compiler on every core
+        self.forced, self.force = self.force, True  # time stamps do not decide, the digest does
+        self.translating = Lock()  # Cython itself takes one file at a time
+        super().build_extensions()
+
     def build_extension(self, ext: Extension) -> None:
         name = ext.name.rpartition(".")[2]
         digest = source_digest(ROOT / KERNELS, name)
         mark = f"{digest} Cython {cython_version} {ext.extra_compile_args} {self.cython_directives}"
         target = Path(self.get_ext_fullpath(ext.name))
         in_place = ROOT / self.get_ext_filename(ext.name)
-        if not self.force and in_place.exists() and mark.encode() in in_place.read_bytes():
+        if not self.forced and in_place.exists() and mark.encode() in in_place.read_bytes():
             self.mkpath(str(target.parent))
             self.copy_file(str(in_place), str(target))
             return
@@ -68,10 +75,13 @@ class BuildKernels(build_ext):
         marker = Path(self.build_temp) / f"{name}_digest.c"
         self.mkpath(self.build_temp)
         marker.write_text(f'const char archsim_source_digest[] = "{mark}";\n')
-        ext.sources = [*ext.sources, str(marker)]
-        force, self.force = self.force, True  # time stamps do not decide, the digest did
+        with self.translating:
+            translated = cythonize(
+                ext, build_dir=self.build_temp, compiler_directives=self.cython_directives, force=True,
+                quiet=self.verbose == 0,
+            )  # fmt: skip
+        ext.sources = [*translated[0].sources, str(marker)]
         super().build_extension(ext)
-        self.force = force
 
     def require_compiler(self) -> None:
         """Fail with one sentence when there is no C compiler or no Python header."""
