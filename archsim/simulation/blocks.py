@@ -4,7 +4,8 @@ Repeated blocks (the layers of a model) do the same work on other weights. They 
 session, with caches and open rows carried along; once two repetitions in a row take the same time (within ``SETTLED``)
 the rest is carried forward at their mean. What one repetition hands over to the next is what the cache holds of its
 activations, and a refresh that a kernel may meet or not. Where both are less than ``OWED`` of its time, at most, the
-first stands for all. ``exact`` runs every one.
+first stands for all. A block that is a small part of the step may be off by more, so that the step is not
+(:func:`leeway`). ``exact`` runs every one.
 
 Micro-batches that take turns (`overlap.py`) flow from one layer into the next, so a few layers run together and the
 rest is carried forward at the time between the ends of two layers inside.
@@ -28,7 +29,7 @@ from archsim.program import Memory
 from archsim.simulation.collectives import lower_collective, narrowed, overlapping
 from archsim.simulation.overlap import take_turns
 
-__all__ = ["BlockRun", "KernelRun", "run_block"]
+__all__ = ["BlockRun", "KernelRun", "leeway", "run_block"]
 
 #: relative change of a repetition's time below which the block has settled
 SETTLED = 3e-3
@@ -82,17 +83,20 @@ class BlockRun:
 
 def run_block(
     session: Session, block: KernelBlock, target: Target, layout: Layout, fabric: Fabric | None = None, *, exact: bool,
-    whole: bool = False, on_repeat: Callable[[int], None] = lambda done: None,
+    whole: bool = False, leeway: float = 1.0, on_repeat: Callable[[int], None] = lambda done: None,
 ) -> BlockRun:  # fmt: skip
     """Run ``block`` to its end on ``session``; ``on_repeat`` hears how many repetitions are done.
 
-    whole: kernels leave nothing out, though repetitions may.
+    whole: kernels leave nothing out, though repetitions may. leeway: how many times as far as ``SETTLED`` and ``OWED``
+    say a repetition may be off.
     """
     launcher = _Launcher(block, target, layout, fabric, exact=exact or whole)
     start_ps = session.now_ps
     turns = block.micro_batches > 1 and any(launcher.exchange)  # without an exchange there is nothing to hide
-    run = _take_turns if turns else _in_order
-    records, weights, period = run(session, launcher, exact=exact, on_repeat=on_repeat)
+    if turns:
+        records, weights, period = _take_turns(session, launcher, exact=exact)
+    else:
+        records, weights, period = _in_order(session, launcher, exact=exact, leeway=leeway, on_repeat=on_repeat)
     session.skip((block.repeat - len(records)) * period)
     on_repeat(block.repeat)
     kernels = tuple(
@@ -102,12 +106,24 @@ def run_block(
     return BlockRun(block, start_ps, session.now_ps, len(records), period, kernels, tuple(records))
 
 
+def leeway(blocks: Sequence[KernelBlock], target: Target) -> list[float]:
+    """How many times as far as that of a step of one block a repetition of each of ``blocks`` may be off.
+
+    The repeated blocks share out evenly by how much the step may be off, none has less than its own share::
+
+        leeway = max(1, step / (blocks that repeat x block)),    times by the closed form
+    """
+    seconds = [block.repeat * float(bound_kernels(block.kernels, target).seconds.sum()) for block in blocks]
+    repeated = max(sum(block.repeat > 1 for block in blocks), 1)
+    return [max(1.0, sum(seconds) / (repeated * each)) if each else 1.0 for each in seconds]
+
+
 #: records of the repetitions, how many repetitions each stands for, and the time that one more takes
 _Repetitions = tuple[list[tuple[LaunchRecord, ...]], NDArray[np.float64], int]
 
 
 def _in_order(
-    session: Session, launcher: _Launcher, *, exact: bool, on_repeat: Callable[[int], None]
+    session: Session, launcher: _Launcher, *, exact: bool, leeway: float, on_repeat: Callable[[int], None]
 ) -> _Repetitions:
     """One layer, or half of its batch, after the other, until the time of one has settled."""
     repeats, halves = launcher.block.repeat, launcher.block.micro_batches
@@ -120,7 +136,7 @@ def _in_order(
         periods.append(session.now_ps - before)
         on_repeat(done + 1)
         differs, most = (abs(periods[-1] - periods[-2]), SETTLED) if done else (launcher.owed_ps, OWED)
-        if not exact and differs <= most * periods[-1]:
+        if not exact and differs <= leeway * most * periods[-1]:
             break
     left = repeats - len(records)
     weights = np.ones(len(records))
@@ -128,9 +144,7 @@ def _in_order(
     return records, weights, sum(periods[-2:]) // len(periods[-2:])
 
 
-def _take_turns(
-    session: Session, launcher: _Launcher, *, exact: bool, on_repeat: Callable[[int], None]
-) -> _Repetitions:
+def _take_turns(session: Session, launcher: _Launcher, *, exact: bool) -> _Repetitions:
     """Two halves of the batch by turns, over a few layers at once."""
     block = launcher.block
     layers = block.layers if exact else min(block.layers, TOGETHER)
