@@ -15,7 +15,7 @@ from archsim.mapping import Pins, read_pins
 from archsim.mapping.dram import chip_channels
 from archsim.results import Result, run_meta
 from archsim.simulation import outcome
-from archsim.simulation.blocks import BlockRun, leeway, run_block
+from archsim.simulation.blocks import BlockRun, leeways, run_block
 from archsim.simulation.collectives import spread
 from archsim.simulation.job import Job, Options, candidates, prepare
 from archsim.simulation.least import least_bounds
@@ -174,7 +174,7 @@ def _run(job: Job, progress: Callable[[int, int, str], None]) -> list[BlockRun]:
     total = sum(block.repeat for block in job.blocks)
     done = 0
     runs = []
-    for block, more in zip(job.blocks, leeway(job.blocks, target), strict=True):
+    for block, more in zip(job.blocks, leeways(job.blocks, target), strict=True):
         hear = lambda n, base=done, name=block.name: progress(base + n, total, name)  # noqa: E731
         run = run_block(
             session, block, target, job.layout, network, exact=job.options.exact, whole=cycle, leeway=more,

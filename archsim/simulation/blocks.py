@@ -5,7 +5,7 @@ session, with caches and open rows carried along; once two repetitions in a row 
 the rest is carried forward at their mean. What one repetition hands over to the next is what the cache holds of its
 activations, and a refresh that a kernel may meet or not. Where both are less than ``OWED`` of its time, at most, the
 first stands for all. A block that is a small part of the step may be off by more, so that the step is not
-(:func:`leeway`). ``exact`` runs every one.
+(:func:`leeways`). ``exact`` runs every one.
 
 Micro-batches that take turns (`overlap.py`) flow from one layer into the next, so a few layers run together and the
 rest is carried forward at the time between the ends of two layers inside.
@@ -29,7 +29,7 @@ from archsim.program import Memory
 from archsim.simulation.collectives import lower_collective, narrowed, overlapping
 from archsim.simulation.overlap import take_turns
 
-__all__ = ["BlockRun", "KernelRun", "leeway", "run_block"]
+__all__ = ["BlockRun", "KernelRun", "leeways", "run_block"]
 
 #: relative change of a repetition's time below which the block has settled
 SETTLED = 3e-3
@@ -106,7 +106,7 @@ def run_block(
     return BlockRun(block, start_ps, session.now_ps, len(records), period, kernels, tuple(records))
 
 
-def leeway(blocks: Sequence[KernelBlock], target: Target) -> list[float]:
+def leeways(blocks: Sequence[KernelBlock], target: Target) -> list[float]:
     """How many times as far as that of a step of one block a repetition of each of ``blocks`` may be off.
 
     The repeated blocks share out evenly by how much the step may be off, none has less than its own share::

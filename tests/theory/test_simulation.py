@@ -15,7 +15,7 @@ from archsim import Result, SystemSpec, Trace
 from archsim.hardware import list_chips, load_chip
 from archsim.mapping import Kernel, Plan, fuse, lower, make_target, shard
 from archsim.simulation import Options, prepare
-from archsim.simulation.blocks import leeway
+from archsim.simulation.blocks import leeways
 
 LLAMA, DEEPSEEK = "llama-3.1-8b", "deepseek-v3"
 DECODE = {"phase": "decode", "batch": 4, "ctx": 512}
@@ -275,10 +275,10 @@ def test_layers_that_hardly_matter_to_the_step_may_be_off_by_more(monkeypatch: p
     """The first of DeepSeek's three dense layers stands for all beside layers of 256 experts, and not by itself."""
     trace, point = shortened(DEEPSEEK, "decode", 3), DECODE | {"batch": 16}
     job = prepare("h800", trace, Options(**point))
-    more = dict(zip([block.name for block in job.blocks], leeway(job.blocks, job.target), strict=True))
+    more = dict(zip([block.name for block in job.blocks], leeways(job.blocks, job.target), strict=True))
     assert more["moe"] == 1.0 < more["dense"]
     few = archsim.simulate("h800", trace, **point)
-    monkeypatch.setattr("archsim.simulation.leeway", lambda blocks, target: [1.0] * len(blocks))
+    monkeypatch.setattr("archsim.simulation.leeways", lambda blocks, target: [1.0] * len(blocks))
     every = archsim.simulate("h800", trace, **point)
     assert sum("2 more like the last" in each.name for each in few.timeline) > sum(
         "2 more like the last" in each.name for each in every.timeline
