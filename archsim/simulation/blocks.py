@@ -4,8 +4,8 @@ Repeated blocks (the layers of a model) do the same work on other weights. They 
 session, with caches and open rows carried along; once two repetitions in a row take the same time (within ``SETTLED``)
 the rest is carried forward at their mean. What one repetition hands over to the next is what the cache holds of its
 activations, and a refresh that a kernel may meet or not. Where both are less than ``OWED`` of its time, at most, the
-first stands for all. A block that is a small part of the step may be off by more, so that the step is not
-(:func:`leeways`). ``exact`` runs every one.
+first stands for all. A block that is a small part of the step may be off by more (:func:`leeways`). ``exact`` runs
+every one.
 
 Micro-batches that take turns (`overlap.py`) flow from one layer into the next, so a few layers run together and the
 rest is carried forward at the time between the ends of two layers inside.
@@ -107,11 +107,13 @@ def run_block(
 
 
 def leeways(blocks: Sequence[KernelBlock], target: Target) -> list[float]:
-    """How many times as far as that of a step of one block a repetition of each of ``blocks`` may be off.
+    """How many times as far as ``SETTLED`` and ``OWED`` say a repetition of each of ``blocks`` may be off.
 
-    The repeated blocks share out evenly by how much the step may be off, none has less than its own share::
+    The repeated blocks share out evenly by how much the step may be off::
 
         leeway = max(1, step / (blocks that repeat x block)),    times by the closed form
+
+    No block is held to less than by itself, so that the step is off by at most twice what a step of one block is.
     """
     seconds = [block.repeat * float(bound_kernels(block.kernels, target).seconds.sum()) for block in blocks]
     repeated = max(sum(block.repeat > 1 for block in blocks), 1)
