@@ -16,6 +16,7 @@ from archsim.cli.main import cli
 from archsim.errors import InputError
 from archsim.serving import (
     Deployment,
+    Operating,
     Request,
     answer_all,
     at_batch,
@@ -82,10 +83,26 @@ def test_draft_tokens_count_if_all_before_them_were_right() -> None:
 
 
 def test_the_largest_batch_stays_within_the_limit_and_a_larger_one_does_not() -> None:
-    state = largest_batch(SERVER, ASKED, 10e-3)
-    assert state.tpot_s <= 10e-3 < at_batch(SERVER, ASKED, round(1.04 * state.batch)).tpot_s
+    heard: list[Operating] = []
+    state = largest_batch(SERVER, ASKED, 10e-3, heard=heard.append)
+    assert state.tpot_s <= 10e-3 < at_batch(SERVER, ASKED, round(1.01 * state.batch)).tpot_s
+    assert state in heard
+    assert len(heard) <= 6
     with pytest.raises(InputError, match=r"--tpot 1 ms: with 1 sequences a token takes 5\.\d+ ms already"):
         largest_batch(SERVER, ASKED, 1e-3)
+
+
+def test_the_largest_batch_is_found_soon_where_time_bends() -> None:
+    @dataclass(frozen=True)
+    class Bent(Formula):
+        def step(self, phase: str, batch: int, seq: int, ctx: int) -> Step:
+            return Formula.step(self, phase, max(batch, 500) ** 2 // 500, seq, ctx)
+
+    heard: list[Operating] = []
+    server = Bent("h100", "llama-3.1-8b")
+    state = largest_batch(server, ASKED, 15e-3, heard=heard.append)
+    assert state.tpot_s <= 15e-3 < at_batch(server, ASKED, round(1.01 * state.batch)).tpot_s
+    assert len(heard) <= 10
 
 
 def test_between_simulated_batches_time_is_linear() -> None:

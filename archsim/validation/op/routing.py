@@ -6,6 +6,8 @@ drew them in another way (``unbounded``) when it measured TensorRT-LLM 1.0.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,7 @@ DRAWS = 31
 GROUPS, KEPT_GROUPS = 8, 4
 
 
+@cache
 def rank_rows(
     tokens: int, experts: int, top_k: int, ranks: int, distribution: str,
     *, limited: bool = False, unbounded: bool = False,
@@ -80,49 +83,41 @@ def power_law(tokens: int, experts: int, top_k: int, ranks: int, alpha: float, *
 
     Of several draws the one whose busiest rank has nearest to the mean of rows, and of experts with any.
     """
-    generator = np.random.Generator(np.random.PCG64(0))
-    draws = np.stack([_draw(generator, tokens, experts, top_k, ranks, alpha, unbounded) for _ in range(DRAWS)])
+    least, most = (1.0, 0.8 * tokens) if tokens * top_k > experts else (0.01, 2.0)
+    u, e = np.random.Generator(np.random.PCG64(0)).random((DRAWS, experts)), 1.0 - alpha
+    sizes = ((most**e - least**e) * u + least**e) ** (1 / e)
+    wanted = np.rint(tokens * top_k * sizes / sizes.sum(axis=1, keepdims=True)).astype(np.int64)
+    if unbounded:
+        counts = np.stack([_summing(each, tokens * top_k) for each in wanted]).reshape(DRAWS, ranks, -1)
+    else:
+        counts = _bounded(wanted.reshape(DRAWS, ranks, -1), tokens, top_k)
+    busiest = counts.sum(axis=2).argmax(axis=1)
+    draw = np.arange(DRAWS)
+    counts[draw, 0], counts[draw, busiest] = counts[draw, busiest], counts[draw, 0]
+    draws = counts.reshape(DRAWS, experts)
+    if unbounded:
+        draws = np.stack([_distinct(each, tokens, top_k) for each in draws])
     first = draws[:, : experts // ranks]
     seen = np.stack([first.sum(axis=1), (first > 0).sum(axis=1)])
     far = np.abs(seen / seen.mean(axis=1, keepdims=True) - 1).sum(axis=0)
     return np.asarray(draws[far.argmin()])
 
 
-def _draw(
-    generator: np.random.Generator, tokens: int, experts: int, top_k: int, ranks: int, alpha: float, unbounded: bool
-) -> Ints:
-    least, most = (1.0, 0.8 * tokens) if tokens * top_k > experts else (0.01, 2.0)
-    u, e = generator.random(experts), 1.0 - alpha
-    sizes = ((most**e - least**e) * u + least**e) ** (1 / e)
-    wanted = np.rint(tokens * top_k * sizes / sizes.sum()).astype(np.int64)
-    if unbounded:
-        counts = _summing(wanted, tokens * top_k).reshape(ranks, -1)
-    else:
-        counts = _bounded(wanted, tokens, top_k, ranks)
-    busiest = int(counts.sum(axis=1).argmax())
-    counts[[0, busiest]] = counts[[busiest, 0]]
-    drawn: Ints = counts.ravel()
-    return _distinct(drawn, tokens, top_k) if unbounded else drawn
-
-
-def _bounded(wanted: Ints, tokens: int, top_k: int, ranks: int) -> Ints:
+def _bounded(wanted: Ints, tokens: int, top_k: int) -> Ints:
     """Counts of which none exceeds the tokens: what is missing goes to the least of each rank, a surplus off the most.
 
-    Shaped ``(ranks, experts of each)``.
+    All shaped ``(draws, ranks, experts of each)``.
 
-    >>> _bounded(np.array([9, 0, 0, 0]), 4, 2, 2).tolist()
-    [[4, 2], [1, 1]]
+    >>> _bounded(np.array([[[9, 0], [0, 0]], [[2, 2], [2, 2]]]), 4, 2).tolist()
+    [[[4, 2], [1, 1]], [[2, 2], [2, 2]]]
     """
-    counts = np.minimum(wanted, tokens).reshape(ranks, -1)
-    left = tokens * top_k - int(counts.sum())
-    sign = 1 if left > 0 else -1
-    while left:
-        room = (tokens - counts if left > 0 else counts).sum(axis=1)
-        share = -(-abs(left) // np.count_nonzero(room))
-        for rank in np.flatnonzero(room).tolist():
-            taken = min(share, int(room[rank]), abs(left))
-            counts[rank] = sign * _raised(sign * counts[rank], taken)
-            left -= sign * taken
+    counts = np.minimum(wanted, tokens)
+    while (left := tokens * top_k - counts.sum(axis=(1, 2))).any():
+        missing, sign = np.abs(left)[:, None], np.sign(left)[:, None, None]
+        room = np.where(sign > 0, tokens - counts, counts).sum(axis=2)
+        asked = np.minimum(-(-missing // np.count_nonzero(room, axis=1, keepdims=True)), room)
+        taken = np.clip(missing - (np.cumsum(asked, axis=1) - asked), 0, asked)  # the first ranks first
+        counts = np.where(sign, sign * _raised(sign * counts, taken), counts)
     return counts
 
 
@@ -162,28 +157,31 @@ def _counted(chosen: Ints, times: Ints, experts: int) -> Ints:
 
 
 def _wanted(counts: Ints, tokens: int, top_k: int) -> tuple[NDArray[np.float64], Ints]:
-    """Which experts (1.0) the tokens want, one row for all alike, and how many those are.
+    """Which experts (1.0) the tokens want, one row for all alike in a run of them, and how many those are.
 
     The choices of a token follow from the counts as in the source: experts in order of size, column after column.
     """
     order = np.argsort(-counts, kind="stable")
-    wanted, times = np.unique(np.repeat(order, counts[order]).reshape(top_k, tokens).T, axis=0, return_counts=True)
+    ends = np.cumsum(counts[order])  # of each expert, in all columns
+    first = np.unique(ends % tokens)  # tokens where a column goes on to its next expert; the ends of columns are 0
+    wanted = order[np.searchsorted(ends, first[:, None] + tokens * np.arange(top_k), side="right")]
     scores = np.zeros((len(wanted), len(counts)))
     np.put_along_axis(scores, wanted, 1.0, axis=1)
-    return scores, times
+    return scores, np.diff(first, append=tokens)
 
 
-def _raised(counts: Ints, amount: int) -> Ints:
-    """The smallest of the counts raised by so much together, to one level.
+def _raised(counts: Ints, amounts: Ints) -> Ints:
+    """The smallest counts along the last axis raised by so much together, to one level.
 
-    >>> _raised(np.array([5, 0, 1]), 4).tolist()
-    [5, 3, 2]
+    >>> _raised(np.array([[5, 0, 1], [2, 2, 2]]), np.array([4, 0])).tolist()
+    [[5, 3, 2], [2, 2, 2]]
     """
-    order = np.argsort(counts, kind="stable")
-    ranked = counts[order]
-    room = ranked * np.arange(1, len(ranked) + 1) - np.cumsum(ranked)  # to bring all before it up to each
-    filled = int(np.searchsorted(room, amount, side="right"))
-    level, rest = divmod(int(ranked[:filled].sum()) + amount, filled)
-    raised: Ints = counts.copy()
-    raised[order[:filled]] = level + (np.arange(filled) < rest)
+    order = np.argsort(counts, axis=-1, kind="stable")
+    ranked = np.take_along_axis(counts, order, axis=-1)
+    sums, places, amount = np.cumsum(ranked, axis=-1), np.arange(counts.shape[-1]), amounts[..., None]
+    room = ranked * (places + 1) - sums  # to bring all before it up to each
+    filled = (room <= amount).sum(axis=-1, keepdims=True)
+    level, rest = np.divmod(np.take_along_axis(sums, filled - 1, axis=-1) + amount, filled)
+    raised = np.empty_like(counts)
+    np.put_along_axis(raised, order, np.where(places < filled, level + (places < rest), ranked), axis=-1)
     return raised
