@@ -68,7 +68,7 @@ def _row(spec: ChipSpec) -> list[str]:
         peak("bf16", "fp16"),
         peak("fp8", "int8"),
         _mark(spec, "memory.bandwidth", f"{spec.memory.bandwidth / 1e12:.2f}"),
-        _mark(spec, "memory.capacity", f"{spec.memory.capacity / 1e9:.0f}"),
+        _mark(spec, "memory.capacity", f"{spec.memory.capacity / 2**30:.0f}"),
         _mark(spec, "scale_up.bandwidth", f"{link.bandwidth / 1e9:.0f}") if link else "-",
     ]
 
@@ -110,7 +110,7 @@ def chip_list(as_json: bool) -> None:
 
     table = Table(box=None, header_style="bold", caption="~ estimate, not a public fact", caption_justify="left")
     table.add_column("chip", no_wrap=True)
-    rates = ("bf16\nTFLOP/s", "8-bit\nTFLOP/s", "memory\nTB/s", "memory\nGB", "scale-up\nGB/s")
+    rates = ("bf16\nTFLOP/s", "8-bit\nTFLOP/s", "memory\nTB/s", "memory\nGiB", "scale-up\nGB/s")
     for column in ("cores", "clock\nGHz", *rates):
         table.add_column(column, justify="right", no_wrap=True)
     for spec in specs:

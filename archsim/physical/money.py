@@ -90,7 +90,7 @@ def bill(
     tables = (made.node, made.io_node)
     dies = tuple(_die(made, die, node, yield_model) for die, node in zip(area.dies, tables, strict=False))
     memory = parts.memory[chip.memory.standard.name]
-    memory_usd = chip.memory.capacity / 1e9 * memory.usd_per_gb
+    memory_usd = chip.memory.capacity / 2**30 * memory.usd_per_gb  # as DRAM is sold
     kind = package_kind(made)
     stacks = chip.memory.stacks if made.stacked else 0
     base = dies[-1]  # with I/O dies, these carry the others

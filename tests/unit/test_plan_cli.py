@@ -25,7 +25,7 @@ def test_plans_of_a_decode_step_are_ranked_and_the_others_explained() -> None:
     bounds = [plan["bound_s"] for plan in found["plans"]]
     assert bounds == sorted(bounds)
     plans = [plan["degrees"] for plan in found["plans"]]
-    assert [plan["tp"] for plan in plans if plan["cp"] == plan["pp"] == 1] == [8, 4]
+    assert [plan["tp"] for plan in plans if plan["cp"] == plan["pp"] == 1] == [8, 4, 2]
     assert all(p["tp"] * p["cp"] * p["pp"] * p["dp"] == 8 for p in plans)
     assert {p["cp"] for p in plans} == {p["pp"] for p in plans} == {1, 2, 4, 8}
     assert len({json.dumps(plan, sort_keys=True) for plan in plans}) == len(plans)

@@ -70,7 +70,7 @@ def test_a_model_that_does_not_fit_is_told_its_bytes_and_a_system_that_holds_it(
     assert message.startswith(
         "deepseek-v3 does not fit h800: each chip would hold 1342.05 GB weights + 0.29 GB kv cache + "
     )
-    assert "but has 80.00 GB; use --system h800-x32 with 32 of them" in message
+    assert "but has 84.94 GB (85.90 GB less 0.96 GB reserved); use --system h800-x16 with 16 of them" in message
 
 
 def test_a_model_that_does_not_fit_its_system_is_told_the_plan() -> None:
