@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
+#: in place of a rate: the largest one
+MOST = "most"
+#: requests that arrive for each sequence that fits, so that most of them meet a steady state
+ROUNDS = 10
+
 
 def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     from archsim import units
@@ -31,6 +37,16 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
     return None if value is None else units.parse(value, "bandwidth")
 
 
+def _arriving(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Requests a second; infinitely many for as many as keep the limits."""
+    if value == MOST:
+        return inf
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        raise InputError(f"--rate {value}: must be requests a second, or {MOST}") from None
+
+
 @click.command()
 @click.argument("system")
 @click.argument("workload")
@@ -40,7 +56,8 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
 @click.option("--tpot", callback=_duration, metavar="TIME", help="The most sequences with a token at least so often.")
 @click.option("--static", is_flag=True, help="One batch from prompts to last tokens, none in flight.")
 @click.option("--requests", type=click.IntRange(1), help="So many requests at once, until all of them are answered.")
-@click.option("--rate", type=float, metavar="R", help="Requests a second that arrive at random times.")
+@click.option("--rate", callback=_arriving, metavar="R|most",
+              help="Requests a second that arrive at random times; most: until less than 99 % keep --ttft or --tpot.")
 @click.option("--arrivals", metavar="FILE", help="Requests of a public trace (Azure, Mooncake).")
 @click.option("--users", type=click.IntRange(1), help="So many users, each of whom asks again when answered.")
 @click.option("--ttft", callback=_duration, metavar="TIME", help="To the first token, of requests over time.")
@@ -78,9 +95,9 @@ def serve(
 
     Without --batch, --tpot, --requests or --curve: as many sequences as fit. Over time come requests (1,000, or
     --requests) at random (--rate), of a file (--arrivals; then each with its own prompt and answer), or of users who
-    ask again when they are answered (--users); they queue, and goodput are those that keep --ttft and --tpot. SYSTEM
-    is a preset or file of a system, or a chip. PATH as the WORKLOAD stands for the files PATH.prefill.h5 and
-    PATH.decode.h5.
+    ask again when they are answered (--users); they queue, and goodput are those that keep --ttft and --tpot.
+    --rate most finds the largest rate; ten requests then come for each sequence that fits, or 1,000. SYSTEM is a
+    preset or file of a system, or a chip. PATH as the WORKLOAD stands for the files PATH.prefill.h5 and PATH.decode.h5.
 
     \b
     Examples:
@@ -90,6 +107,7 @@ def serve(
       archsim serve h100 llama-3.1-8b --input 128 --output 2048 --quant fp8-kv --requests 3000
       archsim serve h100-x16 llama-3.1-405b --input 2048 --output 256 --quant fp8-kv --tp 8 --pp 2
       archsim serve h100 llama-3.1-8b --input 512 --output 128 --quant fp8-kv --rate 20 --ttft 200ms --tpot 15ms
+      archsim serve h100 llama-3.1-8b --input 512 --output 128 --quant fp8-kv --rate most --ttft 200ms --tpot 15ms
       archsim serve h100 llama-3.1-8b --input 512 --output 128 --quant fp8-kv --users 64
       archsim serve h100 llama-3.1-8b --arrivals azure.csv --requests 2000 --quant fp8-kv --stack vllm --ttft 1s
       archsim serve hgx-h200 deepseek-v3 --input 2000 --output 500 --quant fp8 --mtp-acceptance 0.7 --curve 6
@@ -115,7 +133,12 @@ def serve(
 
     if way is not None:
         server = _deployment(system, workload, options | {"set": {}}, tp, stack, drafts, mtp_acceptance or 0.0)
-        run = _over_time(server, request, rate, arrivals, users, requests, seed)
+        if rate == inf:
+            if ttft is None and tpot is None:
+                raise InputError(f"--rate {MOST}: needs --ttft, --tpot or both, which the requests keep")
+            run = _most_rate(server, request, requests, ttft, tpot, seed)
+        else:
+            run = _over_time(server, request, rate, arrivals, users, requests, seed)
         _show_online(server, run, ttft, tpot, as_json=as_json)
         return
 
@@ -217,6 +240,23 @@ def _over_time(
     return serving.serve_arrivals(server, request, serving.poisson(rate, len(outputs), seed), outputs)
 
 
+def _most_rate(
+    server: Deployment, request: Request, requests: int | None, ttft_s: float | None, tpot_s: float | None, seed: int
+) -> Online:
+    """The run at the largest rate of which 99 % keep the limits."""
+    from archsim import serving
+
+    fit = server.capacity(request.input_tokens + request.output_tokens)
+    outputs = [request.output_tokens] * (requests or max(1000, ROUNDS * fit))
+    with progress("serving", 1 + serving.HALVINGS) as update:
+        heard_of = itertools.count(2)
+        update(1)
+        return serving.most_rate(
+            server, request, outputs, ttft_s=ttft_s, tpot_s=tpot_s, seed=seed,
+            heard=lambda run: update(next(heard_of)),
+        )  # fmt: skip
+
+
 def _figures(found: Sequence[Operating]) -> dict[str, float]:
     """Figures of the states by name; of several, each with its place."""
     return {
@@ -239,14 +279,17 @@ def _show_online(
     from archsim.report.table import table
 
     shares = (50, 90, 99)
-    first, each = (np.percentile(values, shares).tolist() for values in (run.ttft_s, run.tpot_s))
+    timed = {"ttft_s": run.ttft_s, "tpot_s": run.tpot_s, "latency_s": run.latency_s}
+    percentiles = {name: np.percentile(values, shares).tolist() for name, values in timed.items()}
     good = run.goodput(ttft_s, tpot_s)
     if as_json:
         emit_json({
             "workload": server.workload, "where": server.where(), "chips": server.chips, "requests": len(run.ttft_s),
             "rate": run.rate, "seconds": run.seconds, "output_per_s": run.output_per_s, "most_under_way": run.most,
-            "ttft_s": {f"p{share}": value for share, value in zip(shares, first, strict=True)},
-            "tpot_s": {f"p{share}": value for share, value in zip(shares, each, strict=True)},
+            **{
+                name: {f"p{share}": value for share, value in zip(shares, values, strict=True)}
+                for name, values in percentiles.items()
+            },
             "ttft_limit_s": ttft_s, "tpot_limit_s": tpot_s, "goodput_per_s": good, "stack": server.stack.describe(),
         })  # fmt: skip
         return
@@ -258,7 +301,8 @@ def _show_online(
             f"{run.most:,} sequences under way at most",
         )
     )
-    rows = [(name, *(si(v, "s") for v in values)) for name, values in (("TTFT", first), ("TPOT", each))]
+    titles = ("TTFT", "TPOT", "until the last token")
+    rows = [(title, *(si(v, "s") for v in values)) for title, values in zip(titles, percentiles.values(), strict=True)]
     out.print(table(["", *(f">p{share}" for share in shares)], rows, out.width))
     if ttft_s is not None or tpot_s is not None:
         out.print(f"{run.within(ttft_s, tpot_s):.1%} keep the limits: {good:.3g} requests a second")

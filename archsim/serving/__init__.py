@@ -15,11 +15,12 @@ from archsim.serving.load import (
     most_load,
     prefill_rate,
 )
-from archsim.serving.online import Online, most_rate, poisson, serve_arrivals, serve_users
+from archsim.serving.online import HALVINGS, Online, most_rate, poisson, serve_arrivals, serve_users
 from archsim.serving.pools import Pools, pools
 from archsim.serving.stacks import STACKS, Stack, stack_of
 
 __all__ = [
+    "HALVINGS",
     "REQUEST",
     "STACKS",
     "Arrivals",

@@ -69,7 +69,7 @@ class Deployment:
         if self.draft < 0:
             raise InputError(f"--draft {self.draft}: must be at least 0")
 
-    @property
+    @cached_property
     def chips(self) -> int:
         where = load_system(self.system) if isinstance(self.system, str) else self.system
         return where.chips if where is not None else 1
@@ -84,7 +84,7 @@ class Deployment:
             return self.options.get("stage_layers")
         return self._staged(self._options("decode", 1, 63)).layers
 
-    @property
+    @cached_property
     def tokens_per_step(self) -> float:
         """Tokens of one sequence that a decode step yields: ``1 + p + p^2 + ... + p^draft``.
 

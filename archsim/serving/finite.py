@@ -95,6 +95,8 @@ class Run:
     kept: float = 0.0  # the share of the room for caches that they take
     known_s: dict[int, float] = field(default_factory=dict)  # of prompts of a length
     shares: dict[int, float] = field(default_factory=dict)  # of the room, by length
+    #: of a step of so many sequences a group: cached tokens from which on it was simulated, seconds there and per token
+    lines: dict[tuple[int, int], tuple[int, float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.outputs or min(self.outputs) < 1:
@@ -137,21 +139,16 @@ class Run:
         return number - self.taken
 
     def iterate(self, prompts: int) -> None:
-        """One iteration that computes so many of the prompts that wait, which brings their first tokens."""
-        sequences = len(self.ends)
+        """One iteration that computes so many of the prompts that wait, which brings their first tokens.
+
+        Prompts longer than a chunk take one for each chunk.
+        """
         new = range(self.taken, self.taken + prompts)
-        if prompts:
-            prompts_s = sum(self._prompt_s(self.prompts[number]) for number in new)
-            self.time_s += self.server.mixed_s(self._step_s(sequences, graph=False), prompts_s, sequences)
-        else:
-            self.time_s += self.decode_s()
-        self.iteration += 1
-        while self.ends and self.ends[0][0] <= self.iteration:
-            _, begun, number = heapq.heappop(self.ends)
-            self.begun -= begun
-            self.cached -= self.prompts[number]
-            self.kept -= self.rooms[number]
-            self.lasts[number] = self.time_s
+        prompts_s = sum(self._prompt_s(self.prompts[number]) for number in new)
+        tokens = sum(self._asked(self.prompts[number]).computed for number in new)
+        chunks = ceil(tokens / (self.server.stack.chunk * self.server.groups())) or 1
+        for _ in range(chunks):
+            self._pass(prompts_s / chunks)
         for number in new:
             self.firsts.append(self.time_s)
             if self.outputs[number] > 1:
@@ -163,6 +160,21 @@ class Run:
             else:
                 self.lasts[number] = self.time_s
         self.taken += prompts
+
+    def _pass(self, prompts_s: float) -> None:
+        """One iteration, which decodes all sequences under way beside so many seconds of prompts."""
+        sequences = len(self.ends)
+        if prompts_s:
+            self.time_s += self.server.mixed_s(self._step_s(sequences, graph=False), prompts_s, sequences)
+        else:
+            self.time_s += self.decode_s()
+        self.iteration += 1
+        while self.ends and self.ends[0][0] <= self.iteration:
+            _, begun, number = heapq.heappop(self.ends)
+            self.begun -= begun
+            self.cached -= self.prompts[number]
+            self.kept -= self.rooms[number]
+            self.lasts[number] = self.time_s
 
     def repeat(self, iterations: int) -> None:
         """So many iterations of decoding alone."""
@@ -211,9 +223,12 @@ class Run:
 
     def _simulated_s(self, size: int, ctx: float) -> float:
         """Of ``size`` sequences a group; from two powers of two of cached tokens that fit, which other runs share."""
-        batch = size * self.server.groups()
-        low = 1 << floor(log2(max(ctx, SHORTEST)))
-        while low > 1 and self._share(2 * low) * batch > 1:
-            low //= 2
-        first, second = (self.server.decode_step(batch, n).time_s for n in (low, 2 * low))
-        return float(max(first + (second - first) * (ctx - low) / low, 0.0))
+        asked = size, 1 << floor(log2(max(ctx, SHORTEST)))
+        if asked not in self.lines:
+            batch, low = size * self.server.groups(), asked[1]
+            while low > 1 and self._share(2 * low) * batch > 1:
+                low //= 2
+            first, second = (self.server.decode_step(batch, n).time_s for n in (low, 2 * low))
+            self.lines[asked] = low, first, (second - first) / low
+        low, first, slope = self.lines[asked]
+        return max(first + slope * (ctx - low), 0.0)

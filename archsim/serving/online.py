@@ -17,6 +17,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from math import inf
 
 import numpy as np
@@ -27,7 +28,7 @@ from archsim.serving.deployment import Deployment
 from archsim.serving.finite import Run, answer_all
 from archsim.serving.load import Request
 
-__all__ = ["Online", "most_rate", "poisson", "serve_arrivals", "serve_users"]
+__all__ = ["HALVINGS", "Online", "most_rate", "poisson", "serve_arrivals", "serve_users"]
 
 #: halvings of the span of rates
 HALVINGS = 8
@@ -35,17 +36,21 @@ HALVINGS = 8
 
 @dataclass(frozen=True, eq=False)
 class Online:
-    """A run. ttft_s, tpot_s: of each request, in the order of arrival (tpot_s 0 where the answer is one token).
+    """A run. ttft_s, tpot_s, latency_s: of each request, in the order of arrival: to its first token, for each further
+    one (0 where the answer is one token), to its last token.
 
-    rate: requests a second that arrived. seconds: from the first arrival to the last token. most: sequences under way.
+    rate: requests a second that arrived. arrivals_s, seconds: from the first arrival to the last one, and to the last
+    token. most: sequences under way.
     """
 
     rate: float
+    arrivals_s: float
     seconds: float
     most: int
     output_tokens: int
     ttft_s: NDArray[np.float64]
     tpot_s: NDArray[np.float64]
+    latency_s: NDArray[np.float64]
 
     @property
     def output_per_s(self) -> float:
@@ -120,34 +125,46 @@ def _serve(run: Run, times: list[float], *, closed: bool) -> Online:
                 run.repeat(until)
     firsts, lasts = np.array(run.firsts), np.array([run.lasts[n] for n in range(count)])
     gaps = np.maximum(np.array(run.outputs) - 1, 1)
-    seconds = run.time_s - times[0]
-    rate = (count - 1) / (times[-1] - times[0]) if times[-1] > times[0] else count / seconds
-    return Online(rate, seconds, busiest, sum(run.outputs), firsts - np.array(times), (lasts - firsts) / gaps)
+    seconds, arrivals_s, arrived = run.time_s - times[0], times[-1] - times[0], np.array(times)
+    rate = (count - 1) / arrivals_s if arrivals_s else count / seconds
+    return Online(
+        rate, arrivals_s, seconds, busiest, sum(run.outputs), firsts - arrived, (lasts - firsts) / gaps, lasts - arrived
+    )
 
 
 def most_rate(
-    server: Deployment, request: Request, outputs: Sequence[int], *, ttft_s: float, tpot_s: float,
-    percentile: float = 99.0, seed: int = 0, heard: Callable[[Online], None] = lambda run: None,
+    server: Deployment, request: Request, outputs: Sequence[int], *, ttft_s: float | None, tpot_s: float | None,
+    least_s: float = 0.0, percentile: float = 99.0, seed: int = 0, heard: Callable[[Online], None] = lambda run: None,
 ) -> Online:  # fmt: skip
     """The run at the largest Poisson rate at which this percentile of the requests keeps each limit.
 
+    least_s: requests come for so long at least, and ask for these outputs again and again. A run ends with its last
+    token: where few requests come for longer than an answer takes, it holds fewer at once than a steady state.
     Found by halving from the rate of requests that are all there at once; the gaps are those of one draw, stretched.
     """
-    gaps = poisson(1.0, len(outputs), seed)
-    low, high = 0.0, answer_all(server, request, outputs).output_per_s * len(outputs) / sum(outputs)
+
+    def asked(rate: float) -> list[int]:
+        return list(islice(cycle(outputs), max(len(outputs), round(rate * least_s))))
+
+    def at_once(outputs: Sequence[int]) -> float:
+        return answer_all(server, request, outputs).output_per_s * len(outputs) / sum(outputs)
+
+    low, high = 0.0, at_once(asked(at_once(outputs)))
     best = None
     for _ in range(HALVINGS):
         rate = (low + high) / 2
-        run = serve_arrivals(server, request, gaps / rate, outputs)
+        outputs_now = asked(rate)
+        run = serve_arrivals(server, request, poisson(rate, len(outputs_now), seed), outputs_now)
         heard(run)
-        first, each = (float(np.percentile(values, percentile)) for values in (run.ttft_s, run.tpot_s))
-        if first <= ttft_s and each <= tpot_s:
+        limits = (ttft_s, run.ttft_s), (tpot_s, run.tpot_s)
+        if all(limit is None or np.percentile(values, percentile) <= limit for limit, values in limits):
             low, best = rate, replace(run, rate=rate)
         else:
             high = rate
     if best is None:
+        kept = [] if ttft_s is None else [f"{ttft_s:g} s to the first token"]
+        kept += [] if tpot_s is None else [f"{tpot_s * 1e3:g} ms a token"]
         raise InputError(
-            f"{server.workload} on {server.where()}: not even {high:.3g} requests a second keep {ttft_s:g} s to the "
-            f"first token and {tpot_s * 1e3:g} ms a token"
+            f"{server.workload} on {server.where()}: not even {high:.3g} requests a second keep {' and '.join(kept)}"
         )
     return best

@@ -54,6 +54,8 @@ class Formula(Deployment):
 
 SERVER = Formula("h100", "llama-3.1-8b")
 ASKED = Request(1000, 1000)
+#: bytes of an H100 that models can use
+ROOM = archsim.load_chip("h100").memory.usable_capacity
 
 
 def test_a_fixed_batch_takes_its_prompts_and_every_step() -> None:
@@ -205,13 +207,14 @@ def test_layers_with_a_window_of_keys_leave_room_for_more_sequences() -> None:
     tokens, window, heads = 8192, 128, 8 * 2 * 64 * 2  # bytes of a token in a layer, keys and values in bf16
     assert server.kv_bytes(tokens) == 12 * heads * (tokens + window)  # every other of 24 layers
     held = server.capacity(tokens) * server.kv_bytes(tokens)
-    assert 0.8 * 80e9 - 14e9 < held < 80e9 - 12e9
+    assert 0.8 * ROOM - 14e9 < held < ROOM - 12e9
 
 
 def test_capacity_is_the_memory_that_weights_leave() -> None:
     server = Deployment("h100", "llama-3.1-8b", options={"quant": "fp8-kv"})
     each = 2000 * 32 * 2 * 8 * 128  # bytes of a cache of 2,000 tokens in fp8
-    assert 0.95 * (80e9 - 9e9) / each < server.capacity(2000) < (80e9 - 9e9) / each
+    room = ROOM - 9e9
+    assert 0.95 * room / each < server.capacity(2000) < room / each
 
 
 def test_the_command_answers_in_json() -> None:
@@ -295,10 +298,33 @@ def test_the_most_rate_keeps_its_limits_and_arrivals_are_the_same_each_time() ->
     assert np.percentile(tight.tpot_s, 99) <= 0.008
     assert tight.rate < loose.rate
     assert poisson(3.0, 10).tolist() == poisson(3.0, 10).tolist() != poisson(3.0, 10, seed=1).tolist()
+    assert tight.latency_s == pytest.approx(tight.ttft_s + 199 * tight.tpot_s)
+    assert tight.arrivals_s < tight.seconds == pytest.approx(tight.arrivals_s + tight.latency_s[-1], rel=1e-3)
     with pytest.raises(InputError, match="not even"):
         most_rate(SERVER, request, outputs, ttft_s=1e-4, tpot_s=0.1)
     with pytest.raises(InputError, match="--rate 0: must be requests a second"):
         poisson(0.0, 3)
+
+
+def test_prompts_longer_than_a_chunk_leave_others_their_tokens_in_between() -> None:
+    """Three chunks of 8,192 tokens: three iterations, each with a token of the other sequence."""
+    run = serve_arrivals(SERVER, Request(100, 200), [0.0, 0.1], [200, 1], [100, 3 * 8192])
+    step = 5e-3 + 1e-5 + 1e-9 * 120
+    assert 3 * 8192e-6 + 3 * step <= run.ttft_s[1] <= 3 * 8192e-6 + 4.01 * step
+    assert run.latency_s[0] == pytest.approx(100e-6 + 199 * step + 3 * 8192e-6, rel=0.01)
+
+
+def test_a_run_that_lasts_meets_the_steady_state() -> None:
+    """Fifty requests are over before the server is full; asked again and again, they need the rate of many."""
+    request = Request(1000, 200)
+    few, lasting, many = (
+        most_rate(SERVER, request, [200] * count, ttft_s=2.0, tpot_s=0.008, least_s=least_s)
+        for count, least_s in ((50, 0), (50, 20), (2000, 0))
+    )
+    assert len(few.ttft_s) == 50
+    assert len(lasting.ttft_s) == round(20 * lasting.rate)
+    assert lasting.rate == pytest.approx(many.rate, rel=0.05)
+    assert few.output_per_s < 0.8 * lasting.output_per_s
 
 
 def test_the_command_serves_requests_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,6 +337,16 @@ def test_the_command_serves_requests_over_time(monkeypatch: pytest.MonkeyPatch) 
     assert found["goodput_per_s"] == pytest.approx(20 / found["seconds"])
     assert "keep the limits" in CliRunner().invoke(cli, [*args, "--tpot", "1s"]).output
     assert CliRunner().invoke(cli, [*args, "--batch", "4"]).exit_code == 2
+    args[args.index("50")] = "most"
+    ran = CliRunner().invoke(cli, [*args, "--ttft", "20ms", "--json"])
+    most = json.loads(ran.stdout)
+    assert most["ttft_s"]["p99"] <= 20e-3
+    assert most["latency_s"]["p50"] > 15e-3
+    assert most["rate"] > 50
+    ran = CliRunner().invoke(cli, args)
+    assert "--rate most: needs --ttft, --tpot or both" in ran.output
+    args[args.index("most")] = "all"
+    assert "--rate all: must be requests a second, or most" in CliRunner().invoke(cli, args).output
     serve = ["serve", "h100", "llama-3.1-8b", "--requests", "40", "--json"]
     users = CliRunner().invoke(cli, [*serve, "--input", "64", "--output", "4", "--users", "8"])
     assert json.loads(users.stdout)["most_under_way"] == 8

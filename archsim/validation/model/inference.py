@@ -56,7 +56,7 @@ DATASETS = {
     "Llama-3.1-8B": Mix("CNN/DailyMail", 778, 73, 128, 13368),
     "DeepSeek-R1": Mix("five sets of questions", 800, 3880, 20000, 4388),
 }  # fmt: skip
-#: seconds that LoadGen has an offline run take at least, and those for which it draws questions
+#: seconds that LoadGen has a run take at least, and those for which it draws the questions of an offline one
 LEAST_S, DRAWN_S = 600, 660
 #: questions of each user
 ROUNDS = 10
@@ -67,9 +67,7 @@ REQUESTS = {
 }  # fmt: skip
 #: a replica has the fewest chips, a power of two, that hold the caches of so many mean requests beside the weights:
 #: those of NVIDIA's configurations (Llama-2-70B: H100 2, H200 and B200 1; Mixtral: 1; Llama-3.1-405B: H200 8)
-HELD = 100
-#: requests that a replica of up to eight chips is sent at most
-SENT = 4000
+HELD = 150
 
 
 def read_inference(record: Record) -> Case | str:
@@ -192,12 +190,16 @@ def _mlperf(record: Record, chip: str) -> Case | str:
 
 
 def _online(server: Deployment, model: str, copies: int, ttft_s: float, tpot_s: float) -> float:
-    """Output tokens a second of one of ``copies`` replicas at the largest rate that keeps the limits."""
+    """Output tokens a second of one of ``copies`` replicas at the largest rate that keeps the limits.
+
+    As LoadGen counts them: all tokens over the time until the request that came last, here one like the mean, is
+    answered (`final_query_all_samples_done_time`); that others take longer does not count.
+    """
     mix = DATASETS[model]
-    sent = min(mix.questions // copies, SENT) * max(1, server.chips // 8)  # for longer than one answer takes
-    outputs = spread_lengths(mix.output_tokens, sent, mix.longest)
+    outputs = spread_lengths(mix.output_tokens, mix.questions // copies, mix.longest)
     request = Request(mix.input_tokens, mix.output_tokens)
-    return most_rate(server, request, outputs, ttft_s=ttft_s, tpot_s=tpot_s).output_per_s
+    run = most_rate(server, request, outputs, ttft_s=ttft_s, tpot_s=tpot_s, least_s=LEAST_S)
+    return run.output_tokens / (run.arrivals_s + float(run.latency_s.mean()))
 
 
 def _offline(server: Deployment, model: str, copies: int) -> float:
