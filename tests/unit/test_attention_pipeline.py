@@ -284,7 +284,7 @@ def test_tiles_in_pieces_are_as_high_and_as_long_in_a_small_scratchpad() -> None
 def test_heads_beyond_the_most_of_a_tile_read_the_keys_again() -> None:
     kernel = AttentionKernel(most=16, split=False)
     assert choose_cut(B200, absorbed(64, 4096, 32, kernel)).rows == 16
-    assert seconds(B200, absorbed(64, 4096, 32, kernel)) > 1.2 * seconds(B200, absorbed(64, 4096, 32))
+    assert seconds(B200, absorbed(64, 4096, 32, kernel)) > 1.15 * seconds(B200, absorbed(64, 4096, 32))
 
 
 def test_cores_that_share_an_instruction_hold_a_part_of_the_keys_each() -> None:

@@ -351,7 +351,7 @@ def test_kernels_of_experts_begin_before_the_one_before_has_ended_from_hopper_on
         assert case.dependent == 1  # TensorRT-LLM's own routing is the first kernel
         none = replace(case, source=replace(case.source, early=0.0))
         saved = simulate_us(none) - simulate_us(case)
-        assert saved == pytest.approx(0.3 * startup_us * (len(case.kernels) - 1), abs=0.5)
+        assert saved == pytest.approx(0.3 * startup_us * (len(case.kernels) - 1), abs=0.6)
     of_pytorch = read_moe(record(device="H100", **{**cells, "experts": 256, "topk": 8}))
     assert isinstance(of_pytorch, Case)
     assert of_pytorch.dependent == 5
