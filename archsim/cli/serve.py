@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +36,10 @@ def _rate(ctx: click.Context, param: click.Parameter, value: str | None) -> floa
     return None if value is None else units.parse(value, "bandwidth")
 
 
-def _arriving(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Requests a second; infinitely many for as many as keep the limits."""
-    if value == MOST:
-        return inf
+def _arriving(ctx: click.Context, param: click.Parameter, value: str | None) -> float | str | None:
+    """Requests a second, or `MOST`."""
     try:
-        return None if value is None else float(value)
+        return value if value is None or value == MOST else float(value)
     except ValueError:
         raise InputError(f"--rate {value}: must be requests a second, or {MOST}") from None
 
@@ -83,7 +80,7 @@ def _arriving(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @json_option
 def serve(
     system: str, workload: str, input_tokens: int | None, output_tokens: int | None, batch: int | None,
-    tpot: float | None, static: bool, requests: int | None, rate: float | None, arrivals: str | None,
+    tpot: float | None, static: bool, requests: int | None, rate: float | str | None, arrivals: str | None,
     users: int | None, ttft: float | None, seed: int,
     curve: int | None, prefix_hit: float, mtp_acceptance: float | None, draft: int,
     quant: str, sparsity: str, tp: int | None, cp: int, pp: int, redundant: int, shared_experts: str,
@@ -133,7 +130,7 @@ def serve(
 
     if way is not None:
         server = _deployment(system, workload, options | {"set": {}}, tp, stack, drafts, mtp_acceptance or 0.0)
-        if rate == inf:
+        if isinstance(rate, str):
             if ttft is None and tpot is None:
                 raise InputError(f"--rate {MOST}: needs --ttft, --tpot or both, which the requests keep")
             run = _most_rate(server, request, requests, ttft, tpot, seed)

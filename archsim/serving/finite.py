@@ -5,10 +5,11 @@ few times what the server holds, the beginning, the end and a last wave that is 
 
     time = sum over iterations of  t(n, c, a)      n sequences under way with c cached tokens each, a prompts taken in
 
-Each iteration takes in as many prompts as there is room for in the cache and tokens in a chunk. Between events (a
-prompt comes, an answer ends) iterations differ by the growing cache alone, and the one in the middle stands for all.
-A step is linear in the cache that it reads, so two lengths of it are simulated for a number of sequences: those
-that the stack has graphs for, else halves of the most; between them steps are linear too.
+Each iteration takes in as many prompts as there is room for in the cache and tokens in a chunk; longer ones take an
+iteration for each chunk. Between events (a prompt comes, an answer ends) iterations differ by the growing cache alone,
+and the one in the middle stands for all. A step is linear in the cache that it reads, so two lengths of it are
+simulated for a number of sequences: those that the stack has graphs for, else halves of the most; between them steps
+are linear too.
 """
 
 from __future__ import annotations
@@ -112,6 +113,7 @@ class Run:
         self.server.capacity(max(lengths))  # or no request fits
         self.most = min(self.server.capacity(min(lengths)), count)
         self.rooms = [self._share(length) for length in lengths]
+        self.computed = [self._asked(prompt).computed for prompt in self.prompts]
         stack, groups = self.server.stack, self.server.groups()
         self.device = replace(self.server, stack=replace(stack, gap_s=0.0, sequence_s=0.0, launch_s=0.0))
         each = ceil(self.most / groups)
@@ -131,7 +133,7 @@ class Run:
         tokens = self.server.stack.chunk * groups - under_way * (1 + self.server.draft)
         number = self.taken
         while number < arrived and under_way + number - self.taken < self.most:
-            tokens -= self._asked(self.prompts[number]).computed
+            tokens -= self.computed[number]
             free -= self.rooms[number]
             if free < 0 or (tokens < 0 and number - self.taken >= groups):
                 break
@@ -145,7 +147,7 @@ class Run:
         """
         new = range(self.taken, self.taken + prompts)
         prompts_s = sum(self._prompt_s(self.prompts[number]) for number in new)
-        tokens = sum(self._asked(self.prompts[number]).computed for number in new)
+        tokens = sum(self.computed[number] for number in new)
         chunks = ceil(tokens / (self.server.stack.chunk * self.server.groups())) or 1
         for _ in range(chunks):
             self._pass(prompts_s / chunks)

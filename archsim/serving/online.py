@@ -149,7 +149,9 @@ def most_rate(
     def at_once(outputs: Sequence[int]) -> float:
         return answer_all(server, request, outputs).output_per_s * len(outputs) / sum(outputs)
 
-    low, high = 0.0, at_once(asked(at_once(outputs)))
+    low, high = 0.0, at_once(outputs)
+    if least_s:
+        high = at_once(asked(high))
     best = None
     for _ in range(HALVINGS):
         rate = (low + high) / 2
