@@ -72,7 +72,7 @@ def map_product(
     shape = MatmulShape(
         (m,), n, k, dtype, width, weight, max(width, 2.0), convert_a=narrow, convert_b=narrow, sparsity=pattern
     )
-    need, room = m * k * width + k * n * weight + m * n * shape.c_bytes, int(target.chip.memory.capacity)
+    need, room = m * k * width + k * n * weight + m * n * shape.c_bytes, int(target.chip.memory.usable_capacity)
     if need > room:
         raise InputError(f"--gemm {gemm}: operands and result need {need:,.0f} B of memory, but {chip} has {room:,} B")
     ranked = candidates(target, shape, keep=top) if not pin else []

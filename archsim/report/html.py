@@ -143,7 +143,7 @@ def _units(result: Result) -> str:
 
 
 def _memory(result: Result) -> str:
-    entries = (*result.memory, ("used", result.memory_used), ("capacity", result.memory_capacity))
+    entries = (*result.memory, ("used", result.memory_used), ("usable", result.memory_capacity))
     rows = ((escape(label), si(size, "B")) for label, size in entries)
     return f"<div><h2>Memory of a chip</h2>{table(('content', '>size'), rows)}</div>"
 

@@ -86,7 +86,7 @@ def _units(result: Result, width: int) -> RenderableType:
 def _memory(result: Result, width: int) -> RenderableType:
     rows = [(label, si(size, "B")) for label, size in result.memory]
     rows.append(("used", si(result.memory_used, "B")))
-    rows.append(("capacity", si(result.memory_capacity, "B")))
+    rows.append(("usable", si(result.memory_capacity, "B")))
     return table(("memory of a chip", ">size"), rows, width)
 
 

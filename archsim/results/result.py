@@ -41,6 +41,7 @@ class Result:
     units: dict[str, float]
     memory: tuple[tuple[str, int], ...]
     memory_capacity: int
+    """Bytes of a chip that can be used: its memory less what error correction and the driver keep."""
     timeline: tuple[Slice, ...] = ()
     links: Mapping[str, float] = field(default_factory=dict)
     """Share of the step that each link of the on-chip network, or between dies, is busy; empty behind a crossbar."""

@@ -192,7 +192,7 @@ def _result(
         op_table=OpTable.from_rows(rows),
         units=dict(units),
         memory=job.need.rows(),
-        memory_capacity=int(job.chip.memory.capacity),
+        memory_capacity=int(job.chip.memory.usable_capacity),
         timeline=slices,
         physical=physical,
     )

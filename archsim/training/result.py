@@ -74,7 +74,7 @@ class TrainStep:
             "model_flops_per_s_per_chip": self.model_flops, "mfu": self.mfu, "hfu": self.hfu, "bubble": self.bubble,
             "exposed_network": self.exposed,
             "memory_bytes": [dict(stage.rows()) for stage in self.stages],
-            "memory_capacity_bytes": int(self.chip.memory.capacity),
+            "memory_capacity_bytes": int(self.chip.memory.usable_capacity),
             "passes": [
                 {
                     "block": b.name, "repeat": b.repeat, "forward_s": b.forward.time * 1e-12,

@@ -56,7 +56,7 @@ def step_view(step: TrainStep, width: int) -> RenderableType:
         ["stage", *(f">{label}" for label in labels), ">total", ">of memory"],
         [
             (str(rank), *(f"{n / 1e9:.1f} GB" for _, n in stage.rows()), f"{stage.total / 1e9:.1f} GB",
-             percent(stage.total / step.chip.memory.capacity))
+             percent(stage.total / step.chip.memory.usable_capacity))
             for rank, stage in _worth_showing(step)
         ],
         width,
