@@ -17,9 +17,10 @@ from archsim.serving.load import (
 )
 from archsim.serving.online import HALVINGS, Online, most_rate, poisson, serve_arrivals, serve_users
 from archsim.serving.pools import Pools, pools
-from archsim.serving.stacks import STACKS, Stack, stack_of
+from archsim.serving.stacks import FP4_TILE, STACKS, Stack, stack_of
 
 __all__ = [
+    "FP4_TILE",
     "HALVINGS",
     "REQUEST",
     "STACKS",

@@ -10,7 +10,7 @@ from typing import Any
 
 from archsim.errors import InputError
 from archsim.hardware import SystemSpec, load_chip, load_system
-from archsim.mapping import Footprint
+from archsim.mapping import Footprint, Pins
 from archsim.serving.stacks import STACKS, Stack
 from archsim.simulation import Options, StagedJob, candidates, simulate, staged_candidates
 from archsim.trace import Trace, load_workload, quantised
@@ -61,7 +61,7 @@ class Deployment:
     stack: Stack = STACKS["ideal"]
     draft: int = 0
     acceptance: float = 0.0
-    _steps: dict[tuple[Any, ...], Step] = field(default_factory=dict, compare=False, repr=False)
+    _steps: dict[tuple[Any, ...], Step] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.acceptance <= 1:
@@ -159,7 +159,7 @@ class Deployment:
             mtp = self.draft > 0 and phase == "decode"
             result = simulate(
                 self.chip, self._trace(phase), phase=phase, batch=batch, seq=seq, ctx=ctx, system=self.system, mtp=mtp,
-                **{**self.options, "stage_layers": self.stage_layers},
+                **{"mapping": self._pins(phase), **self.options, "stage_layers": self.stage_layers},
             )  # fmt: skip
             stages = result.meta.get("pipeline")
             period = stages["period_s"] * stages["micro_batches"] if stages else result.time_s
@@ -175,6 +175,15 @@ class Deployment:
         chosen = sum(block.repeat * int(str(op.dims["top_k"])) for block in trace.blocks for op in block.ops
                      if op.kind == "moe_dispatch")  # fmt: skip
         return tokens * chosen / (plan["ep"] if plan["ep"] > 1 else plan["dp"]) * self.stack.fp4_row_s
+
+    def _pins(self, phase: str) -> Pins:
+        """Tilings of products whose kernels the stack builds for one alone, for units whose instructions span cores."""
+        tile, unit = self.stack.fp4_tile, load_chip(self.chip).core.matrix
+        if tile is None or unit.kind != "tensor_core" or unit.pair == 1:
+            return {}
+        trace = quantised(load_workload(self.workload, phase), self.options.get("quant", "none"))
+        products = (op for block in trace.blocks for op in block.ops if op.kind == "matmul" and op.dtype == "fp4")
+        return {op.name: dict(zip(("tm", "tn", "tk", "slots"), tile, strict=True)) for op in products}
 
     def _trace(self, phase: str) -> str | Trace:
         """The workload, with attention as the stack's kernels do it."""
@@ -194,8 +203,9 @@ class Deployment:
         fits, need = self._fits(tokens)
         if fits < 1:
             fixed, free = need.weights + need.prompts, (self._whole - need.weights - need.prompts) * self.stack.kv_share
+            process = f" and {self.stack.process_bytes / 1e9:g} GB of the process" if self.stack.process_bytes else ""
             raise InputError(
-                f"{self.workload} on {self.where()}: {fixed / 1e9:.1f} GB of weights and activations leave "
+                f"{self.workload} on {self.where()}: {fixed / 1e9:.1f} GB of weights and activations{process} leave "
                 f"{max(free, 0) / 1e9:.1f} GB for the KV cache of a chip, less than one sequence of {tokens:,} tokens "
                 f"({need.kv_cache / 1e9:.2f} GB)"
             )
@@ -221,8 +231,9 @@ class Deployment:
 
     @property
     def _whole(self) -> float:
-        """Bytes of a chip's memory that can be used."""
-        return load_chip(self.chip, dict(self.options.get("set") or {})).memory.usable_capacity
+        """Bytes of a chip's memory that the process leaves."""
+        usable = load_chip(self.chip, dict(self.options.get("set") or {})).memory.usable_capacity
+        return usable - self.stack.process_bytes
 
     def _padded(self, tokens: int) -> int:
         """New tokens of a prompt, filled up to whole chunks of the chips that share it."""

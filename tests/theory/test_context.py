@@ -124,7 +124,7 @@ def test_what_cannot_be_shared_is_refused(options: dict[str, Any], message: str)
 
 def test_a_server_has_room_for_longer_sequences() -> None:
     flat = Deployment("h100", LATENT, "hgx-h100", {"tp": 8}, replace(STACKS["ideal"], chunk=500))
-    shared = replace(flat, options={"tp": 1, "cp": 8}, _steps={})
+    shared = replace(flat, options={"tp": 1, "cp": 8})
     assert shared.capacity(100_000) > 7 * flat.capacity(100_000)
     assert shared.groups() == 1
     assert shared.prefill_s(1, 50) > 0  # filled up to 64

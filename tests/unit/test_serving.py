@@ -177,6 +177,32 @@ def test_a_fixed_batch_is_set_up_once_and_rows_of_experts_in_fp4_take_longer() -
     assert replace(server, options={"quant": "fp8"})._expanding_s("decode", 1000, plans[0]) == 0
 
 
+def test_the_process_takes_from_the_room_for_the_cache_as_a_log_of_an_h100_says() -> None:
+    """Llama-3.1-8B in fp8, 23,552 tokens an iteration: 860,308 fit into 0.8 of the rest (TensorRT-LLM issue 6294)."""
+    stack = replace(stack_of("tensorrt-llm-pytorch"), kv_share=0.8, chunk=23_552)
+    server = Deployment("h100", "llama-3.1-8b", None, {"quant": "fp8-kv"}, stack)
+    held = server.capacity(1024) * 1024
+    bare = replace(server, stack=replace(stack, process_bytes=0.0)).capacity(1024) * 1024
+    assert held == pytest.approx(860_308, rel=0.02)
+    assert bare > 1.04 * held
+    assert bare - held == pytest.approx(0.8 * 3.5e9 / server.kv_bytes(1), rel=0.05)
+    with pytest.raises(InputError, match=r"GB of weights and activations and 3\.5 GB of the process leave"):
+        server.capacity(9_000_000)
+
+
+def test_a_stack_builds_its_products_in_fp4_for_one_tile_where_instructions_span_cores() -> None:
+    stack = stack_of("tensorrt-llm-pytorch")
+    server = Deployment("b200", "qwen3-30b-a3b", None, {"quant": "fp4-kv"}, stack)
+    tile = {"tm": 128, "tn": 256, "tk": 256, "slots": 3}
+    assert server._pins("decode") == {f"self_attn.{name}_proj": tile for name in "qkvo"}  # not those of experts
+    assert not replace(server, options={"quant": "fp8-kv"})._pins("decode")
+    assert not replace(server, chip="rtx-pro-6000")._pins("decode")
+    assert not replace(server, stack=stack_of("ideal"))._pins("decode")
+    dense = replace(server, workload="llama-3.1-8b")
+    free = replace(dense, stack=replace(stack, fp4_tile=None))
+    assert 1.1 * free.decode_step(256, 16).time_s < dense.decode_step(256, 16).time_s
+
+
 def test_pools_are_in_balance() -> None:
     both = pools(SERVER, SERVER, ASKED, 8, 100, 50e9)
     assert both.prefill_per_s * both.prefill_share == pytest.approx(both.decode.input_per_s)
@@ -228,7 +254,7 @@ def test_the_command_answers_in_json() -> None:
 def test_attention_before_xqa_reads_the_cache_for_each_query_head() -> None:
     """Four query heads of a Llama-3.1-8B share their keys, which the cache of the chip does not all hold."""
     server = Deployment("h100", "llama-3.1-8b", stack=stack_of("tensorrt-llm-static"))
-    shared = replace(server, stack=replace(server.stack, heads_apart=False), _steps={})
+    shared = replace(server, stack=replace(server.stack, heads_apart=False))
     apart, together = (each.step("decode", 32, 1, 4096).time_s for each in (server, shared))
     assert 1.05 * together < apart < 4 * together
 
