@@ -8,6 +8,7 @@ from dataclasses import replace
 from archsim.mapping.lowering.attention_kernel import ANY_KERNEL, AttentionKernel, AttentionShape
 from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import COSTS, NarrowLoads
+from archsim.serving import FP4_TILE
 from archsim.trace.graph import DTYPE_BITS
 from archsim.validation.op.case import Attention, Kernel, Product, Vector
 from archsim.validation.op.dtypes import Format
@@ -25,8 +26,8 @@ FULL = 4
 FEW_INDICES = 16
 #: elements of one row of a kernel without a reduction, which may be cut anywhere
 ANY_ROW = 1024
-#: TensorRT-LLM's block-scaled fp4 kernels: smallest tile, chosen among 128 x 64, 128 and 256 by half of the products
-#: measured on a B200; CUTLASS shares no tile's reduction out over cores
+#: TensorRT-LLM's block-scaled fp4 kernels for experts: smallest tile, chosen among 128 x 64, 128 and 256 by half of the
+#: products measured on a B200; CUTLASS shares no tile's reduction out over cores
 LEAST_FP4 = (128, 256)
 #: smallest tile of TensorRT-LLM's products with 8- and 4-bit weights (fpA_intB of its CUTLASS extensions), from memory
 LEAST_UNPACKED = (16, 128)
@@ -76,12 +77,15 @@ def product(
 ) -> tuple[tuple[Kernel, ...], frozenset[int]]:
     """A product (or a group of them, a weight each), after what quantises its activations if anything does.
 
-    synchronous: for matrix units that are, where blocks of fp8 are scaled by a kernel of a single tile.
+    synchronous: for matrix units that are, where blocks of fp8 are scaled by a kernel of a single tile. That of fp4 has
+    one everywhere.
     """
     shape = _shape(rows, n, k, form)
     tile = None
     if synchronous and form.block_scaled and form.dtype == "fp8":
         shape, tile = replace(shape, warp=ADA_WARP), ADA_TILE
+    if form.dtype == "fp4" and form.quantised:
+        tile = FP4_TILE
     if not form.quantised:
         return (Product(shape, (X, W, Y)),), frozenset({W})
     size = sum(rows) * k

@@ -63,7 +63,7 @@ def read_published(row: Record) -> Case | str:
     if "gemm" in operator:
         m, n, k = (row.integer(name) for name in "MNK")
         groups = row.integer("groups") if operator != "gemm" else 1
-        source = product_source(source, chip, quantised=form.quantised)
+        source = product_source(source, chip, form)
         kernels, weights = build.product((m,) * groups, n, k, form)
         flops, label, shape = 2.0 * groups * m * n * k, "grouped gemm" if groups > 1 else "gemm", f"M{m} N{n} K{k}"
         shape += f" x {groups}" if groups > 1 else ""

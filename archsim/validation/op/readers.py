@@ -97,7 +97,7 @@ def read_matmul(row: Record) -> Case | str:
     form = format_of(row.text("dtype"), formats_of(chip))
     if isinstance(form, str):
         return form
-    source = product_source(source, chip, quantised=form.quantised)
+    source = product_source(source, chip, form)
     m, n, k = (row.integer(name) for name in "MNK")
     kernels, weights = build.product((m,), n, k, form, synchronous=not target_of(chip).asynchronous)
     dtype = _label(row.text("dtype"))

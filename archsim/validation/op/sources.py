@@ -12,6 +12,7 @@ from math import inf
 
 from archsim.mapping.lowering.attention_kernel import ANY_KERNEL, AttentionKernel, Merge
 from archsim.models.vector import NarrowLoads
+from archsim.validation.op.dtypes import Format
 
 __all__ = [
     "BLACKWELL", "DEVICES", "EMULATED", "HOPPER", "INFORMED", "SOURCES", "TENSORRT_LLM", "XQA_KEYS", "Source",
@@ -310,9 +311,11 @@ def experts_source(source: Source, chip: str) -> Source:
     return replace(source, early=EARLY) if chip in HOPPER | BLACKWELL else source
 
 
-def product_source(source: Source, chip: str, *, quantised: bool) -> Source:
-    """The rule for one product, which a kernel that quantises may come before."""
-    return replace(source, first_gap=False, early=EARLY) if chip in BLACKWELL and not quantised else source
+def product_source(source: Source, chip: str, form: Format) -> Source:
+    """The rule for one product, which a kernel that quantises may come before: TensorRT-LLM launches that of fp4 before
+    the kernel before has ended as well."""
+    early = chip in BLACKWELL and (not form.quantised or form.dtype == "fp4")
+    return replace(source, first_gap=False, early=EARLY) if early else source
 
 
 def source_of(text: str) -> Source | None:
