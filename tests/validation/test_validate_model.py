@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from archsim.serving import STACKS
 from archsim.validation import SUITES
 from archsim.validation.accuracy import MARKERS, OP_MARKERS, brief, read_kept, summary
 from archsim.validation.model import read_row
 from archsim.validation.model.case import Case
+from archsim.validation.model.inference import LEAST_CHUNK, _chunked, _server
 from archsim.validation.suite import DATA
 from archsim.validation.table import Table
 
@@ -37,6 +40,14 @@ def test_the_exchange_of_a_layer_in_a_step_is_the_published_one() -> None:
     cases = {case.name: case for record in table.records() if isinstance(case := read_row(record), Case)}
     assert len(cases) == 10
     assert cases["EXC-006"].got() == pytest.approx(369, rel=0.15)
+
+
+def test_a_limit_on_the_time_of_a_token_bounds_the_prompts_beside_it() -> None:
+    server = _server("B200", "llama-3.1-8b", 1, 1, "fp4-kv", STACKS["nim"])
+    server = replace(server, options={**server.options, "fidelity": "roofline"})
+    seconds = [server.prefill_s(1, tokens) for tokens in (8192, 4096, 2048)]
+    chunks = [_chunked(server, limit_s).stack.chunk for limit_s in (*seconds, 0.9 * seconds[-1])]
+    assert chunks == [8192, 4096, LEAST_CHUNK, 8192]
 
 
 def test_the_table_of_the_readme_is_that_of_the_kept_rows() -> None:

@@ -68,6 +68,8 @@ REQUESTS = {
 #: a replica has the fewest chips, a power of two, that hold the caches of so many mean requests beside the weights:
 #: those of NVIDIA's configurations (Llama-2-70B: H100 2, H200 and B200 1; Mixtral: 1; Llama-3.1-405B: H200 8)
 HELD = 150
+#: tokens of an iteration at least, in runs with a limit on the time of a token
+LEAST_CHUNK = 2048
 
 
 def read_inference(record: Record) -> Case | str:
@@ -170,12 +172,12 @@ def _mlperf(record: Record, chip: str) -> Case | str:
     fp4 = "fp4" in load_chip(CHIPS[chip][0]).core.matrix.rates
     quant = ("fp4-mlp-kv" if experts else "fp4-kv") if fp4 else "fp8-kv"
     workload, mix = MODELS[model], DATASETS[model]
-    stack = STACKS["vllm" if of_amd else "tensorrt-llm"]
+    online = scenario != "Offline"
+    stack = STACKS["vllm" if of_amd else "nim" if online else "tensorrt-llm"]
     degree = chips if experts else _fewest(chip, workload, chips, quant, stack, mix.input_tokens + mix.output_tokens)
     server = _server(chip, workload, degree, 1 if experts else degree, quant, stack)
     copies = 1 if experts else chips // degree
     ttft_s, tpot_s = (1e-3 * float(limit[1]) if limit else 0.0 for limit in limits)
-    online = scenario != "Offline"
     return Case(
         record.text("id"), f"MLPerf {scenario.lower()}, {chip}", record.number("value"),
         lambda: copies * (
@@ -195,11 +197,20 @@ def _online(server: Deployment, model: str, copies: int, ttft_s: float, tpot_s: 
     As LoadGen counts them: all tokens over the time until the request that came last, here one like the mean, is
     answered (`final_query_all_samples_done_time`); that others take longer does not count.
     """
-    mix = DATASETS[model]
+    mix, server = DATASETS[model], _chunked(server, tpot_s)
     outputs = spread_lengths(mix.output_tokens, mix.questions // copies, mix.longest)
     request = Request(mix.input_tokens, mix.output_tokens)
     run = most_rate(server, request, outputs, ttft_s=ttft_s, tpot_s=tpot_s, least_s=LEAST_S)
     return run.output_tokens / (run.arrivals_s + float(run.latency_s.mean()))
+
+
+def _chunked(server: Deployment, tpot_s: float) -> Deployment:
+    """With as many tokens of an iteration, halved, as prompts alone take no longer than a token may, which is what a
+    submitter chooses; with all of them where not even the least do."""
+    chunk = server.stack.chunk
+    while chunk >= LEAST_CHUNK and server.prefill_s(server.groups(), chunk) > tpot_s:
+        chunk //= 2
+    return replace(server, stack=replace(server.stack, chunk=chunk)) if chunk >= LEAST_CHUNK else server
 
 
 def _offline(server: Deployment, model: str, copies: int) -> float:
