@@ -77,8 +77,11 @@ def _tiling(document: Document, path: tuple[str, ...], data: Mapping[str, Any]) 
     return dict(data)
 
 
-def pin_kernels(blocks: Sequence[KernelBlock], pins: Pins) -> tuple[KernelBlock, ...]:
-    """The kernels with their pinned tilings; a kernel goes by its name or by that of any operator merged into it."""
+def pin_kernels(blocks: Sequence[KernelBlock], pins: Pins, *, whole: bool = True) -> tuple[KernelBlock, ...]:
+    """The kernels with their pinned tilings; a kernel goes by its name or by that of any operator merged into it.
+
+    whole: these are the blocks of a whole step, not of one stage of it, so that every pin has to name a product.
+    """
     found: set[str] = set()
 
     def pin(kernel: Kernel) -> Kernel:
@@ -92,7 +95,7 @@ def pin_kernels(blocks: Sequence[KernelBlock], pins: Pins) -> tuple[KernelBlock,
         return tuple(blocks)
     result = tuple(replace(block, kernels=tuple(pin(kernel) for kernel in block.kernels)) for block in blocks)
     products = [k.name for block in blocks for k in block.kernels if k.kind in ("product", "grouped")]
-    for name in pins:
+    for name in pins if whole else ():
         if name not in found:
             known = ", ".join(dict.fromkeys(products))
             guess = did_you_mean(name, products)

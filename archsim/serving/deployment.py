@@ -9,7 +9,7 @@ from math import floor, inf, log2
 from typing import Any
 
 from archsim.errors import InputError
-from archsim.hardware import SystemSpec, load_chip, load_system
+from archsim.hardware import ChipSpec, SystemSpec, load_chip, load_system
 from archsim.mapping import Footprint, Pins
 from archsim.serving.stacks import STACKS, Stack
 from archsim.simulation import Options, StagedJob, candidates, simulate, staged_candidates
@@ -178,7 +178,7 @@ class Deployment:
 
     def _pins(self, phase: str) -> Pins:
         """Tilings of products whose kernels the stack builds for one alone, for units whose instructions span cores."""
-        tile, unit = self.stack.fp4_tile, load_chip(self.chip).core.matrix
+        tile, unit = self.stack.fp4_tile, self._spec.core.matrix
         if tile is None or unit.kind != "tensor_core" or unit.pair == 1:
             return {}
         trace = quantised(load_workload(self.workload, phase), self.options.get("quant", "none"))
@@ -232,8 +232,11 @@ class Deployment:
     @property
     def _whole(self) -> float:
         """Bytes of a chip's memory that the process leaves."""
-        usable = load_chip(self.chip, dict(self.options.get("set") or {})).memory.usable_capacity
-        return usable - self.stack.process_bytes
+        return self._spec.memory.usable_capacity - self.stack.process_bytes
+
+    @cached_property
+    def _spec(self) -> ChipSpec:
+        return load_chip(self.chip, dict(self.options.get("set") or {}))
 
     def _padded(self, tokens: int) -> int:
         """New tokens of a prompt, filled up to whole chunks of the chips that share it."""

@@ -60,6 +60,8 @@ __all__ = ["FP4_TILE", "STACKS", "Stack", "stack_of"]
 
 #: of TensorRT-LLM's CUTLASS kernel for products in fp4
 FP4_TILE = (128, 256, 256, 3)
+#: what a process takes that serves many batches
+PROCESS = 3.5e9
 
 
 @dataclass(frozen=True)
@@ -102,17 +104,17 @@ STACKS: dict[str, Stack] = {
         Stack("ideal", "no software at all"),
         Stack("tensorrt-llm-static", "TensorRT-LLM 0.5 and 0.6, one fixed batch", 0.3e-3, 4e-6, 10e-6, 1e9, 0.95,
               heads_apart=True, setup_s=2.5e-3),
-        Stack("tensorrt-llm", "TensorRT-LLM 1.0, batches in flight", 0.5e-3, 4e-6, 5e-6, 3.5e9, 0.9, 8192, 2048),
-        Stack("nim", "TensorRT-LLM behind a server that streams tokens, as NIM's", 3.5e-3, 4e-6, 5e-6, 3.5e9, 0.9, 8192,
-              2048),
-        Stack("tensorrt-llm-pytorch", "TensorRT-LLM 1.0 with its PyTorch backend", 0.5e-3, 4e-6, 20e-6, 3.5e9, 0.95,
+        Stack("tensorrt-llm", "TensorRT-LLM 1.0, batches in flight", 0.5e-3, 4e-6, 5e-6, PROCESS, 0.9, 8192, 2048),
+        Stack("nim", "TensorRT-LLM behind a server that streams tokens, as NIM's", 3.5e-3, 4e-6, 5e-6, PROCESS, 0.9,
+              8192, 2048),
+        Stack("tensorrt-llm-pytorch", "TensorRT-LLM 1.0 with its PyTorch backend", 0.5e-3, 4e-6, 20e-6, PROCESS, 0.95,
               8192, 2048, (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192), fp4_tile=FP4_TILE,
               fp4_row_s=10e-9),
-        Stack("deepseek", "DeepSeek's own engine, whose host works beside the chip", 0.2e-3, 1e-6, 0.0, 3.5e9, 0.9,
+        Stack("deepseek", "DeepSeek's own engine, whose host works beside the chip", 0.2e-3, 1e-6, 0.0, PROCESS, 0.9,
               16384),
-        Stack("sglang", "SGLang with its overlapping scheduler", 0.5e-3, 4e-6, 5e-6, 3.5e9, 0.9, 16384),
-        Stack("cloudmatrix", "Huawei's xDeepServe on CloudMatrix384", 0.5e-3, 4e-6, 0.0, 3.5e9, 0.9, 16384),
-        Stack("vllm", "vLLM, engine and API in one process", 2e-3, 10e-6, 8e-6, 3.5e9, 0.9, 8192, 1024),
+        Stack("sglang", "SGLang with its overlapping scheduler", 0.5e-3, 4e-6, 5e-6, PROCESS, 0.9, 16384),
+        Stack("cloudmatrix", "Huawei's xDeepServe on CloudMatrix384", 0.5e-3, 4e-6, 0.0, PROCESS, 0.9, 16384),
+        Stack("vllm", "vLLM, engine and API in one process", 2e-3, 10e-6, 8e-6, PROCESS, 0.9, 8192, 1024),
     )
 }
 

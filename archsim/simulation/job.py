@@ -144,7 +144,7 @@ class Job:
     @cached_property
     def blocks(self) -> tuple[KernelBlock, ...]:
         pins, times = self.options.pins, self.micro_batches
-        blocks = pin_kernels(fuse(self.tasks, Fusion.of(pins.get(FUSION, {}))), pins)
+        blocks = pin_kernels(fuse(self.tasks, Fusion.of(pins.get(FUSION, {}))), pins, whole=self.share is None)
         return tuple(replace(b, repeat=times * b.repeat, micro_batches=times) for b in blocks)
 
     @cached_property

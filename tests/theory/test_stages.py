@@ -101,6 +101,21 @@ def test_experts_lie_on_the_chips_of_a_stage() -> None:
     assert "dense" not in names[1]
 
 
+def test_a_pin_holds_on_the_stages_that_have_its_product() -> None:
+    """DeepSeek's dense layers are all on the first stage, a head only on the last."""
+    tile = {"tm": 128, "tn": 256, "tk": 64, "slots": 2}
+
+    def stages(pins: dict[str, dict[str, int]]) -> tuple[dict[str, dict[str, Any]], ...]:
+        options = Options("decode", 16, None, 512, tp=4, pp=2, quant="fp8", pins=pins)
+        job = staged_candidates("h200", "deepseek-v3", options, "h200-x8")[0]
+        return tuple({k.name: dict(k.pin) for b in stage.blocks for k in b.kernels if k.pin} for stage in job.stages)
+
+    assert stages({"mlp.gate_proj": tile}) == ({"mlp.gate_proj + up_proj": tile}, {})
+    assert stages({"lm_head": tile}) == ({}, {"lm_head": tile})
+    with pytest.raises(InputError, match=r"no product is called 'mlp\.gate_prj'"):
+        stages({"mlp.gate_prj": tile})
+
+
 def test_layers_by_turns_stay_together_and_are_counted_one_by_one() -> None:
     given = {"phase": "decode", "system": "hgx-h100", "quant": "mxfp4", "pp": 2, "fidelity": "roofline"}
     step = archsim.simulate("h100", "gpt-oss-20b", stage_layers=[10, 14], **given)

@@ -84,7 +84,7 @@ def product(
     tile = None
     if synchronous and form.block_scaled and form.dtype == "fp8":
         shape, tile = replace(shape, warp=ADA_WARP), ADA_TILE
-    if form.dtype == "fp4" and form.quantised:
+    elif form.dtype == "fp4":
         tile = FP4_TILE
     if not form.quantised:
         return (Product(shape, (X, W, Y)),), frozenset({W})
