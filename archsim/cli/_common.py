@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 __all__ = [
-    "console", "emit_json", "headed", "json_option", "progress", "refuse", "shared_experts_option", "step_options",
+    "console", "cp_by_option", "emit_json", "headed", "json_option", "progress", "refuse", "shared_experts_option",
+    "step_options",
 ]  # fmt: skip
 
 QUIET_S = 1.0  # work shorter than this shows no bar
@@ -28,6 +29,14 @@ json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--json", "as_json", is_flag=True, help="Print machine-readable JSON on stdout."
 )
 
+
+cp_by_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--cp-by",
+    type=click.Choice(("tokens", "heads")),
+    default="tokens",
+    show_default=True,
+    help="Attention to prompts at --cp: to all tokens for own ones, or for own heads of all (Ulysses, SP-TP-SP).",
+)
 
 shared_experts_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--shared-experts",

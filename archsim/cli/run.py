@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archsim.cli._common import json_option, progress, shared_experts_option, step_options
+from archsim.cli._common import cp_by_option, json_option, progress, shared_experts_option, step_options
 from archsim.cli._results import check_outputs, output_file, show, top_option, wrote
 from archsim.cli.chip import set_option
 from archsim.errors import InputError
@@ -39,6 +39,7 @@ def _counts(_: click.Context, __: click.Parameter, value: str | None) -> tuple[i
 @click.option("--tp", type=int, help="Tensor-parallel degree.  [default: chosen]")
 @click.option("--ep", type=int, help="Expert-parallel degree.  [default: chosen]")
 @click.option("--cp", type=int, default=1, show_default=True, help="Chips that share each sequence and its cache.")
+@cp_by_option
 @click.option("--pp", type=int, default=1, show_default=True, help="Stages of a pipeline, of equally many chips.")
 @click.option("--stage-layers", metavar="N,N,...", callback=_counts, help="Of each stage.  [default: balanced by time]")
 @click.option("--micro-batches", type=int, help="That fill the pipeline.  [default: one a stage]")
@@ -103,6 +104,7 @@ def run(
     tp: int | None,
     ep: int | None,
     cp: int,
+    cp_by: str,
     pp: int,
     stage_layers: tuple[int, ...] | None,
     micro_batches: int | None,
@@ -163,6 +165,7 @@ def run(
                 tp=tp,
                 ep=ep,
                 cp=cp,
+                cp_by=cp_by,
                 pp=pp,
                 stage_layers=stage_layers,
                 micro_batches=micro_batches,

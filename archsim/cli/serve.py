@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from archsim.cli._common import console, emit_json, headed, json_option, progress, refuse, shared_experts_option
+from archsim.cli._common import (
+    console,
+    cp_by_option,
+    emit_json,
+    headed,
+    json_option,
+    progress,
+    refuse,
+    shared_experts_option,
+)
 from archsim.cli._results import figure_file, ranges_json, show_ranges, wrote
 from archsim.errors import InputError
 
@@ -67,6 +76,7 @@ def _arriving(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 @click.option("--sparsity", metavar="N:M", default="none", show_default=True, help="Of weights, as `archsim run`.")
 @click.option("--tp", type=int, help="Tensor-parallel degree.  [default: all chips of a node, 1 with experts]")
 @click.option("--cp", type=click.IntRange(1), default=1, show_default=True, help="Chips that share each sequence.")
+@cp_by_option
 @click.option("--pp", type=click.IntRange(1), default=1, show_default=True, help="Stages of a pipeline.")
 @click.option("--redundant", type=int, default=0, show_default=True, help="Copies of experts that relieve busy chips.")
 @shared_experts_option
@@ -83,7 +93,7 @@ def serve(
     tpot: float | None, static: bool, requests: int | None, rate: float | str | None, arrivals: str | None,
     users: int | None, ttft: float | None, seed: int,
     curve: int | None, prefix_hit: float, mtp_acceptance: float | None, draft: int,
-    quant: str, sparsity: str, tp: int | None, cp: int, pp: int, redundant: int, shared_experts: str,
+    quant: str, sparsity: str, tp: int | None, cp: int, cp_by: str, pp: int, redundant: int, shared_experts: str,
     routing: str | None, stack: str,
     prefill_system: str | None, prompts: int | None, kv_link: float | None, figure: Path | None, uncertainty: bool,
     as_json: bool,
@@ -124,7 +134,7 @@ def serve(
     drafts = draft if mtp_acceptance is not None else 0
     options: dict[str, Any] = {
         "quant": quant, "sparsity": sparsity, "redundant": redundant, "shared_experts": shared_experts,
-        "routing": routing, "cp": cp, "pp": pp,
+        "routing": routing, "cp": cp, "cp_by": cp_by, "pp": pp,
     }  # fmt: skip
     shared = prefill_system is None
 

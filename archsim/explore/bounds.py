@@ -136,10 +136,10 @@ def _step_time(job: Job, rates: Rates) -> Floats:
     """Seconds of the longer stream, a row per point: the time of the ``roofline`` fidelity."""
     compute, communication = np.zeros(1), np.zeros(1)
     for block in job.blocks:
-        is_collective = np.array([kernel.kind == "collective" for kernel in block.kernels])
+        apart = np.array([block.communicates(kernel) for kernel in block.kernels])
         seconds = bound_kernels(block.kernels, job.target, rates).seconds
-        compute = compute + seconds[:, ~is_collective].sum(axis=1) * block.repeat
-        communication = communication + seconds[:, is_collective].sum(axis=1) * block.repeat
+        compute = compute + seconds[:, ~apart].sum(axis=1) * block.repeat
+        communication = communication + seconds[:, apart].sum(axis=1) * block.repeat
     return np.maximum(compute, communication)
 
 

@@ -4,7 +4,7 @@ graph --shard--> tasks of one chip --fuse--> kernels --tile, lower--> Programs, 
 """
 
 from archsim.mapping.footprint import Footprint, footprint, require_fit, usable
-from archsim.mapping.fuse import Fusion, Kernel, KernelBlock, fuse, savings
+from archsim.mapping.fuse import COLLECTIVES, Fusion, Kernel, KernelBlock, fuse, savings
 from archsim.mapping.layout import Layout, lay_out
 from archsim.mapping.lowering import Lowered, lower
 from archsim.mapping.pin import FUSION, LAYOUT, Pins, pin_kernels, read_pins
@@ -19,6 +19,7 @@ from archsim.mapping.target import Target, make_target, require_sparsity
 from archsim.mapping.tiling import MatmulShape, Tiling, score_tilings
 
 __all__ = [
+    "COLLECTIVES",
     "FUSION",
     "LAYOUT",
     "Bounds",

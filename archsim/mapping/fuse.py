@@ -33,7 +33,8 @@ VECTOR_KINDS = {
     "moe_dispatch",
     "moe_combine",
 }
-COLLECTIVES = {"all_reduce", "all_gather", "reduce_scatter", "all_to_all"}
+#: all_to_all: of tokens to experts and back; head_exchange: of tokens of all heads for heads of all tokens, or back
+COLLECTIVES = {"all_reduce", "all_gather", "reduce_scatter", "all_to_all", "head_exchange"}
 #: the kinds of kernels, by operator, but of vector operators and collectives
 KERNELS = {
     "matmul": "product", "grouped_matmul": "grouped", "grouped_matmul_wgrad": "grouped", "attention": "attention",
@@ -128,6 +129,14 @@ class KernelBlock:
     repeat: int
     kernels: tuple[Kernel, ...]
     micro_batches: int = 1
+
+    def communicates(self, kernel: Kernel) -> bool:
+        """Whether a kernel is in the stream of communication.
+
+        Where micro-batches take turns only what goes to experts and back is. The collectives of attention are launched
+        in order with its kernels: DeepSeek, SGLang and CANN hide dispatch and combine alone.
+        """
+        return kernel.kind == "collective" and (self.micro_batches == 1 or kernel.op_kind == "all_to_all")
 
     @property
     def layers(self) -> int:

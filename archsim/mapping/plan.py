@@ -18,7 +18,8 @@ class Plan:
     of tp that divides them, or 1, where each expert is cut tp ways instead. redundant: copies of experts beyond the
     first, which relieve the busiest chips. node_limit: nodes that the experts of one token may lie on (0: any). pp:
     stages of a pipeline, each of which has so many chips (of an inference step; training keeps its own count). cp:
-    chips that share each sequence (`shard_context.py`, in training `shard_training.py`).
+    chips that share each sequence (`shard_context.py`, in training `shard_training.py`); by_heads: those of a prompt
+    attend with a share of the heads to all of its tokens.
 
     In training also: sp: what tensor parallelism leaves whole (norms, residuals) is split by tokens.
     """
@@ -31,13 +32,15 @@ class Plan:
     redundant: int = 0
     node_limit: int = 0
     pp: int = 1
+    by_heads: bool = False
 
     @property
     def chips(self) -> int:
         return self.tp * self.cp * self.dp * self.pp
 
     def __str__(self) -> str:
-        more = "".join(f" x {name}{n}" for name, n in (("CP", self.cp), ("PP", self.pp)) if n > 1)
+        shared = "CP by heads " if self.by_heads else "CP"
+        more = "".join(f" x {name}{n}" for name, n in ((shared, self.cp), ("PP", self.pp)) if n > 1)
         return f"TP{self.tp} x DP{self.dp}{more}" + self._experts()
 
     def _experts(self) -> str:

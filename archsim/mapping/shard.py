@@ -130,10 +130,14 @@ class Sharder:
         if op.kind == "embedding" and self.plan.tp > 1:
             task = self._task(op, state, op.dims, share_in=[self.plan.tp], share_out=1)
             return [task, self._all_reduce(op, task)]
-        # what is left works element by element and inherits the split of what it reads
+        # what is left works element by element and inherits the split of what it reads; MLA's cache is one head for all
         split = max((state.share.get(t, 1) for t in op.inputs), default=1)
-        dims = {name: self._divide(n, split) if name.startswith("cols") else n for name, n in op.dims.items()}
-        shares = [state.share.get(t, 1) if self._is_activation(t) else split for t in op.inputs]
+        shares = [split if self.graph.tensors[t].role == "weight" else state.share.get(t, 1) for t in op.inputs]
+        cols = {"cols": split} | {f"cols_{i}": share for i, share in enumerate(shares)}
+        dims = {
+            name: self._divide(n, cols.get(name, split)) if name.startswith("cols") else n
+            for name, n in op.dims.items()
+        }
         return [self._task(op, state, dims, share_in=shares, share_out=split)]
 
     def _matmul(self, op: Op, state: State) -> list[Task]:
@@ -379,7 +383,7 @@ class Sharder:
         """``kind`` over ``ranks`` chips that are ``stride`` apart, working on ``tensor`` in place."""
         assert self.fabric is not None, "more than one chip without a fabric"
         inside, outside, node = self.fabric.inside, self.fabric.outside, self.fabric.chips_per_node
-        if kind == "all_to_all":
+        if kind in ("all_to_all", "head_exchange"):
             seconds = collective.all_to_all(nbytes, ranks, node, inside, outside)
         else:
             bound = getattr(collective, kind)

@@ -19,7 +19,7 @@ METRICS = (
 )
 LABELS = ("name", "title", "vendor", "year", "status")  # of a chip; they change no number
 OPTIONS = (
-    *("workload", "phase", "batch", "seq", "ctx", "quant", "sparsity", "shared_experts"),
+    *("workload", "phase", "batch", "seq", "ctx", "quant", "sparsity", "shared_experts", "cp_by"),
     *("chip", "system", "chips", "plan", "fidelity", "engine"),
 )
 

@@ -13,7 +13,7 @@ _FROM_META = (
     *("chip", "chip_estimated", "system", "chips", "plan"),
     *("fidelity", "engine", "exact"),
 )
-_WHERE_CHOSEN = ("sparsity", "shared_experts")
+_WHERE_CHOSEN = ("sparsity", "shared_experts", "cp_by")
 
 
 def summarise(result: Result) -> dict[str, Any]:

@@ -74,6 +74,11 @@ class Deployment:
         where = load_system(self.system) if isinstance(self.system, str) else self.system
         return where.chips if where is not None else 1
 
+    @property
+    def chunk(self) -> int:
+        """Tokens of an iteration of a data-parallel group; each of the chips that share its sequences takes as many."""
+        return self.stack.chunk * int(self.options.get("cp", 1))
+
     @cached_property
     def stage_layers(self) -> tuple[int, ...] | None:
         """Layers on each stage of a pipeline, for prompts as for answers.
@@ -266,7 +271,7 @@ class Deployment:
         """Bytes of the cache of a short sequence, and what a chip of each stage holds with it."""
         tokens = 64  # that fit, where those asked for may not
         decode = self._options("decode", 1, tokens - 1)
-        prefill = self._options("prefill", self._padded(self.stack.chunk), 0)
+        prefill = self._options("prefill", self._padded(self.chunk), 0)
         if not (least := self.kv_bytes(tokens)):
             raise InputError(f"{self.workload} keeps no KV cache: a server of it holds no sequences")
         return least, [
@@ -277,8 +282,8 @@ class Deployment:
     def _options(self, phase: str, seq: int, ctx: int) -> Options:
         """Of a step of one sequence for each data-parallel group."""
         known = {
-            "quant", "sparsity", "tp", "ep", "redundant", "shared_experts", "routing", "node_limit", "cp", "pp",
-            "stage_layers",
+            "quant", "sparsity", "tp", "ep", "redundant", "shared_experts", "routing", "node_limit", "cp", "cp_by",
+            "pp", "stage_layers",
         }  # fmt: skip
         options = {name: value for name, value in self.options.items() if name in known} | {"overlap": "none"}
         return Options(phase, self.groups(), seq, ctx, mtp=self.draft > 0 and phase == "decode", **options)

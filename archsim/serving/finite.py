@@ -130,7 +130,7 @@ class Run:
         """
         groups, under_way = self.server.groups(), len(self.ends)
         free = 1 + 1e-9 - self.kept
-        tokens = self.server.stack.chunk * groups - under_way * (1 + self.server.draft)
+        tokens = self.server.chunk * groups - under_way * (1 + self.server.draft)
         number = self.taken
         while number < arrived and under_way + number - self.taken < self.most:
             tokens -= self.computed[number]
@@ -148,7 +148,7 @@ class Run:
         new = range(self.taken, self.taken + prompts)
         prompts_s = sum(self._prompt_s(self.prompts[number]) for number in new)
         tokens = sum(self.computed[number] for number in new)
-        chunks = ceil(tokens / (self.server.stack.chunk * self.server.groups())) or 1
+        chunks = ceil(tokens / (self.server.chunk * self.server.groups())) or 1
         for _ in range(chunks):
             self._pass(prompts_s / chunks)
         for number in new:

@@ -110,7 +110,7 @@ def at_batch(server: Deployment, request: Request, batch: int, *, first_token: b
 
 def prompt_s(server: Deployment, request: Request) -> float:
     """A prompt's share of an iteration that is full of them."""
-    at_once = max(server.stack.chunk // request.computed, 1) * server.groups()
+    at_once = max(server.chunk // request.computed, 1) * server.groups()
     return _whole(server, request, at_once, first=False) / at_once
 
 
@@ -188,7 +188,7 @@ def _prefill(server: Deployment, request: Request, batch: int, *, first: bool = 
     first: before them the stages of a pipeline are empty; otherwise what they add to those before them.
     """
     tokens = request.computed * batch
-    chunks = max(1, -(-tokens // (server.stack.chunk * server.groups())))
+    chunks = max(1, -(-tokens // (server.chunk * server.groups())))
     if chunks == 1:
         return server.prefill_s(batch, request.computed, request.known, first=first)
     at_once = max(server.groups(), batch // chunks // server.groups() * server.groups())
@@ -198,7 +198,7 @@ def _prefill(server: Deployment, request: Request, batch: int, *, first: bool = 
 
 def _whole(server: Deployment, request: Request, batch: int, *, first: bool = True) -> float:
     """Seconds of ``batch`` prompts; a prompt longer than a chunk is cut, and its middle chunk stands for all."""
-    chunk = server.stack.chunk
+    chunk = server.chunk
     if request.computed <= chunk:
         return server.prefill_s(batch, request.computed, request.known, first=first)
     size = batch, chunk, request.known + (request.computed - chunk) // 2

@@ -20,7 +20,8 @@ quantity                meaning
 ``process_bytes``       what a process takes of a chip's memory beside weights, activations and cache: the driver's
                         context, code, buffers of collectives and sampling, workspaces, graphs
 ``kv_share``            share of the memory beside all these that the KV cache gets
-``chunk``               tokens that one iteration takes at most, of prompts and one for each sequence under way
+``chunk``               tokens that one iteration takes at most, of prompts and one for each sequence under way; of
+                        chips that share sequences each
 ``most``                sequences that one engine holds at most
 ======================  ===========================================================================================
 

@@ -41,6 +41,7 @@ def simulate(
     tp: int | None = None,
     ep: int | None = None,
     cp: int = 1,
+    cp_by: str = "tokens",
     pp: int = 1,
     stage_layers: Sequence[int] | None = None,
     micro_batches: int | None = None,
@@ -77,6 +78,8 @@ def simulate(
         tp, ep: tensor- and expert-parallel degree; by default what the roofline likes best among all that fit.
         cp: chips that share the tokens of each sequence and its KV cache: of a prompt two chunks each; in decode
             products are cut over them as well.
+        cp_by: how they attend to a prompt: "tokens": a chip's own queries to all keys, which are gathered; "heads": a
+            share of the heads to all tokens, what is read and what results exchanged (Ulysses, SP-TP-SP).
         pp: stages of a pipeline, each of ``chips / pp`` chips.
         stage_layers: layers of each stage; by default so that the slowest has least to do by the roofline.
         micro_batches: of each data-parallel group, that fill the pipeline; by default ``pp``, or as many as there are
@@ -116,7 +119,7 @@ def simulate(
     options = options_of(
         phase, seq=seq, ctx=ctx, batch=batch, tp=tp, ep=ep, fidelity=fidelity, engine=engine, exact=exact, quant=quant,
         routing=routing, mtp=mtp, seed=seed, power_cap=power_cap, overlap=overlap, redundant=redundant,
-        shared_experts=shared_experts, node_limit=node_limit, cp=cp, pp=pp, micro_batches=micro_batches,
+        shared_experts=shared_experts, node_limit=node_limit, cp=cp, cp_by=cp_by, pp=pp, micro_batches=micro_batches,
         stage_layers=None if stage_layers is None else tuple(stage_layers), sparsity=sparsity,
         pins=read_pins(Path(mapping)) if isinstance(mapping, str | Path) else mapping or {},
     )  # fmt: skip
@@ -214,6 +217,7 @@ def _meta(job: Job, command: str = "") -> dict[str, object]:
         "quant": options.quant,
         **({"sparsity": options.sparsity} if options.sparsity != "none" else {}),
         **({"shared_experts": "spread"} if options.shared_experts == "spread" else {}),
+        **({"cp_by": "heads"} if job.plan.by_heads else {}),
         "routing": options.routing,
         "seed": options.seed,
         "power_cap_w": options.power_cap,

@@ -151,7 +151,7 @@ def _take_turns(session: Session, launcher: _Launcher, *, exact: bool) -> _Repet
     block = launcher.block
     layers = block.layers if exact else min(block.layers, TOGETHER)
     turns = take_turns(launcher.exchange, launcher.waits, launcher.seconds, layers)
-    flat = overlapping([block.kernels[t.kernel] for t in turns], [t.after for t in turns],
+    flat = overlapping([launcher.exchange[t.kernel] for t in turns], [t.after for t in turns],
                        [launcher.seconds[t.kernel] for t in turns])  # fmt: skip
     launcher.beside = {turns[position].kernel for position in flat}
     ran = session.run([launcher.launch(t.kernel, t.after, t.layer, t.half) for t in turns])
@@ -177,15 +177,15 @@ class _Launcher:
         self, block: KernelBlock, target: Target, layout: Layout, fabric: Fabric | None, *, exact: bool
     ) -> None:
         self.block, self.target, self.layout, self.exact = block, target, layout, exact
-        self.narrow = narrowed(target, fabric, block.kernels)
+        self.narrow = narrowed(target, fabric, filter(block.communicates, block.kernels))
         self.waits = _dependencies(block.kernels)
         self.seconds: list[float] = bound_kernels(block.kernels, target).seconds.tolist()
-        self.exchange = [kernel.kind == "collective" for kernel in block.kernels]
+        self.exchange = [block.communicates(kernel) for kernel in block.kernels]
         self.exchanges = [
             lower_collective(k, target, fabric) if k.kind == "collective" and fabric is not None else None
             for k in block.kernels
         ]
-        self.beside = overlapping(block.kernels, self.waits, self.seconds)
+        self.beside = overlapping(self.exchange, self.waits, self.seconds)
         self.carried: dict[int, int] = {}
 
     @property
@@ -220,7 +220,8 @@ class _Launcher:
         if exchange is not None:
             base = [self.layout.base_of(kernel.outputs[0].tensor, layer, micro)]
             return Launch(
-                kernel.name, COMMUNICATION, after, exchange.launch_ps, program=exchange.program,
+                kernel.name, COMMUNICATION if self.exchange[i] else COMPUTE, after, exchange.launch_ps,
+                program=exchange.program,
                 bases=base if exchange.program is not None else [], duration_ps=exchange.duration_ps,
             )  # fmt: skip
         if kernel.kind == "handover":

@@ -20,7 +20,7 @@ MOST_MESSAGES = 400_000
 #: experts receive and return tokens by kernels of their own where the fabric has them
 KINDS: dict[str, Kind] = {
     "all_reduce": "all_reduce", "all_gather": "all_gather", "reduce_scatter": "reduce_scatter",
-    "all_to_all": "dispatch",
+    "all_to_all": "dispatch", "head_exchange": "all_to_all",
 }  # fmt: skip
 
 
@@ -77,22 +77,21 @@ def _uneven(fabric: Fabric, request: Collective) -> bool:
     return bool(schedule.messages) and not foldable(schedule)
 
 
-def overlapping(kernels: Sequence[Kernel], waits: Sequence[tuple[int, ...]], seconds: Sequence[float]) -> set[int]:
+def overlapping(exchange: Sequence[bool], waits: Sequence[tuple[int, ...]], seconds: Sequence[float]) -> set[int]:
     """Kernels that share the chip with a collective for most of their time.
 
     When each runs is estimated from `seconds`, the least time of each, with one stream for kernels and one for
-    collectives.
+    collectives: those that ``exchange`` names.
     """
-    exchange = [kernel.kind == "collective" for kernel in kernels]
     spans = collective_spans(exchange, waits, seconds)
-    busy = [span for span, kernel in zip(spans, kernels, strict=True) if kernel.kind == "collective"]
+    busy = [span for span, beside in zip(spans, exchange, strict=True) if beside]
 
     def shared(start: float, end: float) -> float:
         return sum(max(min(end, after) - max(start, before), 0.0) for before, after in busy)
 
     return {
         i for i, (start, end) in enumerate(spans)
-        if kernels[i].kind != "collective" and shared(start, end) > (end - start) / 2
+        if not exchange[i] and shared(start, end) > (end - start) / 2
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from archsim.errors import InputError
 from archsim.hardware import ChipSpec, LinkSpec, SystemSpec, list_systems, load_system
 from archsim.mapping import (
+    COLLECTIVES,
     FUSION,
     LAYOUT,
     Bounds,
@@ -62,6 +63,8 @@ ENGINES = ("compiled", "simpy")
 OVERLAPS = ("auto", "two-batch", "none")
 #: shared experts of a layer: on every chip, or spread like those that a router chooses
 SHARED = ("everywhere", "spread")
+#: what chips that share a prompt divide its attention by
+CONTEXT = ("tokens", "heads")
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Options:
     shared_experts: str = "everywhere"
     node_limit: int | None = None
     cp: int = 1
+    cp_by: str = "tokens"
     pp: int = 1
     stage_layers: tuple[int, ...] | None = None
     micro_batches: int | None = None
@@ -97,7 +101,7 @@ class Options:
         for name, value, legal in (
             ("phase", self.phase, PHASES), ("fidelity", self.fidelity, FIDELITIES), ("engine", self.engine, ENGINES),
             ("quant", self.quant, QUANTS), ("overlap", self.overlap, OVERLAPS),
-            ("shared-experts", self.shared_experts, SHARED),
+            ("shared-experts", self.shared_experts, SHARED), ("cp-by", self.cp_by, CONTEXT),
         ):  # fmt: skip
             if value not in legal:
                 raise InputError(f"--{name} {value}: must be one of {', '.join(legal)}")
@@ -164,7 +168,7 @@ class Job:
         streams = {True: 0.0, False: 0.0}
         for bound, block in zip(self.bounds, self.blocks, strict=True):
             for kernel, seconds in zip(block.kernels, bound.seconds.tolist(), strict=True):
-                streams[kernel.kind == "collective"] += seconds * block.repeat
+                streams[block.communicates(kernel)] += seconds * block.repeat
         return max(streams.values()) if self.micro_batches > 1 else sum(streams.values())
 
     @property
@@ -187,7 +191,7 @@ class Job:
                 f"{self.system.name} is built of {self.system.chip}; here each is replaced by {self.chip.name}"
             )
         kinds = {task.kind for block in self.tasks for task in block.tasks}
-        if kinds & {"all_reduce", "all_gather", "all_to_all"}:
+        if kinds & COLLECTIVES:
             notes.append("collectives are messages over the links; one chip stands for all, which arrive at once")
         if "expert_post" in kinds:
             notes.append("network cards carry tokens between nodes; what that takes of the cores is an estimate")
@@ -200,7 +204,11 @@ class Job:
         if self.options.shared_experts == "spread":
             notes.append("shared experts are spread over the chips like those that the router chooses")
         if self.plan.cp > 1:
-            how = "products over all of them" if self.options.phase == "decode" else "two chunks of each prompt a chip"
+            how = "two chunks of each prompt a chip"
+            if self.options.phase == "decode":
+                how = "products over all of them"
+            elif self.plan.by_heads:
+                how = "and its heads in attention, which exchanges what it reads and gives"
             notes.append(f"{self.plan.cp} chips share the tokens of each sequence, {how}")
         if self.micro_batches > 1:
             notes.append("two halves of each chip's batch take turns: one computes while the other communicates")
@@ -313,7 +321,8 @@ class Setting:
         batch = 1 if "batch" in trace.fixed else options.batch  # a batch that is fixed cannot be split
         decode = options.phase == "decode"
         degrees: dict[str, Any] = {
-            "chips": chips, "heads": _heads(probe) // (options.cp if decode else 1), "experts": _experts(probe),
+            "chips": chips, "heads": _heads(probe) // (options.cp if decode or self._by_heads else 1),
+            "experts": _experts(probe),
             "batch": batch, "ep": options.ep, "redundant": options.redundant,
             "node_limit": _node_limit(trace) if options.node_limit is None else options.node_limit,
             "cp": options.cp,
@@ -328,7 +337,11 @@ class Setting:
             ]  # fmt: skip
             for group in _groups(plans[0], decode=decode):
                 network.parts(group)  # refuses a degree that was asked for and does not lie on the fabric
-        return [replace(plan, pp=options.pp) for plan in plans]
+        return [replace(plan, pp=options.pp, by_heads=self._by_heads) for plan in plans]
+
+    @property
+    def _by_heads(self) -> bool:
+        return self.options.cp > 1 and self.options.cp_by == "heads" and self.options.phase == "prefill"
 
     def _check_context(self, chips: int, heads: int) -> None:
         """InputError where the tokens of a sequence cannot be shared by so many chips."""
@@ -341,7 +354,11 @@ class Setting:
             raise InputError(f"--cp {cp}: the sizes of {self.trace.name} are fixed")
         if options.phase == "decode" and heads % cp:
             raise InputError(f"--cp {cp}: products are cut over these chips too, so it must divide the {heads} heads")
-        if options.phase == "prefill" and int(options.seq or 1) % (2 * cp):
+        if self._by_heads:
+            for count, what in ((heads, "attention heads"), (int(options.seq or 1), "new tokens of a prompt")):
+                if count % cp:
+                    raise InputError(f"--cp {cp} --cp-by heads: must divide the {count} {what}")
+        elif options.phase == "prefill" and int(options.seq or 1) % (2 * cp):
             raise InputError(f"--cp {cp}: the {options.seq} new tokens must divide into {2 * cp} chunks, two a chip")
 
     def job(self, plan: Plan, batch: int | None = None, share: Share | None = None) -> Job:

@@ -35,7 +35,7 @@ def least_bounds(job: Job) -> tuple[Bounds, ...]:
     """Lower bounds of the kernels of each block like `Job.bounds`; what is found beyond those counts as start-up."""
     found = []
     for block, bounds in zip(job.blocks, job.bounds, strict=True):
-        targets = {job.target, narrowed(job.target, job.network, block.kernels)}
+        targets = {job.target, narrowed(job.target, job.network, filter(block.communicates, block.kernels))}
         least = bounds.seconds.copy()
         for i, (kernel, memory_s) in enumerate(zip(block.kernels, bounds.memory.tolist(), strict=True)):
             if not kernel.exchanges:

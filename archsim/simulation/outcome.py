@@ -84,7 +84,7 @@ def from_bounds(job: Job, bounds: Sequence[Bounds], meta: dict[str, object]) -> 
     slices: list[Slice] = []
     for block, bound in zip(job.blocks, bounds, strict=True):
         for i, (kernel, seconds) in enumerate(zip(block.kernels, bound.seconds, strict=True)):
-            lane = "communication" if kernel.kind == "collective" else "compute"
+            lane = "communication" if block.communicates(kernel) else "compute"
             parts = {group: float(getattr(bound, group)[i]) for group in busy}
             start = stream[lane]
             stream[lane] += float(seconds) * block.repeat

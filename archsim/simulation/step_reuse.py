@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from archsim.engine import LaunchRecord
-from archsim.mapping import Kernel, KernelBlock
+from archsim.mapping import KernelBlock
 from archsim.reuse import is_active, recall
 from archsim.simulation.blocks import COMMUNICATION, COMPUTE, BlockRun, KernelRun
 from archsim.simulation.job import Job
@@ -40,7 +40,7 @@ def _packed(run: BlockRun) -> dict[str, Any]:
 
 
 def _unpacked(block: KernelBlock, data: dict[str, Any]) -> BlockRun:
-    records = tuple(_records(block.kernels, times) for times in data["records"])
+    records = tuple(_records(block, times) for times in data["records"])
     kernels = tuple(
         KernelRun(kernel, None, first, *numbers)
         for kernel, first, numbers in zip(block.kernels, records[0], data["kernels"], strict=True)
@@ -49,8 +49,8 @@ def _unpacked(block: KernelBlock, data: dict[str, Any]) -> BlockRun:
     return BlockRun(block, start, end, simulated, period, kernels, records)
 
 
-def _records(kernels: Sequence[Kernel], times: Sequence[Sequence[int]]) -> tuple[LaunchRecord, ...]:
+def _records(block: KernelBlock, times: Sequence[Sequence[int]]) -> tuple[LaunchRecord, ...]:
     return tuple(
-        LaunchRecord(kernel.name, COMMUNICATION if kernel.kind == "collective" else COMPUTE, ready, start, end, None)
-        for kernel, (ready, start, end) in zip(kernels, times, strict=True)
+        LaunchRecord(kernel.name, COMMUNICATION if block.communicates(kernel) else COMPUTE, ready, start, end, None)
+        for kernel, (ready, start, end) in zip(block.kernels, times, strict=True)
     )

@@ -64,7 +64,7 @@ def test_kernels_beside_a_collective_leave_it_its_cores() -> None:
     job = prepare("h800", "deepseek-v3", Options(phase="decode", batch=32, tp=8, ctx=256), "h800-x32")
     block = next(block for block in job.blocks if block.name == "moe")
     seconds = bound_kernels(block.kernels, job.target).seconds.tolist()
-    found = overlapping(block.kernels, _dependencies(block.kernels), seconds)
+    found = overlapping([*map(block.communicates, block.kernels)], _dependencies(block.kernels), seconds)
     names = {block.kernels[i].name for i in found}
     assert names
     assert not any("experts.gate_up_proj" in name and "shared" not in name for name in names)

@@ -74,6 +74,59 @@ def test_chips_share_weights_and_cached_tokens_in_decode(model: str) -> None:
         assert 8 * flops(part, "attention") == pytest.approx(flops(whole, "attention"), rel=1e-3)
 
 
+@pytest.mark.parametrize("ctx", [0, 1024])
+@pytest.mark.parametrize(("tp", "cp"), [(1, 8), (2, 4)])
+@pytest.mark.parametrize("model", [DENSE, LATENT])
+def test_chips_that_share_heads_share_all_work_of_a_prompt(model: str, tp: int, cp: int, ctx: int) -> None:
+    """Attention to all tokens for some heads: nothing is expanded or attended to twice."""
+    whole = job(model, "prefill", None, batch=2, seq=1024, ctx=ctx)
+    part = job(model, "prefill", batch=2, seq=1024, ctx=ctx, tp=tp, cp=cp, cp_by="heads")
+    for kind, name in (("attention", ""), ("matmul", "q_proj"), ("matmul", "o_proj"), ("matmul", "kv_b_proj")):
+        assert 8 * flops(part, kind, name) == flops(whole, kind, name)
+    held = cp if model == LATENT else 8  # latent tokens, of which tensor parallelism has copies; or a head a chip
+    assert held * part.need.kv_cache == whole.need.kv_cache
+
+
+def test_heads_change_hands_before_and_after_attention() -> None:
+    """Of every token: queries, new keys and values to the chips of their heads, results back to the chip of the token.
+
+    Eight key/value heads over 16 chips are sent twice.
+    """
+    for system, cp, copies in (("hgx-h100", 4, 1), ("h100-x16", 16, 2)):
+        part = job(DENSE, "prefill", system, batch=16, seq=1024, ctx=1024, tp=1, cp=cp, cp_by="heads")
+        sent = [t.dims["bytes"] for t in part.tasks[1].tasks if t.kind == "head_exchange"]
+        own = 16 // part.plan.dp * 1024 // cp * 128 * 2
+        assert sent == [32 * own, 8 * own * copies, 8 * own * copies, 32 * own]
+
+
+def test_latent_queries_and_keys_are_gathered_as_they_were_computed() -> None:
+    """DeepSeek-V3's 1,536 and 576 values in bf16 of all tokens, quantised where they are expanded."""
+    options = Options("prefill", 4, 1024, 0, tp=1, cp=32, cp_by="heads", quant="int8", overlap="none")
+    part = prepare("h800", "deepseek-v3", options, "h800-x32")
+    tasks = part.tasks[1].tasks
+    assert [t.dims["bytes"] for t in tasks if t.kind == "all_gather"] == [4096 * 1536 * 2, 4096 * 576 * 2]
+    back = [t for t in tasks if t.kind == "head_exchange"]
+    assert [(t.name, t.dims["bytes"]) for t in back] == [
+        ("self_attn.o_proj.quantise.head_exchange", 4096 // 32 * 16384 * 2)
+    ]
+    by_name = {t.name: t.dims for t in tasks}
+    assert by_name["self_attn.q_b_proj.quantise"]["rows"] == 4096
+    assert (by_name["self_attn.q_b_proj"]["m"], by_name["self_attn.q_b_proj"]["n"]) == (4096, 4 * 192)
+    assert by_name["self_attn.attention"]["heads"] == 4
+    assert by_name["self_attn.o_proj"]["m"] == 128
+    assert "CP by heads 32" in str(part.plan)
+    assert any("its heads in attention" in note for note in part.notes())
+
+
+def test_sparse_attention_by_heads_gathers_what_each_query_attends_to() -> None:
+    options = Options("prefill", 4, 4096, 0, tp=1, cp=32, cp_by="heads", quant="fp8", overlap="none")
+    parts = [prepare("h800", "deepseek-v3.2-exp", o, "h800-x32") for o in (options, replace(options, cp=1, batch=32))]
+    by_heads, by_prompts = ({t.name: t.flops for t in part.tasks[1].tasks} for part in parts)
+    products = [t.name for t in parts[0].tasks[1].tasks if t.kind in ("matmul", "grouped_matmul", "attention")]
+    for name in products:  # of 4 prompts instead of 32
+        assert 8 * by_heads[name] == pytest.approx(by_prompts[name], rel=0.05), name
+
+
 def test_a_latent_cache_is_read_faster_by_more_chips() -> None:
     alike = {"phase": "decode", "batch": 8, "ctx": 16383, "system": "hgx-h100"}
     times = []
@@ -86,7 +139,9 @@ def test_a_latent_cache_is_read_faster_by_more_chips() -> None:
 
 def test_exchanges_are_those_of_the_unfolded_fabric() -> None:
     fabric = Fabric.of(load_system("hgx-h100"), load_chip("h100"))
-    wanted: list[tuple[Kind, Group]] = [("all_gather", Group(4, 2)), ("reduce_scatter", Group(4))]
+    wanted: list[tuple[Kind, Group]] = [
+        ("all_gather", Group(4, 2)), ("all_to_all", Group(4, 2)), ("reduce_scatter", Group(4)),
+    ]  # fmt: skip
     for kind, group in wanted:
         request = Collective(kind, 2**20, group, "fastest")
         assert run_collective(fabric, request).time_ps == run_collective(fabric, request, fold=False).time_ps
@@ -115,6 +170,9 @@ def test_stages_whose_chips_share_sequences() -> None:
         ({"phase": "decode", "cp": 64, "system": "h100-x64"}, "must divide the 32 heads"),
         ({"phase": "decode", "cp": 8, "tp": 8}, "--tp 8: must divide both the 1 chips"),
         ({"phase": "decode", "cp": 2, "system": None}, "--cp 2: must divide the 1 chips"),
+        ({"phase": "prefill", "cp": 8, "cp_by": "heads", "seq": 100}, "--cp 8 --cp-by heads: must divide the 100 new"),
+        ({"phase": "prefill", "cp": 64, "cp_by": "heads", "system": "h100-x64"}, "must divide the 32 attention heads"),
+        ({"phase": "prefill", "cp": 8, "cp_by": "rows"}, "--cp-by rows: must be one of tokens, heads"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(options: dict[str, Any], message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import archsim
@@ -65,6 +67,18 @@ def test_layers_carried_forward_take_the_time_of_those_simulated() -> None:
         archsim.simulate("h800", "deepseek-v2-lite", overlap="two-batch", exact=e, **step) for e in (False, True)
     )
     assert some.time_s == pytest.approx(every.time_s, rel=7e-3)
+
+
+def test_micro_batches_hide_the_exchanges_of_experts_alone() -> None:
+    """The collectives of attention are launched in order with its kernels."""
+    step = {"phase": "prefill", "quant": "fp8", "tp": 4, "batch": 32, "seq": 512, "overlap": "two-batch"}
+    job = prepare("h800", "deepseek-v3", Options(**step), "h800-x32")  # type: ignore[arg-type]
+    collectives = [k for k in job.blocks[2].kernels if k.kind == "collective"]
+    assert {k.op_kind for k in collectives if not job.blocks[2].communicates(k)} == {"all_reduce", "all_gather"}
+    apart = [k for k in collectives if job.blocks[2].communicates(k)]
+    assert [k.op_kind for k in apart] == ["all_to_all", "all_to_all"]
+    alone = replace(job.blocks[2], micro_batches=1)
+    assert all(alone.communicates(k) for k in collectives)
 
 
 def test_a_batch_without_two_halves_is_refused() -> None:

@@ -25,7 +25,8 @@ FLEET_PREFILL = 0.5
 class Unit:
     """A unit of serving. chips: ranks of the system preset; redundant: experts so that all slots are filled.
 
-    of_one: ranks of what a published chip is; the 910C has two dies, each a device for its software.
+    of_one: ranks of what a published chip is; the 910C has two dies, each a device for its software. by_heads: all
+    chips share all prompts, and the heads of attention.
     """
 
     chip: str
@@ -38,6 +39,7 @@ class Unit:
     acceptance: float = 0.0
     of_one: int = 1
     shared_experts: str = "everywhere"
+    by_heads: bool = False
 
     def server(self) -> Deployment:
         return _server(self)
@@ -49,7 +51,7 @@ def _server(unit: Unit) -> Deployment:
     system = load_system(unit.system, {"chips": unit.chips, "chips_per_node": per_node})
     options: dict[str, Any] = {
         "quant": unit.quant, "tp": 1, "redundant": unit.redundant, "routing": "balanced",
-        "shared_experts": unit.shared_experts,
+        "shared_experts": unit.shared_experts, "cp": unit.chips if unit.by_heads else 1, "cp_by": "heads",
     }  # fmt: skip
     return Deployment(unit.chip, "deepseek-v3", system, options, STACKS[unit.stack], unit.draft, unit.acceptance)
 
@@ -59,7 +61,10 @@ H800_DECODE = Unit("h800", "h800-x144", 144, 32, "fp8", "deepseek")
 H800_PROFILE = Unit("h800", "h800-x144", 128, 0, "fp8", "deepseek")
 H100_PREFILL = Unit("h100", "hgx-h100", 32, 32, "fp8", "sglang")
 H100_DECODE = Unit("h100", "hgx-h100", 72, 32, "fp8", "sglang")
-ASCEND_PREFILL = Unit("ascend-910c-die", "cloudmatrix384-dies", 32, 32, "int8", "cloudmatrix", of_one=2)
+#: the paper's SP-TP-SP = 32
+ASCEND_PREFILL = Unit(
+    "ascend-910c-die", "cloudmatrix384-dies", 32, 32, "int8", "cloudmatrix", of_one=2, by_heads=True
+)
 #: 288 dies hold one of 256 routed experts and 32 copies, 32 the shared one (the paper's EP320)
 ASCEND_DECODE = Unit(
     "ascend-910c-die", "cloudmatrix384-dies", 320, 63, "int8", "cloudmatrix", 1, 0.7, of_one=2, shared_experts="spread"
@@ -96,7 +101,7 @@ _ROWS: dict[str, tuple[str, float, Callable[[], float], str]] = {
                 "the most sequences at 21 tokens a second each: users were given 20 to 22; experts in balance"),
     "PRO-001": ("profile", 1, lambda: _prefill(H800_PREFILL, 4, 4096), _TOKENS),
     "PRO-002": ("profile", 1, lambda: _decode(H800_PROFILE, 128, 4096), "128 sequences a chip, experts in balance"),
-    "CM-002": ("ascend", 1, lambda: _prefill(ASCEND_PREFILL, 4, 4096), _TOKENS),
+    "CM-002": ("ascend", 1, lambda: _prefill(ASCEND_PREFILL, 4, 4096), f"{_TOKENS}; all dies share prompts and heads"),
     "CM-003": ("ascend", 1, lambda: _decode(ASCEND_DECODE, 96, 4096), f"96 {_DRAFTS}"),
     "CM-004": ("ascend", 1, lambda: _decode(ASCEND_DECODE, 8, 4096), f"8 {_DRAFTS}"),
     "CM-008": ("fleet", FLEET_PREFILL, lambda: _prefill(H800_PREFILL, 4, 4096), f"{_TOKENS}; {_OF_PREFILL}"),
