@@ -21,12 +21,13 @@ __all__ = ["Launch", "LaunchRecord", "Session"]
 
 @dataclass(frozen=True, eq=False)
 class Launch:
-    """One operator on one stream: a program with the addresses of its regions, or just a duration.
+    """One operator on one stream: a program with the addresses of its regions, just a duration, or one `like` another.
 
     `after` are positions of earlier launches of the same `Session.run`; `launch_ps` is the gap that the device sees
     between "everything it waits for is done" and its start, `startup_ps` what it spends from there to its first step
     (with what its end costs). What a program leaves out because it equals what it contains (its `carry`) is added:
-    as it comes out of the run, but no more than `most_carried_ps`.
+    as it comes out of the run, but no more than `most_carried_ps`. `like` is the position of an earlier launch of the
+    same stream, from its start as long as which this one takes.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Launch:
     bases: Bases = ()
     duration_ps: int | None = None
     most_carried_ps: int | None = None
+    like: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +115,9 @@ class Session:
                 carried = launch.program.carry.time_ps(run.finish_ps)
                 most = launch.most_carried_ps
                 yield env.timeout(carried if most is None else min(carried, most))
+            elif launch.like is not None:
+                other = cast(LaunchRecord, done[launch.like].value)
+                yield env.timeout(other.end_ps - other.start_ps - launch.startup_ps)
             else:
                 yield env.timeout(launch.duration_ps or 0)
             done[index].succeed(LaunchRecord(launch.name, launch.stream, ready, start, self.now_ps, run))
@@ -122,8 +127,10 @@ def _check(launches: Sequence[Launch]) -> None:
     if len(launches) > MAX_ORDER:
         raise InputError(f"{len(launches)} launches at once are more than {MAX_ORDER}.")
     for index, launch in enumerate(launches):
-        if (launch.program is None) == (launch.duration_ps is None):
-            raise InputError(f"launch {index} ({launch.name}) needs either a program or a duration.")
+        if sum(each is not None for each in (launch.program, launch.duration_ps, launch.like)) != 1:
+            raise InputError(f"launch {index} ({launch.name}) needs a program, a duration, or one like which it is.")
+        if launch.like is not None and not 0 <= launch.like < index:
+            raise InputError(f"launch {index} ({launch.name}) is like launch {launch.like}, which is not before it.")
         if min(launch.launch_ps, launch.startup_ps, launch.duration_ps or 0) < 0:
             raise InputError(f"launch {index} ({launch.name}) has a negative time.")
         for before in launch.after:

@@ -59,7 +59,7 @@ class CompiledInterpreter:
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self._kernel = InterpreterKernel(
-            np.array([resource.kind for resource in machine], dtype=np.int8),
+            machine.kinds,
             np.array([resource.latency_ps for resource in machine], dtype=np.int64),
             np.array([r.as_per_byte if isinstance(r, Link) else 0 for r in machine], dtype=np.int64),
             np.array([r.nbytes if isinstance(r, Window) else 0 for r in machine], dtype=np.int64),

@@ -79,7 +79,7 @@ def least_of(program: Program) -> Least:
 def _rates(machine: Machine) -> tuple[NDArray[np.int8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     caches = [resource.cache if isinstance(resource, Memory) else None for resource in machine]
     return (
-        np.array([resource.kind for resource in machine], np.int8),
+        machine.kinds,
         np.array([resource.latency_ps for resource in machine], np.int64),
         np.array([cache.hit_latency_ps if cache else 0 for cache in caches], np.int64),
         np.array([r.as_per_byte if isinstance(r, Link) else cache.as_per_byte if cache else 0

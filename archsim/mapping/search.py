@@ -27,7 +27,7 @@ from archsim.reuse import is_active, recall
 __all__ = ["candidates", "choose_tiling", "contenders", "simulated_s"]
 
 #: candidates that are simulated, if their steps together are not more than this, and their scores within the share
-PROBES, PROBE_STEPS, PROBE_WITHIN = 6, 60_000, 1.3
+PROBES, PROBE_STEPS, PROBE_WITHIN = 4, 60_000, 1.3
 #: split-K takes 5 to 28 % longer than its score on large products, whole tiles 0 to 3 %. So both are simulated up to so
 #: many steps of split-K; beyond, it is taken where its score is better by more than this share
 SPLIT_STEPS, SPLIT_DOUBT = 150_000, 0.15

@@ -15,6 +15,9 @@ from enum import IntEnum
 from functools import cached_property
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from archsim.errors import InputError, did_you_mean
 from archsim.program.address_map import AddressMap
 
@@ -316,6 +319,18 @@ class Machine:
     @cached_property
     def _index(self) -> dict[str, int]:
         return {resource.name: position for position, resource in enumerate(self.resources)}
+
+    @cached_property
+    def kinds(self) -> NDArray[np.int8]:
+        """The kind of each resource."""
+        return np.array([resource.kind for resource in self.resources], dtype=np.int8)
+
+    @cached_property
+    def slowest_as_per_byte(self) -> int:
+        """Attoseconds that a byte takes on the slowest link or cache; 0 where there is none."""
+        links = (resource.as_per_byte for resource in self.resources if isinstance(resource, Link))
+        memories = (resource.cache for resource in self.resources if isinstance(resource, Memory))
+        return max((*links, *(cache.as_per_byte * cache.slices for cache in memories if cache is not None)), default=0)
 
     def __len__(self) -> int:
         return len(self.resources)

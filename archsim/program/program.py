@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archsim.errors import InputError, did_you_mean
 from archsim.program.carry import Carry
-from archsim.program.machine import Kind, Link, Machine, Memory
+from archsim.program.machine import Kind, Machine
 
 __all__ = ["MAX_PRIORITY", "MAX_STEPS", "NO_GATHER", "NO_REGION", "Program", "Region", "extents"]
 
@@ -224,7 +223,7 @@ def _check_routes(program: Program) -> None:
     routes = len(program.route_start) - 1
     # windows come first and in one order, so that nobody who holds bytes of one waits for himself or in a circle
     owner = np.repeat(np.arange(routes), np.diff(program.route_start))
-    window = np.array([resource.kind == Kind.WINDOW for resource in program.machine], dtype=np.bool_)[resources]
+    window = (program.machine.kinds == Kind.WINDOW)[resources]
     late = window[1:] & (owner[1:] == owner[:-1]) & (~window[:-1] | (resources[1:] <= resources[:-1]))
     if late.any():
         raise InputError(
@@ -268,9 +267,8 @@ def _check_work(program: Program) -> None:
         (program.priority < 0) | (program.priority > MAX_PRIORITY),
         f"has a priority outside 0..{MAX_PRIORITY}",
     )
-    slowest = max((rate for resource in program.machine for rate in _rates(resource)), default=0)
     most = int(program.nbytes.max(initial=0))
-    if most * slowest > MAX_TIME - 10**6:
+    if most * program.machine.slowest_as_per_byte > MAX_TIME - 10**6:
         raise InputError(f"program {program.name}: a step moves {most} bytes, too many to time in 64-bit attoseconds.")
 
 
@@ -304,7 +302,7 @@ def extents(
 
 def _visits(program: Program) -> dict[Kind, NDArray[np.bool_]]:
     """Which steps visit a resource of each kind."""
-    kind_of = np.array([resource.kind for resource in program.machine], dtype=np.int8)
+    kind_of = program.machine.kinds
     routes = len(program.route_start) - 1
     owner = np.repeat(np.arange(routes), np.diff(program.route_start))
     visits = {}
@@ -313,14 +311,6 @@ def _visits(program: Program) -> dict[Kind, NDArray[np.bool_]]:
         hit[owner[kind_of[program.route_resources] == kind]] = True
         visits[kind] = hit[program.route] if routes else np.zeros(len(program), dtype=np.bool_)
     return visits
-
-
-def _rates(resource: Any) -> list[int]:
-    if isinstance(resource, Link):
-        return [resource.as_per_byte]
-    if isinstance(resource, Memory) and resource.cache is not None:
-        return [resource.cache.as_per_byte * resource.cache.slices]
-    return []
 
 
 def _refuse(program: Program, wrong: NDArray[np.bool_], what: str) -> None:

@@ -25,7 +25,8 @@ def title(result: Result) -> tuple[str, str]:
     quant += f", {meta['sparsity']} sparse weights" if meta.get("sparsity") else ""
     where = meta["chip"] + (" (estimate)" if meta["chip_estimated"] else "")
     if meta["chips"] > 1:
-        degrees = ", ".join(f"{key} {value}" for key, value in meta["plan"].items())
+        how = {"cp": f" by {meta['cp_by']}"} if "cp_by" in meta else {}
+        degrees = ", ".join(f"{key} {value}{how.get(key, '')}" for key, value in meta["plan"].items())
         where = f"{meta['chips']} x {where}, {degrees}"
     return f"{meta['workload']} {meta['phase']}, batch {meta['batch']}, {length}{quant}", where
 

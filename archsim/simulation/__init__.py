@@ -16,6 +16,7 @@ from archsim.mapping.dram import chip_channels
 from archsim.results import Result, run_meta
 from archsim.simulation import outcome
 from archsim.simulation.blocks import BlockRun, leeways, run_block
+from archsim.simulation.borrowing import borrowers, in_order, lent
 from archsim.simulation.collectives import spread
 from archsim.simulation.job import Job, Options, candidates, prepare
 from archsim.simulation.least import least_bounds
@@ -174,18 +175,19 @@ def _run(job: Job, progress: Callable[[int, int, str], None]) -> list[BlockRun]:
     cycle = job.options.fidelity == "cycle"
     models = {"memory": cycle_memory(chip_channels(job.chip.memory))} if cycle else None
     session = Session(target.machine, job.options.engine, models)
-    total = sum(block.repeat for block in job.blocks)
+    blocks, more = job.blocks, leeways(job.blocks, target)
+    total = sum(block.repeat for block in blocks)
+    last = set() if job.options.exact or cycle else borrowers(blocks, target)
     done = 0
-    runs = []
-    for block, more in zip(job.blocks, leeways(job.blocks, target), strict=True):
-        hear = lambda n, base=done, name=block.name: progress(base + n, total, name)  # noqa: E731
-        run = run_block(
-            session, block, target, job.layout, network, exact=job.options.exact, whole=cycle, leeway=more,
-            on_repeat=hear,
+    runs: dict[int, BlockRun] = {}
+    for i in sorted(range(len(blocks)), key=lambda i: (i in last, i)):
+        hear = lambda n, base=done, name=blocks[i].name: progress(base + n, total, name)  # noqa: E731
+        runs[i] = run_block(
+            session, blocks[i], target, job.layout, network, exact=job.options.exact, whole=cycle, leeway=more[i],
+            on_repeat=hear, lent=lent(blocks[i], runs.values()) if i in last else None,
         )  # fmt: skip
-        runs.append(run)
-        done += block.repeat
-    return runs
+        done += blocks[i].repeat
+    return in_order([runs[i] for i in range(len(blocks))])
 
 
 @lru_cache(maxsize=8)

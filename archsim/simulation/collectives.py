@@ -50,14 +50,17 @@ def spread(target: Target, fabric: Fabric | None, kernels: Iterable[Kernel]) -> 
     return replace(target, machine=beside(Machine(own), block.machine)), block
 
 
-def lower_collective(kernel: Kernel, target: Target, fabric: Fabric) -> Exchange:
-    """The messages of a collective kernel, by the fastest algorithm that inference engines have."""
+def lower_collective(kernel: Kernel, target: Target, fabric: Fabric, *, alone: bool = False) -> Exchange:
+    """The messages of a collective kernel, by the fastest algorithm that inference engines have.
+
+    alone: no kernel runs beside it.
+    """
     request = _request(kernel)
     schedule = schedule_of(fabric, request)
     if not schedule.messages or (fabric.folds and not foldable(schedule)):
         return Exchange(0, None, run_collective(fabric, request).time_ps)
     memory = next(i for i, resource in enumerate(target.machine) if resource.group == "memory")
-    program = on_machine(schedule, target.machine, memory, request.nbytes)
+    program = on_machine(schedule, target.machine, memory, request.nbytes, alone=alone)
     received_ps = kernel.tasks[0].dims.get("received_ps", 0)  # by a kernel of its own, which the launch cost contains
     return Exchange(max(round(schedule.launch_s * 1e12) - received_ps, 0), program, None)
 

@@ -10,7 +10,7 @@ import archsim
 from archsim.engine import Launch, Session
 from archsim.hardware import load_chip, load_system
 from archsim.mapping import bound_kernels, make_target
-from archsim.network import Collective, Fabric, Group, run_collective, schedule_of
+from archsim.network import Collective, Fabric, Group, on_chip, run_collective, schedule_of
 from archsim.network.on_chip import beside, on_machine
 from archsim.program import ProgramBuilder
 from archsim.simulation import Options, prepare
@@ -40,6 +40,25 @@ def test_a_collective_contends_with_memory_traffic() -> None:
     messages = Launch("all_reduce", "communication", program=exchange, bases=[2**26])
     stream = Launch("reads", "compute", program=reads, bases=[2**28])
     assert end(messages, stream) > 1.02 * max(end(messages), end(stream))
+
+
+def test_of_large_messages_a_share_passes_through_memory_for_all() -> None:
+    fabric = Fabric.of(load_system("hgx-h100"), load_chip("h100"))
+    machine = beside(make_target(load_chip("h100")).machine, fabric.folded)
+    counts, blocks = [], []
+    for most in (on_chip.MOST_BYTES, 2**40):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(on_chip, "MOST_BYTES", most)
+            schedule = schedule_of(fabric, Collective("all_gather", 2**28, Group(8)))
+            program = on_machine(schedule, machine, 0, 2**28, alone=True)
+        (record,) = Session(machine).run([Launch("x", "communication", program=program, bases=[0])])
+        assert record.run is not None
+        counts.append(record.run.counters.bytes_requested)
+        blocks.append(int(program.nbytes[program.region >= 0].sum()))
+        time = run_collective(fabric, Collective("all_gather", 2**28, Group(8))).time_ps
+        assert record.end_ps + schedule.launch_s * 1e12 == pytest.approx(time, rel=0.02)
+    assert blocks[0] < 0.15 * blocks[1]
+    assert counts[0] == pytest.approx(counts[1], rel=1e-3)
 
 
 def test_a_slow_link_slows_the_step() -> None:

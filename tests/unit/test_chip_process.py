@@ -85,6 +85,15 @@ def test_what_a_program_leaves_out_is_added_up_to_a_limit(session: Session) -> N
         start = session.now_ps
 
 
+def test_a_launch_takes_as_long_as_one_before_it(session: Session) -> None:
+    first = Launch("a", "main", launch_ps=5, startup_ps=7, program=work("mxu", 100))
+    again = Launch("b", "main", launch_ps=20, startup_ps=7, like=0)
+    one, other = session.run([first, again])
+    assert other.end_ps - other.start_ps == one.end_ps - one.start_ps == 107
+    assert other.start_ps == one.end_ps + 20
+    assert other.run is None
+
+
 def test_streams_overlap(session: Session) -> None:
     records = session.run(
         [
@@ -156,8 +165,9 @@ def test_a_run_reports_on_its_own_program(session: Session) -> None:
 @pytest.mark.parametrize(
     ("launch", "message"),
     [
-        (Launch("x", "main"), "needs either a program or a duration"),
-        (Launch("x", "main", duration_ps=1, program=work("mxu", 1)), "needs either a program or a duration"),
+        (Launch("x", "main"), "needs a program, a duration, or one like which it is"),
+        (Launch("x", "main", duration_ps=1, program=work("mxu", 1)), "needs a program, a duration, or one like which"),
+        (Launch("x", "main", like=1), "is like launch 1, which is not before it"),
         (Launch("x", "main", duration_ps=-1), "has a negative time"),
         (Launch("x", "main", duration_ps=1, launch_ps=-1), "has a negative time"),
         (Launch("x", "main", duration_ps=1, after=(1,)), "waits for launch 1, which is not before it"),

@@ -41,13 +41,14 @@ Edges = list[tuple[Ints, float]]
 HEAD, TAIL, WINDOW = 4, 2, 8
 #: where memory takes more than this share of the time, a window of chunks lasts for so many refreshes
 MEMORY_SHARE, REFRESHES = 0.5, 4
-#: the largest weight of a chunk where more than the matrix unit is waited for; the fewest waves in a window
-WEIGHT, WAVES = 12, 3
+#: the largest weight of a chunk where more than the matrix unit is waited for, in few waves of tiles and in many, so
+#: many at least; the fewest waves in a window
+WEIGHT, WEIGHT_OF_MANY, MANY, WAVES = 12, 16, 3, 3
 #: items of attention on every lane before a window of heads, and in it
 ROUNDS = 4
-#: programs of fewer steps are walked chunk by chunk; a window of waves or heads has so many, if they are there, unless
-#: nothing but the matrix unit is waited for
-WHOLE_STEPS, WINDOW_STEPS = 10_000, 30_000
+#: programs of fewer steps are walked chunk by chunk; a window of waves has so many, if they are there, unless nothing
+#: but the matrix unit is waited for, and a window of heads
+WHOLE_STEPS, WINDOW_STEPS, HEADS_STEPS = 10_000, 20_000, 30_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +133,8 @@ def sample_chunks(target: Target, shape: MatmulShape, tiling: Tiling, *, exact: 
     if exact or empty > TAIL or 3 * tiles * tiling.split_k * count < WHOLE_STEPS:
         return _whole(count)
     head = max(HEAD, 2 * slots)
-    weight = min(_largest_weight(target, shape, tiling), count if tiling.steady else WEIGHT)
+    most = WEIGHT if tiles < MANY * target.cores else WEIGHT_OF_MANY
+    weight = min(_largest_weight(target, shape, tiling), count if tiling.steady else most)
     window = max(WINDOW, (count - head - TAIL) / weight, _refreshed(target, shape, tiling, tiles * count))
     if window > count / 2:
         return _whole(count)
@@ -149,11 +151,14 @@ def sample_waves(
     """
     if exact or tiling.split_k > 1:
         return _whole(waves)
+    once = len(shape.m) == 1 and shape.m[0] <= tiling.group_m * tiling.tm  # B passes by once: all waves are alike
     period = -(-tiling.group_m * -(-shape.n // tiling.tn) // target.cores)
     b_bytes = shape.k * (shape.n * shape.b_bytes + tiling.group_m * tiling.tm * shape.a_bytes)
     first = period if b_bytes <= target.cache_bytes else 1  # its B stays in the cache for the periods that follow
-    steps = 0 if tiling.steady else WINDOW_STEPS
-    window = max(WAVES, -(-period // 2), steps // (3 * chunks * target.cores))
+    wave = 3 * chunks * target.cores  # steps
+    if once:
+        return _sampled(waves, 1, -(-WHOLE_STEPS // wave), 0, alike=False)
+    window = max(WAVES, -(-period // 2), 0 if tiling.steady else WINDOW_STEPS // wave)
     return _sampled(waves, max(first, window // 2), window, 0, alike=False)
 
 
@@ -173,7 +178,7 @@ def sample_heads(
         return _whole(sections)
     round_ = lanes / items
     fill = 1 / share if share else 0.0
-    head, window = max(ROUNDS * round_, fill), max(ROUNDS * round_, fill / 2, WINDOW_STEPS / steps)
+    head, window = max(ROUNDS * round_, fill), max(ROUNDS * round_, fill / 2, HEADS_STEPS / steps)
     return _sampled(sections, ceil(head), ceil(window), ceil(round_), alike=True)
 
 
