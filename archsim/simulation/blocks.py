@@ -73,7 +73,8 @@ class KernelRun:
 class BlockRun:
     """A block as it ran: ``simulated`` repetitions, the others carried forward at ``period_ps`` each.
 
-    records: of the repetitions, layer after layer and micro-batch after micro-batch.
+    records: of the repetitions, layer after layer and micro-batch after micro-batch. narrowed: kernels, by position,
+    that had fewer cores since a collective beside them kept some.
     """
 
     block: KernelBlock
@@ -83,6 +84,7 @@ class BlockRun:
     period_ps: int
     kernels: tuple[KernelRun, ...]
     records: tuple[tuple[LaunchRecord, ...], ...]
+    narrowed: frozenset[int] = frozenset()
 
 
 def run_block(
@@ -111,7 +113,8 @@ def run_block(
         _average(kernel, launcher.lowered[i], [r[i] for r in records], weights / block.repeat, target)
         for i, kernel in enumerate(block.kernels)
     )
-    return BlockRun(block, start_ps, session.now_ps, len(records), period, kernels, tuple(records))
+    fewer = frozenset(launcher.beside if launcher.narrow is not target else ())
+    return BlockRun(block, start_ps, session.now_ps, len(records), period, kernels, tuple(records), fewer)
 
 
 def leeways(blocks: Sequence[KernelBlock], target: Target) -> list[float]:

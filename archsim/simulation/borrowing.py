@@ -37,8 +37,11 @@ def borrowers(blocks: Sequence[KernelBlock], target: Target) -> set[int]:
 
 
 def lent(block: KernelBlock, runs: Iterable[BlockRun]) -> dict[int, KernelRun]:
-    """By position, kernels of ``block`` as they ran in the blocks that have run."""
-    ran = {_work(run.kernel): run for each in runs for run in each.kernels if not run.kernel.exchanges}
+    """By position, kernels of ``block`` as they ran in the blocks that have run, on as many cores."""
+    ran = {
+        _work(run.kernel): run for each in runs for i, run in enumerate(each.kernels)
+        if not run.kernel.exchanges and i not in each.narrowed
+    }  # fmt: skip
     found = {i: ran.get(_work(kernel)) for i, kernel in enumerate(block.kernels)}
     return {i: run for i, run in found.items() if run is not None}
 
