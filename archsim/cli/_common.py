@@ -30,21 +30,19 @@ json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 )
 
 
-cp_by_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
-    "--cp-by",
-    type=click.Choice(("tokens", "heads")),
-    default="tokens",
-    show_default=True,
-    help="Attention to prompts at --cp: to all tokens for own ones, or for own heads of all (Ulysses, SP-TP-SP).",
-)
+def _choice(flag: str, legal: tuple[str, ...], text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """An option with one of a few values, the first by default."""
+    return click.option(flag, type=click.Choice(legal), default=legal[0], show_default=True, help=text)
 
-shared_experts_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
-    "--shared-experts",
-    type=click.Choice(("everywhere", "spread")),
-    default="everywhere",
-    show_default=True,
-    help="Every chip holds them, or they are spread (and copied) like the others.",
-)
+
+cp_by_option = _choice(
+    "--cp-by", ("tokens", "heads"),
+    "Attention to prompts at --cp: to all tokens for own ones, or for own heads of all (Ulysses, SP-TP-SP).",
+)  # fmt: skip
+shared_experts_option = _choice(
+    "--shared-experts", ("everywhere", "spread"),
+    "Every chip holds them, or they are spread (and copied) like the others.",
+)  # fmt: skip
 
 
 def step_options(command: Callable[..., Any]) -> Callable[..., Any]:

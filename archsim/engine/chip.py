@@ -129,8 +129,11 @@ def _check(launches: Sequence[Launch]) -> None:
     for index, launch in enumerate(launches):
         if sum(each is not None for each in (launch.program, launch.duration_ps, launch.like)) != 1:
             raise InputError(f"launch {index} ({launch.name}) needs a program, a duration, or one like which it is.")
-        if launch.like is not None and not 0 <= launch.like < index:
-            raise InputError(f"launch {index} ({launch.name}) is like launch {launch.like}, which is not before it.")
+        like = launch.like
+        if like is not None and not (0 <= like < index and launches[like].stream == launch.stream):
+            raise InputError(
+                f"launch {index} ({launch.name}) is like launch {like}, which is not before it in its stream."
+            )
         if min(launch.launch_ps, launch.startup_ps, launch.duration_ps or 0) < 0:
             raise InputError(f"launch {index} ({launch.name}) has a negative time.")
         for before in launch.after:

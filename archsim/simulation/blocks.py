@@ -208,7 +208,8 @@ class _Launcher:
         self.seconds: list[float] = bound_kernels(block.kernels, target).seconds.tolist()
         self.exchange = [block.communicates(kernel) for kernel in block.kernels]
         self.beside = overlapping(self.exchange, self.waits, self.seconds)
-        alone = block.micro_batches == 1 and not self.beside and not exact
+        met = overlapping(self.exchange, self.waits, self.seconds, share=0.0)
+        alone = block.micro_batches == 1 and not met and not exact
         self.exchanges = [
             lower_collective(k, target, fabric, alone=alone)
             if k.kind == "collective" and fabric is not None else None

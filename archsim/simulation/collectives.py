@@ -80,8 +80,10 @@ def _uneven(fabric: Fabric, request: Collective) -> bool:
     return bool(schedule.messages) and not foldable(schedule)
 
 
-def overlapping(exchange: Sequence[bool], waits: Sequence[tuple[int, ...]], seconds: Sequence[float]) -> set[int]:
-    """Kernels that share the chip with a collective for most of their time.
+def overlapping(
+    exchange: Sequence[bool], waits: Sequence[tuple[int, ...]], seconds: Sequence[float], share: float = 0.5
+) -> set[int]:
+    """Kernels that share the chip with a collective for more than a ``share`` of their time.
 
     When each runs is estimated from `seconds`, the least time of each, with one stream for kernels and one for
     collectives: those that ``exchange`` names.
@@ -94,7 +96,7 @@ def overlapping(exchange: Sequence[bool], waits: Sequence[tuple[int, ...]], seco
 
     return {
         i for i, (start, end) in enumerate(spans)
-        if not exchange[i] and shared(start, end) > (end - start) / 2
+        if not exchange[i] and shared(start, end) > share * (end - start)
     }  # fmt: skip
 
 

@@ -167,7 +167,8 @@ def test_a_run_reports_on_its_own_program(session: Session) -> None:
     [
         (Launch("x", "main"), "needs a program, a duration, or one like which it is"),
         (Launch("x", "main", duration_ps=1, program=work("mxu", 1)), "needs a program, a duration, or one like which"),
-        (Launch("x", "main", like=1), "is like launch 1, which is not before it"),
+        (Launch("x", "main", like=1), "is like launch 1, which is not before it in its stream"),
+        (Launch("x", "side", like=0), "is like launch 0, which is not before it in its stream"),
         (Launch("x", "main", duration_ps=-1), "has a negative time"),
         (Launch("x", "main", duration_ps=1, launch_ps=-1), "has a negative time"),
         (Launch("x", "main", duration_ps=1, after=(1,)), "waits for launch 1, which is not before it"),

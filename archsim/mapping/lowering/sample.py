@@ -145,19 +145,18 @@ def sample_waves(
     target: Target, shape: MatmulShape, tiling: Tiling, chunks: int, waves: int, *, exact: bool = False
 ) -> Sample:
     """Whole waves of tiles, of which so many ``chunks`` are simulated: a window of half a period of the raster order,
-    in which the same rows of A are used.
+    in which the same rows of A are used. Where B passes by once, in one row of tiles, all waves are alike.
 
     Parts of a split are not left out: they meet at a barrier.
     """
     if exact or tiling.split_k > 1:
         return _whole(waves)
-    once = len(shape.m) == 1 and shape.m[0] <= tiling.group_m * tiling.tm  # B passes by once: all waves are alike
+    wave = 3 * chunks * target.cores  # steps
+    if len(shape.m) == 1 and shape.m[0] <= tiling.group_m * tiling.tm:
+        return _sampled(waves, 1, -(-WHOLE_STEPS // wave), 0, alike=False)
     period = -(-tiling.group_m * -(-shape.n // tiling.tn) // target.cores)
     b_bytes = shape.k * (shape.n * shape.b_bytes + tiling.group_m * tiling.tm * shape.a_bytes)
     first = period if b_bytes <= target.cache_bytes else 1  # its B stays in the cache for the periods that follow
-    wave = 3 * chunks * target.cores  # steps
-    if once:
-        return _sampled(waves, 1, -(-WHOLE_STEPS // wave), 0, alike=False)
     window = max(WAVES, -(-period // 2), 0 if tiling.steady else WINDOW_STEPS // wave)
     return _sampled(waves, max(first, window // 2), window, 0, alike=False)
 
