@@ -111,7 +111,7 @@ def _attention(kernel: Kernel, target: Target, exact: bool) -> Lowered:
     task, shape = kernel.tasks[0], attention_shape(kernel, target)
     if task.kind == "attention_backward":
         tensors = [operand.tensor for operand in (*task.inputs[:3], *task.inputs[-2:], *task.outputs[:3])]
-        return lower_attention_backward(target, kernel.name, shape, tuple(tensors))
+        return lower_attention_backward(target, kernel.name, shape, tuple(tensors), exact=exact)
     q, k, v = task.inputs[:3]
     return lower_attention(
         target, kernel.name, shape, (q.tensor, k.tensor, v.tensor, task.outputs[0].tensor), exact=exact

@@ -19,7 +19,6 @@ Reference: Shah et al., "FlashAttention-3", 2024, section 3; Dao et al., "Flash-
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from heapq import heapreplace
 from math import ceil
 
 import numpy as np
@@ -37,6 +36,7 @@ from archsim.mapping.lowering.attention_cut import (
     tile_height,
 )
 from archsim.mapping.lowering.attention_kernel import AttentionShape
+from archsim.mapping.lowering.deal import deal
 from archsim.mapping.lowering.sample import Edges, carry, head_edges, sample_heads
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.storage import page_runs
@@ -104,7 +104,7 @@ def lower_attention(
         kept = np.flatnonzero(np.isin(section, sample.kept) | (section >= whole))
         items, chunks, section = items.take(kept), chunks[kept], section[kept]
     count = len(chunks)
-    lane, turn = planned[1:] if planned is not None else _deal(
+    lane, turn = planned[1:] if planned is not None else deal(
         item_seconds(target, shape, cut, chunks), cores * cut.resident
     )  # fmt: skip
     core = lane % cores
@@ -307,24 +307,6 @@ def _places(first: Ints, j: Ints, chunks: Ints, *, alternate: bool) -> tuple[Int
     load_k = load_k - (j > 0)
     value = np.where(j + 1 < chunks, load_k + 7 + (j > 0), first + 5 * chunks)
     return load_k, load_k + 1, load_k + 2, load_k + 3 + (j > 0), value
-
-
-def _deal(seconds: NDArray[np.float64], lanes: int) -> tuple[Ints, Ints]:
-    """Lane of each item, and how many that lane had before: every item goes to the lane that is free first.
-
-    >>> [each.tolist() for each in _deal(np.array([5.0, 3.0, 1.0, 1.0, 1.0]), 2)]
-    [[0, 1, 1, 1, 0], [0, 0, 1, 2, 1]]
-    """
-    ready = [(0.0, lane) for lane in range(lanes)]  # a heap
-    lane = np.empty(len(seconds), dtype=np.int64)
-    turn = np.empty_like(lane)
-    taken = [0] * lanes
-    for item, work in enumerate(seconds.tolist()):
-        busy, first = ready[0]
-        heapreplace(ready, (busy + work, first))
-        lane[item], turn[item] = first, taken[first]
-        taken[first] += 1
-    return lane, turn
 
 
 def _heads_per_section(target: Target, shape: AttentionShape, items: _Items) -> int:

@@ -18,57 +18,92 @@ Reference: Dao, "FlashAttention-2", 2023, section 3.1, algorithm 2; Shah et al.,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
+from math import ceil
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from archsim.errors import InputError
+from archsim.mapping.lowering.attention_cut import VECTOR_POWER
 from archsim.mapping.lowering.attention_kernel import AttentionShape
+from archsim.mapping.lowering.deal import deal
+from archsim.mapping.lowering.sample import carry, head_edges, sample_heads
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable
 from archsim.mapping.target import Target
-from archsim.models.attention import block_time, feed_cycles
+from archsim.models.attention import block_time, feed_cycles, two_warps
+from archsim.models.matrix import operand_reads
 from archsim.models.vector import COSTS, VectorCost
 
 __all__ = ["lower_attention_backward"]
 
 Ints = NDArray[np.int64]
 Q, K, V, OUT, DO, DQ, DK, DV, SUMS = range(9)
-#: sides of a tile; systolic arrays are worth more rows than a warp group has
-SIDES, LONG_SIDES = (64, 128), (128, 256, 512, 1024)
+#: sides of a tile; systolic arrays are worth more rows than a warp group has, warps that issue synchronous instructions
+#: do with few
+SIDES, LONG_SIDES, SHORT_SIDES = (64, 128), (128, 256, 512, 1024), (16, 32, 64, 128)
 MAX_SLOTS = 3
+#: warps of a core, two a scheduler, and rows that each computes of a product at most, with synchronous instructions
+WARPS, WARP_ROWS = 8, 32
+
+
+Held = Literal["", "values", "keys and values"]
 
 
 @dataclass(frozen=True)
 class _Cut:
+    """Queries and keys of a tile, blocks of queries in the scratchpad, and what of the keys is in registers instead.
+
+    Operands of synchronous instructions are registers. Where the scratchpad is short, values stay there (FlashAttention
+    on parts with 100 KiB, ``Is_V_in_regs``), or keys, their transpose and values (composable_kernel on AMD's 64 KiB).
+    """
+
     rows: int
     keys: int
     slots: int
+    held: Held = ""
 
 
-def lower_attention_backward(target: Target, name: str, shape: AttentionShape, tensors: tuple[int, ...]) -> Lowered:
-    """The Program of the gradients of ``shape``; ``tensors``: q, k, v, o and do, then the gradients of q, k and v."""
+def lower_attention_backward(
+    target: Target, name: str, shape: AttentionShape, tensors: tuple[int, ...], *, exact: bool = False
+) -> Lowered:
+    """The Program of the gradients of ``shape``; ``tensors``: q, k, v, o and do, then the gradients of q, k and v.
+
+    exact: walk over all heads, instead of some that stand for others (:mod:`archsim.mapping.lowering.sample`).
+    """
+    if shape.kernel.synchronous:
+        target = target.synchronous
     cut = _choose(target, shape)
     heads = shape.batch * shape.heads
     head, block = (x.ravel() for x in np.meshgrid(np.arange(heads), np.arange(-(-shape.kv_len // cut.keys)),
                                                   indexing="ij"))  # fmt: skip
     first_row = _first_row(shape, block * cut.keys) // cut.rows * cut.rows
     chunks = np.maximum(-(-(shape.q_len - first_row) // cut.rows), 1)
-    order = np.lexsort((-chunks, head // max(_heads_at_once(target, shape), 1)))
-    head, block, first_row, chunks = head[order], block[order], first_row[order], chunks[order]
+    per_section = min(_heads_at_once(target, shape), heads)
+    section, whole = head // per_section, heads // per_section
+    mine, cached = section == 0, target.cache_bytes
+    share = per_section * _head_bytes(shape) / cached if cached else 0.0
+    sample = sample_heads(whole, int(mine.sum()), 6 * int(chunks[mine].sum()), target.cores, share, exact=exact)
+    kept = np.flatnonzero(np.isin(section, sample.kept) | (section >= whole))
+    order = kept[np.lexsort((-chunks[kept], section[kept]))]
+    head, block, first_row, chunks, section = (x[order] for x in (head, block, first_row, chunks, section))
     count, cores = len(head), target.cores
-    core = np.arange(count) % cores
+    core, turn = deal(chunks.astype(np.float64), cores)
     keys = np.minimum(cut.keys, shape.kv_len - block * cut.keys)
 
-    size = 6 * chunks + 2  # load of K and V, six steps a chunk, store of dK and dV
+    size = 6 * chunks + 3  # load of K and V, six steps a chunk, narrowing and store of dK and dV
     slices = min(cores * 4, heads * shape.q_len)
     start = 3 * slices + 1 + np.cumsum(size) - size
     main = int(size.sum())
     table = StepTable(target, 6 * slices + 2 + main)
-    rows_bytes = shape.q_bytes * (shape.d_qk + shape.d_v)
+    wide = shape.d_qk + shape.d_v
+    rows_bytes = shape.q_bytes * wide
     head_rows = heads * shape.q_len
-    _pass(table, 0, slices, head_rows, (OUT, DO), 2 * shape.d_v * shape.out_bytes, SUMS, 4.0, 2.0 * shape.d_v)
+    _pass(table, 0, slices, head_rows, (OUT, DO), 2 * shape.d_v * shape.out_bytes, SUMS,
+          4.0 + 4.0 * shape.d_qk, 2.0 * shape.d_v)  # fmt: skip
     table.barrier(3 * slices, 3 * np.arange(slices) + 2)
 
     kv_head = head * shape.kv_heads // shape.heads
@@ -82,9 +117,11 @@ def lower_attention_backward(target: Target, name: str, shape: AttentionShape, t
     rows = np.minimum(cut.rows, shape.q_len - first_row[item] - j * cut.rows)
     position = head[item] * shape.q_len + first_row[item] + j * cut.rows
     table.load(load, on, Q, position * rows_bytes / 2, rows * rows_bytes)
-    for step, cycles in zip((scores, grads, dq), _product_cycles(target, shape, cut.rows, cut.keys), strict=True):
-        table.matrix(step, on, np.full(len(item), cycles), shape.dtype)
-    table.vector(weigh, on, _vector_cycles(target, np.full(len(item), cut.rows * cut.keys)))
+    stages = _stages(target, shape, cut)
+    for step, cycles in ((scores, stages.scores), (grads, stages.grads), (dq, stages.dq)):
+        table.matrix(step, on, np.full(len(item), cycles), shape.dtype, busy=stages.busy)
+    clock = target.sustained_clock(shape.dtype, stages.busy)
+    table.vector(weigh, on, np.full(len(item), stages.weigh), clock=clock)
     table.store(add, on, SUMS, position * shape.d_qk * 4, rows * shape.d_qk * 4)
     table.after(scores, load)
     table.after(scores, start[item])
@@ -95,22 +132,29 @@ def lower_attention_backward(target: Target, name: str, shape: AttentionShape, t
     for distance, step, user in ((cut.slots, load, dq), (1, scores, dq)):
         has = rank >= distance
         table.after(step[in_core[has]], user[in_core[np.flatnonzero(has) - distance]])
-    store = start + size - 1
-    table.store(store, core, DK, (head * shape.kv_len + block * cut.keys) * (shape.d_qk + shape.d_v) * 2.0,
-                keys * (shape.d_qk + shape.d_v) * 2.0)  # fmt: skip
-    table.after(store, dq[np.cumsum(chunks) - 1])
-    behind = np.flatnonzero(np.arange(count) >= cores)
-    table.after(start[behind], store[behind - cores])
+    narrow, store = start + size - 2, start + size - 1
+    table.vector(narrow, core, target.vector_cycles(keys * wide, VectorCost(1.0, 0.0)) + shape.kernel.outside)
+    table.store(store, core, DK, (head * shape.kv_len + block * cut.keys) * wide * 2.0, keys * wide * 2.0)
+    table.after(narrow, dq[np.cumsum(chunks) - 1])
+    table.after(store, narrow)
+    by_turn = np.full((int(turn.max()) + 1, cores), -1, dtype=np.int64)
+    by_turn[turn, core] = store
+    behind = np.flatnonzero(turn)
+    table.after(start[behind], by_turn[turn[behind] - 1, core[behind]])
 
     end = 3 * slices + 1 + main
     table.barrier(end, np.concatenate([store, add]))
+    weight = np.ones(int(section[-1]) + 1, dtype=np.int64)
+    weight[sample.kept] = sample.weight
+    table.weight[start[0] : end] = np.repeat(weight[section], size)
+    edges = head_edges(sample, np.searchsorted(sample.kept, section), core, store)
     shared = shape.heads // shape.kv_heads > 1
-    extra = shape.kv_len / shape.q_len * (shape.d_qk + shape.d_v) * 2.0 if shared else 0.0  # gradients to be summed
+    extra = shape.kv_len / shape.q_len * wide * 2.0 if shared else 0.0  # gradients to be summed
     read, written = 4.0 * shape.d_qk + extra, shape.q_bytes * shape.d_qk + extra * shape.kv_heads / shape.heads
     _pass(table, end + 1, slices, head_rows, (SUMS,), read, DQ, written, 2.0 * shape.d_qk, after=end)
     text = f"{cut.keys} keys x {cut.rows} queries, {cut.slots} slots"
     names = ["q", "k", "v", "out", "dout", "dq", "dk", "dv", "sums"]
-    return table.build(name, names, [*tensors, WORKSPACE], text)
+    return table.build(name, names, [*tensors, WORKSPACE], text, carry=carry(edges, alike=target.alike))
 
 
 def _pass(
@@ -139,70 +183,129 @@ def _first_row(shape: AttentionShape, key: Ints) -> Ints:
 
 def _heads_at_once(target: Target, shape: AttentionShape) -> int:
     """Heads whose queries and gradients half of the cache holds, but enough for every core."""
-    nbytes = shape.q_len * (2 * shape.q_bytes * (shape.d_qk + shape.d_v) + 4 * shape.d_qk)
     for_cores = -(-target.cores // max(shape.kv_len // SIDES[-1], 1))
-    return max(int(target.cache_bytes / 2 // nbytes), for_cores)
+    return max(int(target.cache_bytes / 2 // _head_bytes(shape)), for_cores, 1)
+
+
+def _head_bytes(shape: AttentionShape) -> float:
+    """Of one query head: queries and their gradients, outputs and theirs, and sums of gradients."""
+    return shape.q_len * (2 * shape.q_bytes * (shape.d_qk + shape.d_v) + 4 * shape.d_qk)
 
 
 def _choose(target: Target, shape: AttentionShape) -> _Cut:
-    """The cut with the least time for a pair of query and key."""
-    best: tuple[float, _Cut] | None = None
-    wide = shape.d_qk + shape.d_v
-    systolic = target.chip.core.matrix.kind == "systolic"
-    # kernels of tensor cores spend nearly all registers on sums, twice what a forward pass does
-    room = target.accumulator_bytes * (1 if systolic else 2)
-    for rows, keys in product(*2 * (LONG_SIDES if systolic else SIDES,)):
-        # S and dP are sums in registers, of which the scratchpad holds a copy; of an array it holds them themselves
-        pairs = 2 * rows * keys
-        sums = 4 * (keys * wide + rows * shape.d_qk + (0 if systolic else pairs))
-        free = target.scratchpad_bytes - keys * wide * shape.q_bytes - pairs * (4 if systolic else shape.q_bytes)
-        slots = min(int(free // (rows * wide * shape.q_bytes)), MAX_SLOTS)
-        if slots < 1 or sums > room:
-            continue
-        seconds = _pair_time(target, shape, rows, keys) * (1.0 if slots > 1 else 2.0)
-        if best is None or seconds <= best[0]:
-            best = seconds, _Cut(rows, keys, slots)
-    if best is None:
-        side = SIDES[0]
+    """The cut with the least time for a pair of query and key, of the first kind that leaves room for two slots."""
+    found: list[tuple[float, _Cut]] = []
+    for rows, keys, held in _kinds(target):
+        found += _rated(target, shape, [_Cut(*sides, 0, held) for sides in product(rows, keys)])
+        if any(cut.slots > 1 for _, cut in found):
+            break
+    if not found:
+        side, wide = SIDES[0], shape.d_qk + shape.d_v
         raise InputError(
             f"no tile of the gradients of attention with heads of {shape.d_qk} fits {target.name}: {side} queries x "
-            f"{side} keys need {4 * side * (wide + 2 * side + shape.d_qk):,} B of sums ({room:,} B) and "
+            f"{side} keys need {4 * side * (wide + 2 * side + shape.d_qk):,} B of sums ({_sums_bytes(target):,} B) and "
             f"{3 * side * wide * shape.q_bytes:,.0f} B of scratchpad ({target.scratchpad_bytes:,} B)"
         )
-    return best[1]
+    least = min(seconds for seconds, _ in found)
+    return [cut for seconds, cut in found if seconds == least][-1]
 
 
-def _pair_time(target: Target, shape: AttentionShape, rows: int, keys: int) -> float:
-    clock = target.sustained_clock(shape.dtype)
-    scores, grads, dq = (cycles / clock for cycles in _product_cycles(target, shape, rows, keys))
-    weigh = float(_vector_cycles(target, rows * keys)) / target.clock
-    block = block_time(scores, weigh, grads + dq, "turns")
-    moved = rows * ((shape.d_qk + shape.d_v) * shape.q_bytes + 4 * shape.d_qk) / target.port_read_bytes_per_s
-    return max(block, moved) / (rows * keys)
+def _kinds(target: Target) -> Iterator[tuple[Sequence[int], Sequence[int], Held]]:
+    """Sides of tiles, rows and keys, and what registers hold besides sums, in the order in which kernels try them."""
+    unit = target.chip.core.matrix
+    if unit.kind == "systolic":
+        yield LONG_SIDES, LONG_SIDES, ""
+        return
+    yield SIDES, SIDES, ""
+    if unit.synchronous:
+        yield SIDES, SIDES, "values"
+        yield SIDES, SIDES, "keys and values"
+        yield SHORT_SIDES, SIDES, "values"
+        yield SHORT_SIDES, SIDES, "keys and values"
 
 
-def _vector_cycles(target: Target, elements: Ints | int) -> Ints:
-    return target.vector_cycles(elements, COSTS["attention_backward"], in_turn=target.asynchronous)
+def _sums_bytes(target: Target) -> int:
+    """Room for sums: kernels of tensor cores spend nearly all registers on them, twice what a forward pass does."""
+    return target.accumulator_bytes * (1 if target.chip.core.matrix.kind == "systolic" else 2)
 
 
-def _product_cycles(target: Target, shape: AttentionShape, rows: int, keys: int) -> tuple[int, int, int]:
-    """Cycles of the products of a block: S and dP; dV and dK; dQ.
+def _rated(target: Target, shape: AttentionShape, cuts: Iterable[_Cut]) -> Iterator[tuple[float, _Cut]]:
+    """Those that fit, with as many slots as there is room for, and the time for a pair of query and key."""
+    wide, systolic = shape.d_qk + shape.d_v, target.chip.core.matrix.kind == "systolic"
+    for cut in cuts:
+        # S and dP are sums in registers, of which the scratchpad holds a copy; of an array it holds them themselves
+        pairs = 2 * cut.rows * cut.keys
+        registers, scratchpad = {
+            "": (0, wide), "values": (shape.d_v, shape.d_qk), "keys and values": (wide + shape.d_qk, 0)
+        }[cut.held]  # fmt: skip
+        sums = 4 * (cut.keys * wide + cut.rows * shape.d_qk + (0 if systolic else pairs))
+        held = pairs * (4 if systolic else shape.q_bytes) + cut.keys * scratchpad * shape.q_bytes
+        free = target.scratchpad_bytes - held
+        slots = min(int(free // (cut.rows * wide * shape.q_bytes)), MAX_SLOTS)
+        if slots and sums + cut.keys * registers * shape.q_bytes <= _sums_bytes(target):
+            yield _pair_time(target, shape, cut) * (1.0 if slots > 1 else 2.0), replace(cut, slots=slots)
 
-    P and dS are in registers as dV and dK need them, so that one operand of these comes from the scratchpad. Of the
-    others both do, the first one once for every instruction's width of columns.
+
+def _pair_time(target: Target, shape: AttentionShape, cut: _Cut) -> float:
+    """Seconds for a pair of query and key."""
+    stages = _stages(target, shape, cut)
+    block = block_time(stages.scores, stages.weigh, stages.grads + stages.dq, "turns")
+    moved = cut.rows * ((shape.d_qk + shape.d_v) * shape.q_bytes + 4 * shape.d_qk) / target.port_read_bytes_per_s
+    return max(block / target.sustained_clock(shape.dtype, stages.busy), moved) / (cut.rows * cut.keys)
+
+
+class _Stages(NamedTuple):
+    """Cycles of a block: S and dP; P and dS on the vector unit; dV and dK; dQ. busy: power drawn, as a share of that of
+    matrix units that multiply all the time."""
+
+    scores: int
+    weigh: int
+    grads: int
+    dq: int
+    busy: float
+
+
+def _stages(target: Target, shape: AttentionShape, cut: _Cut) -> _Stages:
+    """What a block takes of the units of a core.
+
+    Of an asynchronous unit P and dS are in registers as dV and dK need them, so that one operand of these comes from
+    the scratchpad; of the others both do, the first one once for every instruction's width of columns. The warps of a
+    synchronous unit read their operands, P and dS among them, and multiply, two warps a scheduler
+    (:func:`archsim.models.attention.two_warps`); barriers keep them from working on elements meanwhile.
     """
-    wide, unit = shape.d_qk + shape.d_v, target.chip.core.matrix
-    sizes = ((rows, keys, wide), (keys, wide, rows), (rows, shape.d_qk, keys))
-    m, n, k = np.array(sizes).T
-    if unit.kind == "tensor_core" and unit.synchronous:
-        cycles = target.multiply_cycles(m, n, k, shape.dtype, shape.q_bytes, shape.q_bytes)
-    else:
-        cycles = target.fed_cycles(m, n, k, shape.dtype)
-        rate = target.chip.core.scratchpad.read_bytes_per_cycle
-        if unit.kind == "tensor_core" and rate is not None and unit.reuse_n is not None:
-            second_cycles = feed_cycles(m, n, k, step_m=unit.m, element_bytes=shape.q_bytes, bytes_per_cycle=rate)
-            first_cycles = np.ceil(m * k * -(-n // unit.reuse_n) * (shape.q_bytes / rate)).astype(np.int64)
-            both = first_cycles + second_cycles
-            cycles = np.where([True, False, True], np.maximum(cycles, both), cycles)
+    wide, unit, rows, keys = shape.d_qk + shape.d_v, target.chip.core.matrix, cut.rows, cut.keys
+    m, n, k = np.array(((rows, keys, wide), (keys, wide, rows), (rows, shape.d_qk, keys))).T
+    rate, width = target.chip.core.scratchpad.read_bytes_per_cycle, shape.q_bytes
+    multiply = target.matrix_cycles(m, n, k, shape.dtype)
+    weigh = int(target.vector_cycles(rows * keys, COSTS["attention_backward"], in_turn=target.asynchronous))
+    cycles = target.fed_cycles(m, n, k, shape.dtype, read_ahead=True)
+    if unit.kind == "tensor_core" and rate is not None:
+        if unit.synchronous:
+            read = _read_cycles(shape, cut, rate)
+            stretch = two_warps(float(multiply.sum()), float(read.sum()))
+            cycles = np.ceil(stretch * (multiply + read)).astype(np.int64)
+        elif unit.reuse_n is not None:
+            second_cycles = feed_cycles(m, n, k, step_m=unit.m, element_bytes=width, bytes_per_cycle=rate)
+            first_cycles = np.ceil(m * k * -(-n // unit.reuse_n) * (width / rate)).astype(np.int64)
+            cycles = np.where([True, False, True], np.maximum(cycles, first_cycles + second_cycles), cycles)
+    busy = (float(multiply.sum()) + VECTOR_POWER * weigh) / (float(cycles.sum()) + weigh)
     first, second, third = (int(each) for each in cycles)
-    return first, second, third
+    return _Stages(first, weigh, second, third, min(busy, 1.0))
+
+
+def _read_cycles(shape: AttentionShape, cut: _Cut, rate: float) -> Ints:
+    """Cycles in which the warps of a synchronous unit read operands: of S and dP; dV and dK, for which P and dS are
+    stored first; dQ. Each of ``WARPS`` computes its part of a product (FlashAttention-2, flash_bwd_launch_template.h).
+    """
+    rows, keys, width = cut.rows, cut.keys, shape.q_bytes
+    there, values = width * (cut.held != "keys and values"), width * (not cut.held)
+
+    def read(m: int, n: int, k: int, b_bytes: float = width) -> int:
+        high = min(WARP_ROWS, m)
+        warp = high, max(m * n // (WARPS * high), 8)
+        sizes = (np.array(each) for each in (m, n, k))
+        return int(operand_reads(*sizes, a_bytes=width, b_bytes=b_bytes, warp=warp, bytes_per_cycle=rate))
+
+    scores = read(rows, keys, shape.d_qk, there) + read(rows, keys, shape.d_v, values)
+    grads = read(keys, shape.d_v, rows) + read(keys, shape.d_qk, rows) + ceil(2 * rows * keys * width / rate)
+    return np.array([scores, grads, read(rows, shape.d_qk, keys, there)])

@@ -10,12 +10,12 @@ from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import COSTS, NarrowLoads
 from archsim.serving import FP4_TILE
 from archsim.trace.graph import DTYPE_BITS
-from archsim.validation.op.case import Attention, Kernel, Product, Vector
+from archsim.validation.op.case import Attention, Gradients, Kernel, Product, Vector
 from archsim.validation.op.dtypes import Format
 
 __all__ = [
-    "W", "attention", "attention_unfused", "elementwise", "mla_decode", "mla_prefill", "moe", "moe_fused", "moe_triton",
-    "norm_eager", "product", "rotary_eager", "routing_kernels",
+    "W", "attention", "attention_training", "attention_unfused", "elementwise", "mla_decode", "mla_prefill", "moe",
+    "moe_fused", "moe_triton", "norm_eager", "product", "rotary_eager", "routing_kernels",
 ]  # fmt: skip
 
 #: bytes of an element of activations outside the product, and of the result
@@ -44,7 +44,7 @@ SUM_WAITS = 2
 #: core, whose warps each take 128 elements at a time and load no others while they reduce and convert them
 SCALE_COLS, SCALE_LOADS = 128, NarrowLoads(threads=32, width=4, per_row=1, most=8)
 X, W, Y, QUANTISED, K, V, CACHE, GATHERED, HIDDEN, ACTIVE, W2, PARTS, CHOSEN, MAPS, SIZES, NARROW = range(16)
-RESIDUAL, W_BEFORE, X_BEFORE = range(16, 19)
+RESIDUAL, W_BEFORE, X_BEFORE, OF_OUT, OF_Q, OF_K, OF_V = range(16, 23)
 
 
 #: the block-scaled fp8 kernel for Ada, the only tile it is built for and the part of each of its four warps
@@ -134,6 +134,15 @@ def attention(
         ((q, COSTS["rotate_append"]),), in_turn=True,
     )  # fmt: skip
     return *(_offsets(batch),) * small, *((rotate,) if append else ()), core
+
+
+def attention_training(
+    batch: int, q_len: int, heads: int, kv_heads: int, d: int, *, dtype: str, causal: bool, kernel: AttentionKernel
+) -> tuple[Kernel, ...]:
+    """Fused attention and its gradients, as a training step runs them."""
+    (core,) = attention(batch, q_len, q_len, heads, kv_heads, d, d, dtype=dtype, causal=causal, kernel=kernel)
+    assert isinstance(core, Attention)
+    return core, Gradients(core, (X, K, V, Y, OF_OUT, OF_Q, OF_K, OF_V))
 
 
 def attention_vllm(

@@ -11,6 +11,7 @@ from archsim.errors import InputError
 from archsim.hardware import load_chip
 from archsim.mapping import Lowered, Target, choose_tiling, make_target
 from archsim.mapping.lowering.attention import lower_attention
+from archsim.mapping.lowering.attention_backward import lower_attention_backward
 from archsim.mapping.lowering.attention_cut import packed_rows
 from archsim.mapping.lowering.attention_kernel import AttentionShape
 from archsim.mapping.lowering.product import ProductOperands, lower_product
@@ -20,7 +21,7 @@ from archsim.mapping.tiling import MatmulShape, Tiling, score_tiling
 from archsim.models.vector import NarrowLoads, VectorCost
 from archsim.validation.op.sources import Source
 
-__all__ = ["Attention", "Case", "Kernel", "Product", "Vector", "simulate_us", "target_of", "too_fast"]
+__all__ = ["Attention", "Case", "Gradients", "Kernel", "Product", "Vector", "simulate_us", "target_of", "too_fast"]
 
 #: a measured time below this share of what the chip's peaks allow is no time of this operator on this chip; the room
 #: is for clocks above the one that the peak is quoted at (1.98 GHz on an H100 of 1.83 GHz)
@@ -111,6 +112,34 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class Gradients:
+    """Those of fused attention; operands are the case's tensors (q, k, v, out, and gradients of out, q, k, v)."""
+
+    forward: Attention
+    operands: tuple[int, ...]
+
+    def lower(self, target: Target) -> Lowered:
+        return lower_attention_backward(target, "gradients", self.forward.shape, self.operands)
+
+    @property
+    def flops(self) -> float:
+        return 2.5 * self.forward.flops  # five products instead of two
+
+    @property
+    def steps(self) -> float:
+        """About how many steps lowering makes of it: six a tile instead of five."""
+        return 1.2 * self.forward.steps
+
+    @property
+    def nbytes(self) -> float:
+        return 2 * self.forward.nbytes
+
+    @property
+    def dtype(self) -> str:
+        return self.forward.dtype
+
+
+@dataclass(frozen=True)
 class Vector:
     """A vector kernel over rows: tensors read and written with their bytes, and (elements, cost) of its work.
 
@@ -138,7 +167,7 @@ class Vector:
         return sum(n for _, n in (*self.inputs, *self.outputs))
 
 
-Kernel = Product | Attention | Vector
+Kernel = Product | Attention | Gradients | Vector
 
 
 @dataclass(frozen=True)
@@ -169,7 +198,7 @@ class Case:
     @property
     def steps(self) -> float:
         """About how many steps lowering makes of the attention in it; products are cut to a bounded number."""
-        return sum(kernel.steps for kernel in self.kernels if isinstance(kernel, Attention))
+        return sum(kernel.steps for kernel in self.kernels if isinstance(kernel, Attention | Gradients))
 
 
 @cache

@@ -15,7 +15,7 @@ from archsim.validation.op.readers import (
     multiplied,
     no_preset,
 )
-from archsim.validation.op.sources import Source, product_source, source_of
+from archsim.validation.op.sources import Source, product_source, source_of, trained
 from archsim.validation.table import Record
 
 __all__ = ["read_published"]
@@ -24,12 +24,12 @@ __all__ = ["read_published"]
 #: so many that the rate no longer depends on them. A token in fp8 takes 656 B, its scales and 64 rotated dims in bf16
 SPARSE = {"mla_prefill_sparse": (1024, 2.0), "mla_decode_sparse_fp8kv": (256, 656 / 576)}
 OPERATORS = {"gemm", "grouped_gemm_contiguous", "grouped_gemm_masked", "attention_fwd", "attention_prefill",
-             "attention_decode", "mla_decode", "mla_prefill"}  # fmt: skip
+             "attention_fwd_bwd", "attention_decode", "mla_decode", "mla_prefill"}  # fmt: skip
 SECOND = "a second figure of the run of another row"
-#: the fastest implementations of plain attention, by the beginning of the note
-FASTEST = ("FA3", "PTO")
+#: implementations of plain attention whose kernels are known, by the first word of the note
+KNOWN, FLASH_2 = ("FA2", "FA3", "PTO"), "FA2"
 UNFINISHED = "a kernel that its authors call not well optimised yet"
-OLDER = "an implementation that is not the fastest one published for this chip"
+OTHER = "an implementation of attention whose kernels are not known, and that is not the fastest for this chip"
 
 
 def read_published(row: Record) -> Case | str:
@@ -40,7 +40,7 @@ def read_published(row: Record) -> Case | str:
     if operator.startswith(("nccl", "moe_", "p2p")):
         return "communication between chips, which is no operator of one"
     if operator not in OPERATORS and operator not in SPARSE:
-        return f"the operator '{operator}' (a training pass, or one without a shape) is not modelled"
+        return f"the operator '{operator}' (published without a shape) is not modelled"
     if unit not in ("us", "TFLOPS"):
         return SECOND
     if "gemm" in operator and not all(row.text(name) for name in "MNK"):
@@ -52,8 +52,10 @@ def read_published(row: Record) -> Case | str:
         return UNFINISHED
     if operator in SPARSE:
         return _sparse(row, chip, source)
-    if operator == "attention_fwd" and not row.text("notes").startswith(FASTEST):
-        return OLDER
+    plain, training = operator.startswith("attention_fwd"), operator == "attention_fwd_bwd"
+    author = row.text("notes").partition(" ")[0]
+    if plain and author not in KNOWN:
+        return OTHER
     math, _, held = row.text("dtype").partition(", KV ")
     form = format_of(math, formats_of(chip))
     if isinstance(form, str):
@@ -71,26 +73,33 @@ def read_published(row: Record) -> Case | str:
         batch, heads, kv_heads, d_qk, d_v, q_len, kv_len = (
             row.integer(name) for name in ("batch", "heads", "kv_heads", "head_dim", "head_dim_v", "seq_q", "seq_kv")
         )
-        causal = operator != "attention_fwd" or row.integer("causal", least=0) == 1
+        causal = not plain or row.integer("causal", least=0) == 1
         kv_bytes = width(held) if held else float(build.WIDE)
         multiplies = multiplied(chip, form.dtype, kv_bytes if held else None)
-        flops = 2.0 * batch * heads * q_len * kv_len * (d_qk + d_v) / (2 if causal else 1)
+        flops = (7.0 if training else 2.0) * batch * heads * q_len * kv_len * (d_qk + d_v) / (2 if causal else 1)
         phase = "decode" if operator.endswith("decode") else "prefill"
         label = f"mla {phase}" if operator.startswith("mla") else f"attention {phase}"
         shape = f"b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads} d{d_qk}" + (" causal" if causal else "")
         kernel = attention_kernel(source, phase, chip, kv_bytes, batch * kv_heads, heads // kv_heads, kv_len)
-        if operator.startswith("mla"):
+        if plain and author == FLASH_2:
+            kernel, dtype = trained(d_qk), f"{dtype} FA2"
+        if training:
+            label = "attention training"
+            kernels = build.attention_training(
+                batch, q_len, heads, kv_heads, d_qk, dtype=multiplies, causal=causal, kernel=kernel
+            )
+        elif operator.startswith("mla"):
             kernels = mla(source, chip, phase, batch, q_len, kv_len, heads, kv_bytes)
         elif source.vllm:
             kernels = build.attention_vllm(batch, q_len, kv_len, heads, kv_heads, d_qk, dtype=multiplies, kernel=kernel)
         else:
             kernels = build.attention(
                 batch, q_len, kv_len, heads, kv_heads, d_qk, d_v, dtype=multiplies, causal=causal,
-                kv_bytes=kv_bytes, cache_bytes=None if operator == "attention_fwd" else kv_bytes,
+                kv_bytes=kv_bytes, cache_bytes=None if plain else kv_bytes,
                 append=phase == "prefill" or not appends(chip, multiplies),
                 kernel=kernel,
             )  # fmt: skip
-        if operator != "attention_fwd":
+        if not plain:
             dtype += f"/kv {(held or 'bf16').replace('bfloat16', 'bf16')}"
     value = row.number("value")
     expected_us = value if unit == "us" else flops / value * 1e-6

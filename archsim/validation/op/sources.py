@@ -115,9 +115,11 @@ XQA_KEYS, XQA_OUTSIDE = 128, 4000
 #: FlashAttention-2: one query is padded to a whole tile as well; the function for training, which LLMServingSim v0
 #: calls, neither splits keys nor packs heads, and has tiles of 128 x 64 (x 32 where shared memory is short); Vidur's
 #: walks over all keys whatever the mask hides
-FLASH_2 = AttentionKernel(overlap=False, fixed=True, persistent=False, synchronous=True, outside=OUTSIDE)
+FLASH_2 = AttentionKernel(
+    overlap=False, fixed=True, persistent=False, read_ahead=False, synchronous=True, outside=OUTSIDE
+)  # fmt: skip
 UNSPLIT = replace(FLASH_2, split=False, pack=1, rows=128)
-PAGED = replace(FLASH_2, keys=128, read_ahead=False)
+PAGED = replace(FLASH_2, keys=128)
 WHOLE = replace(PAGED, whole=True)
 FLASH_3 = AttentionKernel(fixed=True)
 
@@ -244,6 +246,12 @@ SOURCES = (
         decode=replace(FLASH_3, fixed=False),
     ),
 )  # fmt: skip
+
+
+def trained(d: int) -> AttentionKernel:
+    """FlashAttention-2 without a cache: blocks of 128 keys of heads up to 64 wide, of 64 beyond
+    (flash_fwd_launch_template.h)."""
+    return replace(UNSPLIT, keys=128 if d <= 64 else 64)
 
 
 def written(kernel: AttentionKernel, phase: str, chip: str) -> AttentionKernel:
