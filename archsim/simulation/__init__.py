@@ -184,7 +184,7 @@ def _run(job: Job, progress: Callable[[int, int, str], None]) -> list[BlockRun]:
         hear = lambda n, base=done, name=blocks[i].name: progress(base + n, total, name)  # noqa: E731
         runs[i] = run_block(
             session, blocks[i], target, job.layout, network, exact=job.options.exact, whole=cycle, leeway=more[i],
-            on_repeat=hear, lent=lent(blocks[i], runs.values()) if i in last else None,
+            on_repeat=hear, lent=lent(blocks[i], target, runs.values()) if i in last else None,
         )  # fmt: skip
         done += blocks[i].repeat
     return in_order([runs[i] for i in range(len(blocks))])

@@ -73,8 +73,8 @@ class KernelRun:
 class BlockRun:
     """A block as it ran: ``simulated`` repetitions, the others carried forward at ``period_ps`` each.
 
-    records: of the repetitions, layer after layer and micro-batch after micro-batch. narrowed: kernels, by position,
-    that had fewer cores since a collective beside them kept some.
+    records: of the repetitions, layer after layer and micro-batch after micro-batch. cores: of each kernel, fewer where
+    a collective beside it kept some.
     """
 
     block: KernelBlock
@@ -84,7 +84,7 @@ class BlockRun:
     period_ps: int
     kernels: tuple[KernelRun, ...]
     records: tuple[tuple[LaunchRecord, ...], ...]
-    narrowed: frozenset[int] = frozenset()
+    cores: tuple[int, ...] = ()
 
 
 def run_block(
@@ -113,8 +113,8 @@ def run_block(
         _average(kernel, launcher.lowered[i], [r[i] for r in records], weights / block.repeat, target)
         for i, kernel in enumerate(block.kernels)
     )
-    fewer = frozenset(launcher.beside if launcher.narrow is not target else ())
-    return BlockRun(block, start_ps, session.now_ps, len(records), period, kernels, tuple(records), fewer)
+    cores = tuple(launcher.target_of(i).cores for i in range(len(block.kernels)))
+    return BlockRun(block, start_ps, session.now_ps, len(records), period, kernels, tuple(records), cores)
 
 
 def leeways(blocks: Sequence[KernelBlock], target: Target) -> list[float]:
@@ -239,9 +239,13 @@ class _Launcher:
     def lowered(self) -> list[Lowered | None]:
         return [
             None if k.exchanges or i in self.lent else
-            lower(k, self.narrow if i in self.beside else self.target, exact=self.exact)
+            lower(k, self.target_of(i), exact=self.exact)
             for i, k in enumerate(self.block.kernels)
         ]  # fmt: skip
+
+    def target_of(self, i: int) -> Target:
+        """What kernel ``i`` has of the chip."""
+        return self.narrow if i in self.beside else self.target
 
     def launch(self, i: int, after: tuple[int, ...], layer: int, micro: int = 0) -> Launch:
         """The launch of kernel ``i`` of the block in a layer, for a micro-batch."""

@@ -20,6 +20,7 @@ from archsim.mapping.shard_training import BACKWARD
 from archsim.mapping.task import Task, TaskBlock
 from archsim.network import Fabric
 from archsim.simulation.blocks import BlockRun, run_block
+from archsim.simulation.borrowing import borrowers, lent
 from archsim.simulation.collectives import narrowed
 from archsim.trace import Graph
 from archsim.training.pairs import pair_of
@@ -135,21 +136,23 @@ def simulate_passes(
         return tuple(BlockPasses(b.name, b.repeat, bounds[b.name], bounds[back.name]) for b, back in found), tasks
     layout = lay_out(graph, tasks, blocks, target.block_bytes, target.storage)
 
-    def run(block: KernelBlock, where: Layout, chip: Target) -> BlockRun:
-        progress(block.name)
-        long = _bound(block, chip, ()).time > LONG_S * 1e12
-        some = KernelBlock(block.name, 1 if long else min(block.repeat, REPEATS), block.kernels)
-        return run_block(Session(chip.machine), some, chip, where, network, exact=False)
+    pairs = {each[0].name: pair_of(*each, layout) if paired else None for each in found}
+    parts: list[tuple[KernelBlock, Layout, Target]] = []
+    for each in found:
+        pair = pairs[each[0].name]
+        # exchanges of a pair take their cores as it runs
+        parts += [(*pair, whole)] if pair else [(block, layout, target) for block in each]
+    runs = _run(parts, network, progress)
 
     def alone(block: KernelBlock) -> Passes:
-        done = run(block, layout, target)
+        done = runs[block.name]
         return _sums(done.block, [each.time_ps for each in done.kernels], done.period_ps, needs[block.name])
 
     def both(forward: KernelBlock, backward: KernelBlock) -> BlockPasses:
-        pair = pair_of(forward, backward, layout) if paired else None
+        pair = pairs[forward.name]
         if pair is None:
             return BlockPasses(forward.name, forward.repeat, alone(forward), alone(backward))
-        done = run(*pair, whole)  # its exchanges take their cores as it runs
+        done = runs[pair[0].name]
         times = {each.kernel.name: each.time_ps for each in done.kernels}
         ahead, back = (  # one after the other, nothing hides
             _sums(block, [times[k.name] for k in block.kernels], round(sum(times[k.name] for k in block.kernels)),
@@ -158,6 +161,23 @@ def simulate_passes(
         return BlockPasses(forward.name, forward.repeat, ahead, back, done.period_ps)
 
     return tuple(both(*each) for each in found), tasks
+
+
+def _run(
+    parts: Sequence[tuple[KernelBlock, Layout, Target]], network: Fabric | None, progress: Callable[[str], None]
+) -> dict[str, BlockRun]:
+    """Blocks by name, each with where its tensors lie and what it has of the chip. Small ones borrow from the largest
+    (`archsim.simulation.borrowing`)."""
+    last = borrowers([block for block, _, _ in parts], parts[0][2])
+    runs: dict[str, BlockRun] = {}
+    for i in sorted(range(len(parts)), key=lambda i: (i in last, i)):
+        block, layout, chip = parts[i]
+        progress(block.name)
+        long = _bound(block, chip, ()).time > LONG_S * 1e12
+        some = KernelBlock(block.name, 1 if long else min(block.repeat, REPEATS), block.kernels)
+        shared = lent(some, chip, runs.values()) if i in last else None
+        runs[block.name] = run_block(Session(chip.machine), some, chip, layout, network, exact=False, lent=shared)
+    return runs
 
 
 def _needs(blocks: tuple[KernelBlock, ...]) -> dict[str, tuple[int, ...]]:
