@@ -87,13 +87,6 @@ def candidates(target: Target, shape: MatmulShape, keep: int = PROBES) -> list[t
         timed.append((simulated_s(target, shape, tiling), place))
         if timed[-1][0] <= enough:
             break
-    seconds, place = min(timed)
-    affordable = seconds > enough and sum(not tiling.stream_k for tiling in probed) > 1 and not probed[place].stream_k
-    if probed[place].slots > 2 and affordable:  # the more chunks are asked for at once, the later comes the first
-        probed.append(replace(probed[place], slots=probed[place].slots - 1))
-        shallow = simulated_s(target, shape, probed[-1])
-        if shallow < (1 - INDIFFERENT) * seconds:
-            timed.append((shallow, len(probed) - 1))
     fastest: list[tuple[Tiling, float | None]] = [(probed[place], seconds) for seconds, place in sorted(timed)]
     tried = [tiling for tiling, _ in fastest]
     return (fastest + [(tiling, None) for tiling in (*probed, *ranked) if tiling not in tried])[:keep]
