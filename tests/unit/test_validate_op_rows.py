@@ -8,7 +8,7 @@ import pytest
 
 from archsim.mapping.tiling import chunk_bytes
 from archsim.validation.op import build
-from archsim.validation.op.case import Attention, Case, Product, Vector, simulate_us, target_of, too_fast
+from archsim.validation.op.case import Attention, Case, Gradients, Product, Vector, simulate_us, target_of, too_fast
 from archsim.validation.op.dtypes import FORMATS, Format, format_of, width
 from archsim.validation.op.published import read_published
 from archsim.validation.op.readers import read_attention, read_matmul, read_mla, read_moe, read_rows
@@ -446,6 +446,25 @@ def test_a_published_rate_becomes_a_time() -> None:
     assert "second figure" in str(read_published(Record("here:1", row | {"unit": "GB/s"})))
     assert "communication" in str(read_published(Record("here:1", row | {"op": "nccl_all_gather"})))
     assert "shape" in str(read_published(Record("here:1", row | {"M": ""})))
+
+
+def test_published_training_is_both_passes() -> None:
+    row = dict.fromkeys(["groups", "M", "N", "K"], "")
+    row |= {"id": "x", "source": "github Dao-AILab/flash-attention", "chip": "A100_80G_SXM", "op": "attention_fwd_bwd",
+            "batch": "4", "heads": "16", "kv_heads": "16", "head_dim": "128", "head_dim_v": "128", "seq_q": "4096",
+            "seq_kv": "4096", "causal": "1", "dtype": "fp16", "value": "173", "unit": "TFLOPS",
+            "notes": "FA2 fwd+bwd"}  # fmt: skip
+    case = read_published(Record("here:1", row))
+    assert isinstance(case, Case)
+    forward, gradients = case.kernels
+    assert isinstance(forward, Attention)
+    assert isinstance(gradients, Gradients)
+    assert gradients.flops == 2.5 * forward.flops
+    assert case.expected_us == pytest.approx(3.5 * 4 * 4 * 16 * 4096**2 * 128 / 2 / 173e6)
+    assert (forward.shape.kernel.synchronous, forward.shape.kernel.keys) == (True, 64)
+    assert simulate_us(case) == pytest.approx(case.expected_us, rel=0.1)
+    for notes in ("FA3-paper Triton", "cuDNN"):  # whose kernels are not known
+        assert "not known" in str(read_published(Record("here:1", row | {"op": "attention_fwd", "notes": notes})))
 
 
 def test_formats_and_sources_are_complete() -> None:
