@@ -121,7 +121,8 @@ FLASH_2 = AttentionKernel(
 UNSPLIT = replace(FLASH_2, split=False, pack=1, rows=128)
 PAGED = replace(FLASH_2, keys=128)
 WHOLE = replace(PAGED, whole=True)
-FLASH_3 = AttentionKernel(fixed=True)
+#: persistent: the next block's loads are under way, but the warps that multiply also end a block and begin the next
+FLASH_3 = AttentionKernel(fixed=True, outside=OUTSIDE)
 
 #: PyTorch's ``index_select`` (Indexing.cu): an element of 2 B a thread, behind the index and an integer division;
 #: eight blocks of 128 threads a core, at most, go over the parts of all rows. Of few rows a block gathers its columns
