@@ -7,11 +7,12 @@ One *item* is a block of keys of one query head. For every block of queries that
 
 The warps take turns between products and vector work: no published kernel of before 2025 hides the one behind the
 other, since P and dS leave no registers for a second block. Before it a pass over O and dO leaves ``D = rowsum(O
-dO)`` of every query, after it another narrows dQ. A causal mask leaves a block of keys the queries from its own on;
-blocks on the diagonal are computed whole.
+dO)`` of every query and clears dQ, after it another narrows it. A causal mask leaves a block of keys the queries from
+its own on; blocks on the diagonal are computed whole.
 
 Keys and values that several query heads share are read by each, and each writes gradients of its own, which the last
-pass sums up (as the kernel does). Not modelled: windows (their blocks count as whole), dropout, deterministic sums.
+pass sums up (as the kernel does). Not modelled: windows (their blocks count as whole), dropout, deterministic sums,
+and what units that are apart (``core.apart``) hand over by way of the cache.
 
 Reference: Dao, "FlashAttention-2", 2023, section 3.1, algorithm 2; Shah et al., "FlashAttention-3", 2024, section 3.
 """
