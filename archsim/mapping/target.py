@@ -247,6 +247,13 @@ class Target:
         return unit.kind == "systolic" or not unit.synchronous
 
     @property
+    def sequenced(self) -> bool:
+        """Whether the matrix unit has a sequencer and sums of its own, so that all warps are free for other work: a
+        systolic array, or a unit with a memory for matrices, as those have whose instructions pair cores (tcgen05)."""
+        unit = self.chip.core.matrix
+        return unit.kind == "systolic" or unit.pair > 1
+
+    @property
     def apart(self) -> bool:
         """Whether matrix and vector units hand results to each other through the cache."""
         return self.chip.core.apart

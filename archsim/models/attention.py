@@ -19,7 +19,8 @@ and the vector unit works through a softmax in one of two ways::
     alternate      softmax =     exponentials / special lanes + operations / lanes     one warp a scheduler: by phases
 
 (the one group of warps that is in its softmax goes through it phase by phase, since the sum waits for the
-exponentials and these for the maximum, while the other group keeps the matrix unit busy).
+exponentials and these for the maximum, while the other group keeps the matrix unit busy; where a sequencer does, two
+groups are in theirs at any time).
 
 The matrix unit is fed from the scratchpad (`feed_cycles`). An asynchronous unit reads ahead; a synchronous one is fed
 by load instructions of the same warps. Kernels that hold the operands of two steps in registers load the next ones

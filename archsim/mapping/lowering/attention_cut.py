@@ -114,7 +114,7 @@ def order_of(target: Target, shape: AttentionShape) -> Order:
     """How the stages of different blocks overlap (`archsim.models.attention`)."""
     if shape.kernel.lanes or not (shape.kernel.overlap and target.asynchronous):
         return "turns"
-    return "apart" if target.chip.core.matrix.kind == "systolic" or target.apart else "alternate"
+    return "apart" if target.sequenced or target.apart else "alternate"
 
 
 def orders(target: Target, shape: AttentionShape) -> tuple[Order, ...]:
@@ -280,10 +280,12 @@ def _rated(
         resident = shape.kernel.resident
         if single:
             resident = min(int(target.scratchpad_bytes // (query_bytes + block_bytes)), 2)
-        # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere
-        room = accumulator - in_registers * query_bytes
-        scores = min(int(room // (4 * rows * (BLOCKS[0] if target.apart else keys))), SCORE_TILES[order])
+        # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere; blocks
+        # that are under way in tensor memory lie beside it
         held = 4 * rows * (BLOCKS[0] if target.apart else shape.d_v)  # what is handed over leaves in pieces
+        beside = held if order == "apart" and target.chip.core.matrix.kind == "tensor_core" and not target.apart else 0
+        room = accumulator - in_registers * query_bytes - beside
+        scores = min(int(room // (4 * rows * (BLOCKS[0] if target.apart else keys))), SCORE_TILES[order])
         if found is None or scores < min(SCORE_TILES[order], 2) or held > accumulator:
             continue
         tiles = units * -(-packed // rows)
