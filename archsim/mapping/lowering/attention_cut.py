@@ -114,7 +114,10 @@ def order_of(target: Target, shape: AttentionShape) -> Order:
     """How the stages of different blocks overlap (`archsim.models.attention`)."""
     if shape.kernel.lanes or not (shape.kernel.overlap and target.asynchronous):
         return "turns"
-    return "apart" if target.sequenced or target.apart else "alternate"
+    if target.apart or target.chip.core.matrix.kind == "systolic":
+        return "apart"
+    # no kernel for latents that is known leaves the warps of Blackwell to the softmax of several blocks
+    return "apart" if target.sequenced and not shape.kv_shared else "alternate"
 
 
 def orders(target: Target, shape: AttentionShape) -> tuple[Order, ...]:
