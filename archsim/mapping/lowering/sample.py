@@ -145,8 +145,7 @@ def sample_waves(
     target: Target, shape: MatmulShape, tiling: Tiling, chunks: int, waves: int, *, exact: bool = False
 ) -> Sample:
     """Whole waves of tiles, of which so many ``chunks`` are simulated: a window of half a period of the raster order,
-    in which the same rows of A are used, or an eighth where nothing but the matrix unit is waited for. Where B passes
-    by once, in one row of tiles, all waves are alike.
+    in which the same rows of A are used. Where B passes by once, in one row of tiles, all waves are alike.
 
     Parts of a split are not left out: they meet at a barrier.
     """
@@ -158,7 +157,7 @@ def sample_waves(
     period = -(-tiling.group_m * -(-shape.n // tiling.tn) // target.cores)
     b_bytes = shape.k * (shape.n * shape.b_bytes + tiling.group_m * tiling.tm * shape.a_bytes)
     first = period if b_bytes <= target.cache_bytes else 1  # its B stays in the cache for the periods that follow
-    window = max(WAVES, -(-period // 8) if tiling.steady else max(-(-period // 2), WINDOW_STEPS // wave))
+    window = max(WAVES, -(-period // 2), 0 if tiling.steady else WINDOW_STEPS // wave)
     return _sampled(waves, max(first, window // 2), window, 0, alike=False)
 
 
