@@ -247,11 +247,11 @@ class Target:
         return unit.kind == "systolic" or not unit.synchronous
 
     @property
-    def sequenced(self) -> bool:
-        """Whether the matrix unit has a sequencer and sums of its own, so that all warps are free for other work: a
-        systolic array, or a unit with a memory for matrices, as those have whose instructions pair cores (tcgen05)."""
+    def tensor_memory(self) -> bool:
+        """Whether the matrix unit has a memory for matrices and a sequencer of its own, so that all warps are free for
+        other work, as units have whose instructions pair cores (tcgen05)."""
         unit = self.chip.core.matrix
-        return unit.kind == "systolic" or unit.pair > 1
+        return unit.kind == "tensor_core" and unit.pair > 1
 
     @property
     def apart(self) -> bool:

@@ -74,7 +74,7 @@ class BlockRun:
     """A block as it ran: ``simulated`` repetitions, the others carried forward at ``period_ps`` each.
 
     records: of the repetitions, layer after layer and micro-batch after micro-batch. cores: of each kernel, fewer where
-    a collective beside it kept some.
+    a collective beside it kept some; none where the run was recalled.
     """
 
     block: KernelBlock

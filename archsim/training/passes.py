@@ -167,7 +167,7 @@ def _run(
     parts: Sequence[tuple[KernelBlock, Layout, Target]], network: Fabric | None, progress: Callable[[str], None]
 ) -> dict[str, BlockRun]:
     """Blocks by name, each with where its tensors lie and what it has of the chip. Small ones borrow from the largest
-    (`archsim.simulation.borrowing`)."""
+    (`archsim.simulation.borrowing`): which are is told by their bounds, on the chip of the first."""
     last = borrowers([block for block, _, _ in parts], parts[0][2])
     runs: dict[str, BlockRun] = {}
     for i in sorted(range(len(parts)), key=lambda i: (i in last, i)):

@@ -7,8 +7,10 @@ from itertools import pairwise
 import pytest
 
 import archsim
+from archsim.mapping import Kernel, Lowered, Target, lower
 from archsim.simulation import Options, prepare
 from archsim.simulation.borrowing import borrowers
+from archsim.training import TrainPlan, simulate_training
 
 pytestmark = pytest.mark.theory
 
@@ -44,3 +46,24 @@ def test_the_timeline_of_a_step_that_borrows_has_no_gap() -> None:
     gaps = [begin - end for (_, end), (begin, _) in pairwise(lane)]
     assert lane[0][0] < 2e7
     assert max(gaps) < 2e7  # a launch
+
+
+def test_passes_of_dense_layers_borrow_from_those_of_layers_of_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def counted(kernel: Kernel, target: Target, *, exact: bool = False) -> Lowered:
+        made.append(kernel.name)
+        return lower(kernel, target, exact=exact)
+
+    monkeypatch.setattr("archsim.simulation.blocks.lower", counted)
+    plan, steps, counts = TrainPlan(dp=8, ep=8, batch=16), [], []
+    for small in (0.1, 0.0):
+        monkeypatch.setattr("archsim.simulation.borrowing.SMALL", small)
+        made.clear()
+        steps.append(simulate_training("hgx-h100", "deepseek-v2-lite", plan, seq=256))
+        counts.append(made.count("self_attn.attention.backward"))
+    assert counts == [1, 2]
+    some, every = ({block.name: block for block in step.passes} for step in steps)
+    assert some["moe"] == every["moe"]
+    assert some["dense"].backward.time == pytest.approx(every["dense"].backward.time, rel=0.01)
+    assert steps[0].time_s == pytest.approx(steps[1].time_s, rel=1e-3)

@@ -101,7 +101,7 @@ def lower_attention(
         sample = sample_heads(
             whole, int(mine.sum()), steps * int(chunks[mine].sum()), cores * cut.resident, share, exact=exact
         )  # fmt: skip
-        kept = np.flatnonzero(np.isin(section, sample.kept) | (section >= whole))
+        kept = np.flatnonzero(sample.keeps(section))
         items, chunks, section = items.take(kept), chunks[kept], section[kept]
     count = len(chunks)
     lane, turn = planned[1:] if planned is not None else deal(
@@ -203,10 +203,8 @@ def lower_attention(
         _merge(table, items.take(partial), core[partial], store[partial], shape, cut, int(size.sum()), merged)
     edges: Edges = []
     if sample is not None:
-        weight = np.ones(int(section[-1]) + 1, dtype=np.int64)
-        weight[sample.kept] = sample.weight
-        table.weight[: int(size.sum())] = np.repeat(weight[section], size)
-        edges = head_edges(sample, np.searchsorted(sample.kept, section), lane, store)
+        table.weight[: int(size.sum())] = np.repeat(sample.weights(section), size)
+        edges = head_edges(sample, section, lane, store)
     text = f"{cut.rows} queries x {cut.keys} keys, {cut.slots} slots" + (
         ", equal ranges" if cut.planned else f", split-KV {cut.splits}" if cut.splits > 1 else ""
     )

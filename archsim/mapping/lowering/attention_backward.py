@@ -50,7 +50,6 @@ MAX_SLOTS = 3
 #: warps of a core, two a scheduler, and rows that each computes of a product at most, with synchronous instructions
 WARPS, WARP_ROWS = 8, 32
 
-
 Held = Literal["", "values", "keys and values"]
 
 
@@ -84,11 +83,13 @@ def lower_attention_backward(
     first_row = _first_row(shape, block * cut.keys) // cut.rows * cut.rows
     chunks = np.maximum(-(-(shape.q_len - first_row) // cut.rows), 1)
     per_section = min(_heads_at_once(target, shape), heads)
-    section, whole = head // per_section, heads // per_section
+    section = head // per_section
     mine, cached = section == 0, target.cache_bytes
     share = per_section * _head_bytes(shape) / cached if cached else 0.0
-    sample = sample_heads(whole, int(mine.sum()), 6 * int(chunks[mine].sum()), target.cores, share, exact=exact)
-    kept = np.flatnonzero(np.isin(section, sample.kept) | (section >= whole))
+    sample = sample_heads(
+        heads // per_section, int(mine.sum()), 6 * int(chunks[mine].sum()), target.cores, share, exact=exact
+    )
+    kept = np.flatnonzero(sample.keeps(section))
     order = kept[np.lexsort((-chunks[kept], section[kept]))]
     head, block, first_row, chunks, section = (x[order] for x in (head, block, first_row, chunks, section))
     count, cores = len(head), target.cores
@@ -145,10 +146,8 @@ def lower_attention_backward(
 
     end = 3 * slices + 1 + main
     table.barrier(end, np.concatenate([store, add]))
-    weight = np.ones(int(section[-1]) + 1, dtype=np.int64)
-    weight[sample.kept] = sample.weight
-    table.weight[start[0] : end] = np.repeat(weight[section], size)
-    edges = head_edges(sample, np.searchsorted(sample.kept, section), core, store)
+    table.weight[start[0] : end] = np.repeat(sample.weights(section), size)
+    edges = head_edges(sample, section, core, store)
     shared = shape.heads // shape.kv_heads > 1
     extra = shape.kv_len / shape.q_len * wide * 2.0 if shared else 0.0  # gradients to be summed
     read, written = 4.0 * shape.d_qk + extra, shape.q_bytes * shape.d_qk + extra * shape.kv_heads / shape.heads
@@ -185,7 +184,7 @@ def _first_row(shape: AttentionShape, key: Ints) -> Ints:
 def _heads_at_once(target: Target, shape: AttentionShape) -> int:
     """Heads whose queries and gradients half of the cache holds, but enough for every core."""
     for_cores = -(-target.cores // max(shape.kv_len // SIDES[-1], 1))
-    return max(int(target.cache_bytes / 2 // _head_bytes(shape)), for_cores, 1)
+    return max(int(target.cache_bytes / 2 // _head_bytes(shape)), for_cores)
 
 
 def _head_bytes(shape: AttentionShape) -> float:
@@ -279,13 +278,14 @@ def _stages(target: Target, shape: AttentionShape, cut: _Cut) -> _Stages:
     rate, width = target.chip.core.scratchpad.read_bytes_per_cycle, shape.q_bytes
     multiply = target.matrix_cycles(m, n, k, shape.dtype)
     weigh = int(target.vector_cycles(rows * keys, COSTS["attention_backward"], in_turn=target.asynchronous))
-    cycles = target.fed_cycles(m, n, k, shape.dtype, read_ahead=True)
-    if unit.kind == "tensor_core" and rate is not None:
-        if unit.synchronous:
-            read = _read_cycles(shape, cut, rate)
-            stretch = two_warps(float(multiply.sum()), float(read.sum()))
-            cycles = np.ceil(stretch * (multiply + read)).astype(np.int64)
-        elif unit.reuse_n is not None:
+    if unit.kind == "systolic" or rate is None:
+        cycles = multiply
+    elif unit.synchronous:
+        read = _read_cycles(shape, cut, rate)
+        cycles = np.ceil(two_warps(float(multiply.sum()), float(read.sum())) * (multiply + read)).astype(np.int64)
+    else:
+        cycles = target.fed_cycles(m, n, k, shape.dtype)
+        if unit.reuse_n is not None:
             second_cycles = feed_cycles(m, n, k, step_m=unit.m, element_bytes=width, bytes_per_cycle=rate)
             first_cycles = np.ceil(m * k * -(-n // unit.reuse_n) * (width / rate)).astype(np.int64)
             cycles = np.where([True, False, True], np.maximum(cycles, first_cycles + second_cycles), cycles)

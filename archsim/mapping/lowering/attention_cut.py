@@ -114,10 +114,9 @@ def order_of(target: Target, shape: AttentionShape) -> Order:
     """How the stages of different blocks overlap (`archsim.models.attention`)."""
     if shape.kernel.lanes or not (shape.kernel.overlap and target.asynchronous):
         return "turns"
-    if target.apart or target.chip.core.matrix.kind == "systolic":
-        return "apart"
-    # no kernel for latents that is known leaves the warps of Blackwell to the softmax of several blocks
-    return "apart" if target.sequenced and not shape.kv_shared else "alternate"
+    # no kernel for latents that is known leaves the warps to the softmax of several blocks
+    frees = target.tensor_memory and not shape.kv_shared
+    return "apart" if target.chip.core.matrix.kind == "systolic" or target.apart or frees else "alternate"
 
 
 def orders(target: Target, shape: AttentionShape) -> tuple[Order, ...]:
@@ -179,7 +178,7 @@ def softmax_cycles(target: Target, shape: AttentionShape, rows: int | Ints, keys
     alternate = order == "alternate"
     if DTYPE_BITS[target.compute_dtype(shape.dtype)] >= 16:
         return target.vector_cycles(scores, cost, in_turn=alternate)
-    if unit.kind == "tensor_core" and unit.pair > 1:
+    if target.tensor_memory:
         return target.vector_cycles(scores, cost + COSTS["narrow"], in_turn=alternate)
     cycles = target.vector_cycles(scores, cost, in_turn=alternate) + target.vector_cycles(scores, COSTS["narrow"])
     if unit.kind == "tensor_core":
@@ -286,7 +285,7 @@ def _rated(
         # the output is held in one half of the registers (or all of a memory of its own), the scores elsewhere; blocks
         # that are under way in tensor memory lie beside it
         held = 4 * rows * (BLOCKS[0] if target.apart else shape.d_v)  # what is handed over leaves in pieces
-        beside = held if order == "apart" and target.chip.core.matrix.kind == "tensor_core" and not target.apart else 0
+        beside = held if order == "apart" and target.tensor_memory else 0
         room = accumulator - in_registers * query_bytes - beside
         scores = min(int(room // (4 * rows * (BLOCKS[0] if target.apart else keys))), SCORE_TILES[order])
         if found is None or scores < min(SCORE_TILES[order], 2) or held > accumulator:

@@ -61,6 +61,19 @@ class Sample:
     def __len__(self) -> int:
         return len(self.kept)
 
+    def places(self, member: Ints) -> Ints:
+        """Position of each, which is kept or comes after all, among those that are kept."""
+        return np.searchsorted(self.kept, member)
+
+    def keeps(self, member: Ints) -> NDArray[np.bool_]:
+        """Which of these are kept; what comes after all of the sequence is."""
+        after: NDArray[np.bool_] = member >= int(self.weight.sum())
+        return np.isin(member, self.kept) | after
+
+    def weights(self, member: Ints) -> Ints:
+        """How many each of these stands for, which are kept or come after all."""
+        return np.append(self.weight, 1)[np.minimum(self.places(member), len(self))]
+
     @property
     def window(self) -> tuple[int, int]:
         """First position of the window and the first behind it; equal where there is none."""
@@ -234,12 +247,13 @@ def chunk_edges(chunks: Sample, slots: int, multiply: Ints, times: int = 1) -> E
 
 
 def head_edges(sections: Sample, section: Ints, lane: Ints, end: Ints) -> Edges:
-    """What is left out of sections of heads: the kept ``section`` and the ``lane`` of each item, in the order in which
-    they begin, and its last step."""
+    """What is left out of sections of heads: the ``section`` and the ``lane`` of each item that is kept, in the order
+    in which they begin, and its last step."""
     begin, behind = sections.window
+    place = sections.places(section)
     edges: Edges = []
     for position, weight in ((behind, sections.left_out), (begin, -sections.left_out)) if behind else ():
-        first = int(np.searchsorted(section, position))
+        first = int(np.searchsorted(place, position))
         last = np.full(int(lane.max()) + 1, -1)
         np.maximum.at(last, lane[:first], np.arange(first))
         edges.append((end[last[last >= 0]], weight))
