@@ -220,16 +220,19 @@ cdef void change_stacks(
 
 
 cdef inline void forget_bursts(Lane *bus, int64_t before) noexcept nogil:
+    cdef int64_t at, count, begin
+    cdef uint64_t there
     if before - bus.first >= BURSTS:
         memset(bus.taken, 0, sizeof(bus.taken))
         bus.first = before
-    while bus.first < before:
-        if not bus.first & 7 and before - bus.first >= 8:
-            memset(bus.taken + ((bus.first - PASSED) & (BURSTS - 1)), 0, 8)
-            bus.first += 8
-        else:
-            bus.taken[(bus.first - PASSED) & (BURSTS - 1)] = 0
-            bus.first += 1
+    while bus.first < before:  # eight at once, or as many of them as are to be forgotten
+        at = (bus.first - PASSED) & (BURSTS - 1)
+        begin = at & 7
+        count = min(8 - begin, before - bus.first)
+        memcpy(&there, bus.taken + at - begin, 8)
+        there &= ~(~<uint64_t>0 >> (64 - 8 * count) << 8 * begin)
+        memcpy(bus.taken + at - begin, &there, 8)
+        bus.first += count
 
 
 cdef void turn_bus(Memory *m, Lane *bus, bint write) noexcept nogil:

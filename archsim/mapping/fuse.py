@@ -78,7 +78,7 @@ class Kernel:
 
     A handover holds the cores for the ``seconds`` of its task, while they hand messages over to network cards.
 
-    pin: the sizes of its tiling where the user states them, by name.
+    pin: the sizes of its tiling where the user states them, by name. known: that of its attention kernel, if stated.
     """
 
     kind: str
@@ -86,6 +86,7 @@ class Kernel:
     inputs: tuple[Operand, ...]
     outputs: tuple[Operand, ...]
     pin: tuple[tuple[str, int], ...] = ()
+    known: str = ""
 
     @property
     def name(self) -> str:

@@ -10,11 +10,15 @@ from typing import Any
 from archsim.errors import InputError, did_you_mean
 from archsim.hardware.document import Document, read_document
 from archsim.mapping.fuse import Fusion, Kernel, KernelBlock
+from archsim.mapping.known_kernels import KNOWN
 from archsim.mapping.storage import checked
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import MAX_SLOTS, MatmulShape, Tiling, chunk_bytes, clusters, score_tiling
 
 __all__ = ["FUSION", "LAYOUT", "Pins", "pin_kernels", "pinned", "read_pin", "read_pins"]
+
+KERNEL = "kernel"
+"""The key of an attention operator under which its kernel is named."""
 
 KEYS = ("tm", "tn", "tk", "slots", "split_k", "group_m", "pair", "cluster_m", "cluster_n", "stream_k")
 
@@ -24,11 +28,14 @@ FUSION = "fusion"
 LAYOUT = "layout"
 """The key that says how tensors are stored."""
 
+PINNED = ("product", "grouped", "attention")
+"""Kinds of kernels of which a mapping may state how they are done."""
+
 WANTED = {FUSION: "products, vectors or apart", LAYOUT: "weights, activations, kv_cache, page_size or experts"}
 
 Pins = Mapping[str, Mapping[str, Any]]
-"""Operators by name, and for each the sizes of its tiling; under `FUSION` fields of a `Fusion`,
-under `LAYOUT` those of a `Storage`."""
+"""Operators by name, and for each the sizes of its tiling or, of attention, the name of its kernel; under `FUSION`
+fields of a `Fusion`, under `LAYOUT` those of a `Storage`."""
 
 
 def read_pin(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
@@ -44,21 +51,36 @@ def read_pin(path: Path) -> tuple[dict[str, int], dict[str, Any]]:
 
 
 def read_pins(path: Path) -> dict[str, dict[str, Any]]:
-    """The YAML file of a step's mapping: operator names, and under each a tiling as :func:`read_pin` reads it;
-    ``fusion`` and ``layout``."""
+    """The YAML file of a step's mapping: operator names, and under each a tiling as :func:`read_pin` reads it, or the
+    ``kernel`` of attention; ``fusion`` and ``layout``."""
     document = read_document(path, str(path))
     for name, value in document.data.items():
         if not isinstance(value, dict):
-            wanted = WANTED.get(name, "an operator with its tm, tn and tk")
+            wanted = WANTED.get(name, "an operator with its tm, tn and tk, or the kernel of attention,")
             raise InputError(f"{document.mark((name,))}: {name}: expected {wanted} below it")
     if FUSION in document.data:
         Fusion.of(document.data[FUSION], lambda key: document.mark((FUSION, key)))
     if LAYOUT in document.data:
         checked(document.data[LAYOUT], lambda key: document.mark((LAYOUT, key)))
     return {
-        name: dict(value) if name in WANTED else _tiling(document, (name,), value)
+        name: dict(value) if name in WANTED
+        else _kernel(document, (name,), value) if KERNEL in value else _tiling(document, (name,), value)
         for name, value in document.data.items()
-    }
+    }  # fmt: skip
+
+
+def _kernel(document: Document, path: tuple[str, ...], data: Mapping[str, Any]) -> dict[str, str]:
+    for key in data:
+        if key != KERNEL:
+            raise InputError(f"{document.mark((*path, key))}: {key}: of attention only its {KERNEL} is pinned")
+    return {KERNEL: _known(data[KERNEL], document.mark((*path, KERNEL)))}
+
+
+def _known(name: Any, place: str) -> str:
+    if name not in KNOWN:
+        guess = did_you_mean(name, KNOWN) if isinstance(name, str) else ""
+        raise InputError(f"{place}: {KERNEL} is {name}: unknown{guess}; legal are {', '.join(KNOWN)}")
+    return str(name)
 
 
 def _tiling(document: Document, path: tuple[str, ...], data: Mapping[str, Any]) -> dict[str, int]:
@@ -80,26 +102,35 @@ def _tiling(document: Document, path: tuple[str, ...], data: Mapping[str, Any]) 
 def pin_kernels(blocks: Sequence[KernelBlock], pins: Pins, *, whole: bool = True) -> tuple[KernelBlock, ...]:
     """The kernels with their pinned tilings; a kernel goes by its name or by that of any operator merged into it.
 
-    whole: these are the blocks of a whole step, not of one stage of it, so that every pin has to name a product.
+    whole: these are the blocks of a whole step, not of one stage of it, so that every pin has to name an operator.
     """
     found: set[str] = set()
 
     def pin(kernel: Kernel) -> Kernel:
-        names = [] if kernel.kind not in ("product", "grouped") else [kernel.name, *(t.name for t in kernel.tasks)]
+        names = [kernel.name, *(t.name for t in kernel.tasks)] if kernel.kind in PINNED else []
         mine = [name for name in names if name in pins]
         found.update(mine)
-        return replace(kernel, pin=tuple(pins[mine[0]].items())) if mine else kernel
+        if not mine:
+            return kernel
+        stated, place = pins[mine[0]], f"--mapping: {mine[0]}"
+        if kernel.kind == "attention":
+            if KERNEL not in stated:
+                raise InputError(f"{place}: attention has its {KERNEL} pinned ({', '.join(KNOWN)}), not a tiling")
+            return replace(kernel, known=_known(stated[KERNEL], place))
+        if KERNEL in stated:
+            raise InputError(f"{place}: a product has its tiling pinned ({', '.join(KEYS)}), not a {KERNEL}")
+        return replace(kernel, pin=tuple(stated.items()))
 
     pins = {name: pin for name, pin in pins.items() if name not in WANTED}
     if not pins:
         return tuple(blocks)
     result = tuple(replace(block, kernels=tuple(pin(kernel) for kernel in block.kernels)) for block in blocks)
-    products = [k.name for block in blocks for k in block.kernels if k.kind in ("product", "grouped")]
+    operators = [k.name for block in blocks for k in block.kernels if k.kind in PINNED]
     for name in pins if whole else ():
         if name not in found:
-            known = ", ".join(dict.fromkeys(products))
-            guess = did_you_mean(name, products)
-            raise InputError(f"--mapping: no product is called '{name}'{guess}; there are {known}")
+            known = ", ".join(dict.fromkeys(operators))
+            guess = did_you_mean(name, operators)
+            raise InputError(f"--mapping: no product or attention is called '{name}'{guess}; there are {known}")
     return result
 
 

@@ -163,7 +163,7 @@ class Deployment:
         if key not in self._steps:
             mtp = self.draft > 0 and phase == "decode"
             result = simulate(
-                self.chip, self._trace(phase), phase=phase, batch=batch, seq=seq, ctx=ctx, system=self.system, mtp=mtp,
+                self.chip, self.workload, phase=phase, batch=batch, seq=seq, ctx=ctx, system=self.system, mtp=mtp,
                 **{"mapping": self._pins(phase), **self.options, "stage_layers": self.stage_layers},
             )  # fmt: skip
             stages = result.meta.get("pipeline")
@@ -182,26 +182,19 @@ class Deployment:
         return tokens * chosen / (plan["ep"] if plan["ep"] > 1 else plan["dp"]) * self.stack.fp4_row_s
 
     def _pins(self, phase: str) -> Pins:
-        """Tilings of products whose kernels the stack builds for one alone, for units whose instructions span cores."""
-        tile, unit = self.stack.fp4_tile, self._spec.core.matrix
-        if tile is None or unit.kind != "tensor_core" or unit.pair == 1:
+        """The stack's kernels: of attention, and tilings of products in fp4 for units whose instructions span cores."""
+        tile, kernel = self.stack.fp4_tile, self.stack.answers if phase == "decode" else self.stack.prompts
+        if not (tile or kernel) or (core := self._spec.core).matrix.kind != "tensor_core" or core.apart:
             return {}
         trace = quantised(load_workload(self.workload, phase), self.options.get("quant", "none"))
-        products = (op for block in trace.blocks for op in block.ops if op.kind == "matmul" and op.dtype == "fp4")
-        return {op.name: dict(zip(("tm", "tn", "tk", "slots"), tile, strict=True)) for op in products}
-
-    def _trace(self, phase: str) -> str | Trace:
-        """The workload, with attention as the stack's kernels do it."""
-        if phase != "decode" or not self.stack.heads_apart:
-            return self.workload
-        trace = load_workload(self.workload, phase)
-        apart = {"unit": "vector"}
-        blocks = [
-            [replace(op, attrs={**op.attrs, **apart}) if op.kind == "attention" else op for op in block.ops]
-            for block in trace.blocks
-        ]
-        new = tuple(replace(block, ops=tuple(ops)) for block, ops in zip(trace.blocks, blocks, strict=True))
-        return replace(trace, blocks=new)
+        ops = [op for block in trace.blocks for op in block.ops]
+        pins: dict[str, dict[str, Any]] = {}
+        if kernel:
+            pins |= {op.name: {"kernel": kernel} for op in ops if op.kind == "attention"}
+        if tile and core.matrix.pair > 1:
+            sizes = dict(zip(("tm", "tn", "tk", "slots"), tile, strict=True))
+            pins |= {op.name: sizes for op in ops if op.kind == "matmul" and op.dtype == "fp4"}
+        return pins
 
     def capacity(self, tokens: int) -> int:
         """Most sequences over the whole system whose caches of ``tokens`` tokens fit; InputError if none does."""

@@ -8,9 +8,11 @@ quantity                meaning
 ``launch_s``            host time of one kernel in an iteration with prompts, whose launches are not in a graph: the
                         device waits for the host where ``kernels x launch_s`` exceeds what the kernels take
 ``setup_s``             of a fixed batch, once: its buffers set up, its answers gathered and copied
-``heads_apart``         decode attention works on query heads one by one, also on those that share keys and values, so
-                        that each reads the cache, and multiplies on the vector unit (TensorRT-LLM before the XQA
-                        kernels of January 2024, whose notes state 2.4 times the throughput of Llama-70B)
+``prompts``             kernel by which the attention of prompts is done (`archsim.mapping.known_kernels`), on chips
+                        whose tensor cores share a core with the vector unit; none: what the mapper finds
+``answers``             the same of decode. The masked multi-head attention of TensorRT-LLM before the XQA kernels of
+                        January 2024, whose notes state 2.4 times the throughput of Llama-70B, works on query heads one
+                        by one, also on those that share keys and values, and multiplies on the vector unit
 ``graphs``              numbers of sequences for which a graph of a decode step was captured: others are filled up
                         to the next one with sequences that have no cache; none: a graph for every number
 ``fp4_tile``            rows, columns, terms of a chunk and chunks in flight of the kernel that all its products in fp4
@@ -79,7 +81,8 @@ class Stack:
     chunk: int = 8192
     most: int = 2**20
     graphs: tuple[int, ...] = ()
-    heads_apart: bool = False
+    prompts: str = ""
+    answers: str = ""
     setup_s: float = 0.0
     fp4_tile: tuple[int, int, int, int] | None = None
     fp4_row_s: float = 0.0
@@ -87,11 +90,12 @@ class Stack:
     def describe(self) -> str:
         """The assumption in one line."""
         setup = f", {self.setup_s * 1e3:g} ms once for a batch" if self.setup_s else ""
+        attention = f", attention of prompts as {self.prompts} does it" if self.prompts else ""
         return (
             f"{self.name}: {self.gap_s * 1e3:g} ms of host between iterations and "
             f"{self.sequence_s * 1e6:g} us for each sequence, {self.launch_s * 1e6:g} us for each launch of an "
             f"iteration with prompts{setup}, {self.process_bytes / 1e9:g} GB of a chip for the process, "
-            f"{self.kv_share:.0%} of the free memory for the KV cache (assumptions)"
+            f"{self.kv_share:.0%} of the free memory for the KV cache{attention} (assumptions)"
         )
 
     def captured(self, sequences: int) -> int:
@@ -104,13 +108,14 @@ STACKS: dict[str, Stack] = {
     for stack in (
         Stack("ideal", "no software at all"),
         Stack("tensorrt-llm-static", "TensorRT-LLM 0.5 and 0.6, one fixed batch", 0.3e-3, 4e-6, 10e-6, 1e9, 0.95,
-              heads_apart=True, setup_s=2.5e-3),
-        Stack("tensorrt-llm", "TensorRT-LLM 1.0, batches in flight", 0.5e-3, 4e-6, 5e-6, PROCESS, 0.9, 8192, 2048),
+              prompts="tensorrt-llm", answers="masked-multi-head", setup_s=2.5e-3),
+        Stack("tensorrt-llm", "TensorRT-LLM 1.0, batches in flight", 0.5e-3, 4e-6, 5e-6, PROCESS, 0.9, 8192, 2048,
+              prompts="tensorrt-llm"),
         Stack("nim", "TensorRT-LLM behind a server that streams tokens, as NIM's", 3.5e-3, 4e-6, 5e-6, PROCESS, 0.9,
-              8192, 2048),
+              8192, 2048, prompts="tensorrt-llm"),
         Stack("tensorrt-llm-pytorch", "TensorRT-LLM 1.0 with its PyTorch backend", 0.5e-3, 4e-6, 20e-6, PROCESS, 0.95,
-              8192, 2048, (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192), fp4_tile=FP4_TILE,
-              fp4_row_s=10e-9),
+              8192, 2048, (1, 2, 4, 8, 16, 32, 64, 128, 256, 384, 512, 1024, 2048, 4096, 8192),
+              prompts="tensorrt-llm", fp4_tile=FP4_TILE, fp4_row_s=10e-9),
         Stack("deepseek", "DeepSeek's own engine, whose host works beside the chip", 0.2e-3, 1e-6, 0.0, PROCESS, 0.9,
               16384),
         Stack("sglang", "SGLang with its overlapping scheduler", 0.5e-3, 4e-6, 5e-6, PROCESS, 0.9, 16384),

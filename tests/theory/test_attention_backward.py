@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from archsim.engine import CompiledInterpreter
 from archsim.hardware import list_chips, load_chip
 from archsim.mapping import Target, make_target
+from archsim.mapping.attention_kernel import ANY_KERNEL, AttentionShape
 from archsim.mapping.lowering.attention_backward import lower_attention_backward
-from archsim.mapping.lowering.attention_kernel import ANY_KERNEL, AttentionShape
 from archsim.mapping.lowering.table import Lowered
 from archsim.models.attention import two_warps
 from archsim.program import Program

@@ -8,8 +8,8 @@ import pytest
 from archsim.engine import CompiledInterpreter
 from archsim.hardware import ChipSpec, load_chip
 from archsim.mapping import make_target
+from archsim.mapping.attention_kernel import AttentionKernel, AttentionShape
 from archsim.mapping.lowering.attention import lower_attention
-from archsim.mapping.lowering.attention_kernel import AttentionKernel, AttentionShape
 
 H100 = make_target(load_chip("h100"))
 

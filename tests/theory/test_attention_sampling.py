@@ -8,8 +8,8 @@ import pytest
 from archsim.hardware import load_chip
 from archsim.kernels import CompiledInterpreter
 from archsim.mapping import make_target
+from archsim.mapping.attention_kernel import AttentionKernel, AttentionShape
 from archsim.mapping.lowering.attention import lower_attention
-from archsim.mapping.lowering.attention_kernel import AttentionKernel, AttentionShape
 
 PREFILL = AttentionShape(1, 4096, 4096, 128, 128, 192, 128, True, None, False, "bf16", 2, 2, 2)
 DECODE = AttentionShape(512, 1, 1024, 32, 8, 128, 128, True, None, False, "bf16", 2, 2, 2)

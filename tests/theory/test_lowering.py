@@ -11,9 +11,9 @@ from archsim.engine import CompiledInterpreter, SimpyInterpreter
 from archsim.errors import InputError
 from archsim.hardware import load_chip
 from archsim.mapping import MatmulShape, Target, choose_tiling, make_target, score_tilings
+from archsim.mapping.attention_kernel import AttentionShape
 from archsim.mapping.lowering import Lowered
 from archsim.mapping.lowering.attention import lower_attention
-from archsim.mapping.lowering.attention_kernel import AttentionShape
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.lowering.table import WORKSPACE

@@ -112,7 +112,7 @@ def test_a_pin_holds_on_the_stages_that_have_its_product() -> None:
 
     assert stages({"mlp.gate_proj": tile}) == ({"mlp.gate_proj + up_proj": tile}, {})
     assert stages({"lm_head": tile}) == ({}, {"lm_head": tile})
-    with pytest.raises(InputError, match=r"no product is called 'mlp\.gate_prj'"):
+    with pytest.raises(InputError, match=r"no product or attention is called 'mlp\.gate_prj'"):
         stages({"mlp.gate_prj": tile})
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from archsim.engine import CompiledInterpreter
 from archsim.hardware import load_chip
 from archsim.mapping import MatmulShape, Storage, Target, make_target
+from archsim.mapping.attention_kernel import AttentionShape
 from archsim.mapping.lowering import Lowered
 from archsim.mapping.lowering.attention import lower_attention
-from archsim.mapping.lowering.attention_kernel import AttentionShape
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.pin import pinned
 from archsim.mapping.storage import page_runs, tile_runs

@@ -13,9 +13,9 @@ import pytest
 from archsim.engine import CompiledInterpreter
 from archsim.hardware import load_chip
 from archsim.mapping import Target, make_target
+from archsim.mapping.attention_kernel import AttentionShape
 from archsim.mapping.lowering.attention import lower_attention
 from archsim.mapping.lowering.attention_cut import HANDED_KEYS, choose_cut, handed, loaded_again, order_of
-from archsim.mapping.lowering.attention_kernel import AttentionShape
 
 ASCEND, H100 = make_target(load_chip("ascend-910b")), make_target(load_chip("h100"))
 

@@ -10,9 +10,9 @@ import pytest
 from archsim.engine import CompiledInterpreter
 from archsim.hardware import load_chip
 from archsim.mapping import Target, choose_tiling, make_target
+from archsim.mapping.attention_kernel import ANY_KERNEL, AttentionKernel, AttentionShape, Merge
 from archsim.mapping.lowering.attention import lower_attention
 from archsim.mapping.lowering.attention_cut import Cut, choose_cut, latent_cycle, order_of, stage_cycles
-from archsim.mapping.lowering.attention_kernel import ANY_KERNEL, AttentionKernel, AttentionShape, Merge
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.tiling import MatmulShape

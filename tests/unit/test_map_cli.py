@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from archsim import simulate
 from archsim.cli.main import cli
+from archsim.errors import InputError
 
 
 def archsim(*args: object) -> Result:
@@ -142,13 +144,37 @@ def test_a_pinned_operator_takes_its_tiling_and_the_others_stay(tmp_path: Path) 
     assert slower == {"self_attn.q_proj + k_proj + v_proj"}
 
 
+def test_attention_may_be_done_by_a_kernel_that_is_known() -> None:
+    """On a long prompt FlashAttention-2 multiplies by mma.sync, at 0.63 of the rate of wgmma; FlashAttention-3 is near
+    the best."""
+
+    def attention_ps(pins: dict[str, dict[str, str]]) -> float:
+        step = simulate("h100", "llama-3.1-8b", phase="prefill", batch=1, seq=8192, mapping=pins)
+        return float(step.op_table.time_ps[[name == "self_attn.attention" for name in step.op_table.name]].sum())
+
+    second, third = (attention_ps({"self_attn.attention": {"kernel": f"flash-attention-{n}"}}) for n in (2, 3))
+    best = attention_ps({})
+    assert best < third < 1.2 * best
+    assert 1.3 * third < second
+
+
+def test_a_kernel_of_decode_computes_no_prompt() -> None:
+    pins = {"self_attn.attention": {"kernel": "masked-multi-head"}}
+    with pytest.raises(InputError, match=r"^operator self_attn\.attention: masked-multi-head is a kernel of decode"):
+        simulate("h100", "llama-3.1-8b", phase="prefill", batch=1, seq=512, mapping=pins)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("mlp.down_prj: {tm: 64, tn: 64, tk: 64}\n", "(did you mean 'mlp.down_proj'?); there are self_attn.q_proj"),
         ("mlp.down_proj: {tm: 512, tn: 512, tk: 64}\n", "mlp.down_proj: the pinned tiling 512 x 512 x 64 needs 1,048"),
         ("mlp.down_proj: {tm: 64, tn: 64}\n", "pins.yaml:1:1: mlp.down_proj.tk is missing"),
-        ("tm: 64\n", "tm: expected an operator with its tm, tn and tk below it"),
+        ("tm: 64\n", "tm: expected an operator with its tm, tn and tk, or the kernel of attention, below it"),
+        ("self_attn.attention: {kernel: flash}\n", "pins.yaml:1:23: kernel is flash: unknown; legal are flash-at"),
+        ("self_attn.attention: {kernel: tensorrt-llm, tm: 64}\n", "pins.yaml:1:45: tm: of attention only its kern"),
+        ("self_attn.attention: {tm: 64, tn: 64, tk: 64}\n", "self_attn.attention: attention has its kernel pinned ("),
+        ("mlp.down_proj: {kernel: tensorrt-llm}\n", "mlp.down_proj: a product has its tiling pinned (tm, tn"),
         ("layout: {weight: tiled}\n", "pins.yaml:1:10: weight: unknown key (did you mean 'weights'?)"),
         ("layout:\n  weights: column\n", "pins.yaml:2:3: weights is column, but must be row_major or tiled"),
         ("layout: {page_size: 0}\n", "page_size is 0, but must be whole tokens, 1 to 1,048,576"),

@@ -195,9 +195,11 @@ def test_a_stack_builds_its_products_in_fp4_for_one_tile_where_instructions_span
     server = Deployment("b200", "qwen3-30b-a3b", None, {"quant": "fp4-kv"}, stack)
     tile = {"tm": 128, "tn": 256, "tk": 256, "slots": 3}
     assert server._pins("decode") == {f"self_attn.{name}_proj": tile for name in "qkvo"}  # not those of experts
+    assert server._pins("prefill") == {**server._pins("decode"), "self_attn.attention": {"kernel": "tensorrt-llm"}}
     assert not replace(server, options={"quant": "fp8-kv"})._pins("decode")
     assert not replace(server, chip="rtx-pro-6000")._pins("decode")
-    assert not replace(server, stack=stack_of("ideal"))._pins("decode")
+    assert not replace(server, stack=stack_of("ideal"))._pins("prefill")
+    assert not replace(server, chip="ascend-910b", options={})._pins("prefill")  # its units are apart
     dense = replace(server, workload="llama-3.1-8b")
     free = replace(dense, stack=replace(stack, fp4_tile=None))
     assert 1.1 * free.decode_step(256, 16).time_s < dense.decode_step(256, 16).time_s
@@ -254,7 +256,7 @@ def test_the_command_answers_in_json() -> None:
 def test_attention_before_xqa_reads_the_cache_for_each_query_head() -> None:
     """Four query heads of a Llama-3.1-8B share their keys, which the cache of the chip does not all hold."""
     server = Deployment("h100", "llama-3.1-8b", stack=stack_of("tensorrt-llm-static"))
-    shared = replace(server, stack=replace(server.stack, heads_apart=False))
+    shared = replace(server, stack=replace(server.stack, answers=""))
     apart, together = (each.step("decode", 32, 1, 4096).time_s for each in (server, shared))
     assert 1.05 * together < apart < 4 * together
 

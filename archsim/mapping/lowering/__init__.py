@@ -5,10 +5,12 @@ from __future__ import annotations
 from math import ceil, isclose, isqrt
 
 from archsim.errors import InputError
+from archsim.mapping.attention_kernel import ANY_KERNEL, AttentionKernel, AttentionShape
 from archsim.mapping.fuse import Kernel
+from archsim.mapping.known_kernels import known_kernel
 from archsim.mapping.lowering.attention import lower_attention
 from archsim.mapping.lowering.attention_backward import lower_attention_backward
-from archsim.mapping.lowering.attention_kernel import ANY_KERNEL, AttentionKernel, AttentionShape
+from archsim.mapping.lowering.attention_cut import DECODE
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.lowering.table import Lowered
@@ -119,7 +121,7 @@ def _attention(kernel: Kernel, target: Target, exact: bool) -> Lowered:
 
 
 def attention_shape(kernel: Kernel, target: Target) -> AttentionShape:
-    """What an attention operator computes on ``target``."""
+    """What an attention operator computes on ``target``, by the kernel that is pinned, if any."""
     task = kernel.tasks[0]
     q, k = task.inputs[:2]
     d, attrs = task.dims, task.attrs
@@ -129,8 +131,17 @@ def attention_shape(kernel: Kernel, target: Target) -> AttentionShape:
         d_qk=d["d_qk"], d_v=d["d_v"], causal=bool(attrs.get("causal")), window=None if window is None else int(window),
         kv_shared=bool(attrs.get("kv_shared")), dtype=task.dtype, q_bytes=q.element_bytes, kv_bytes=k.element_bytes,
         out_bytes=task.outputs[0].element_bytes, convert=converted(task, k, target),
-        kernel=AttentionKernel(pack=1, lanes=True) if attrs.get("unit") == "vector" else ANY_KERNEL,
+        kernel=_known(kernel, target) if kernel.known else ANY_KERNEL,
     )  # fmt: skip
+
+
+def _known(kernel: Kernel, target: Target) -> AttentionKernel:
+    """The kernel that is pinned."""
+    d = kernel.tasks[0].dims
+    try:
+        return known_kernel(kernel.known, target, d["d_qk"], few=d["q_len"] <= DECODE)
+    except InputError as error:
+        raise InputError(f"operator {kernel.name}: {error}") from None
 
 
 def _vector(kernel: Kernel, target: Target) -> Lowered:

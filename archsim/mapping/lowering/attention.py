@@ -24,6 +24,7 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
+from archsim.mapping.attention_kernel import AttentionShape
 from archsim.mapping.lowering.attention_cut import (
     Cut,
     choose_cut,
@@ -35,7 +36,6 @@ from archsim.mapping.lowering.attention_cut import (
     sums_blocks,
     tile_height,
 )
-from archsim.mapping.lowering.attention_kernel import AttentionShape
 from archsim.mapping.lowering.deal import deal
 from archsim.mapping.lowering.sample import Edges, carry, head_edges, sample_heads
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable

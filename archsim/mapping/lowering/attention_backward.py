@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.errors import InputError
+from archsim.mapping.attention_kernel import AttentionShape
 from archsim.mapping.lowering.attention_cut import VECTOR_POWER
-from archsim.mapping.lowering.attention_kernel import AttentionShape
 from archsim.mapping.lowering.deal import deal
 from archsim.mapping.lowering.sample import carry, head_edges, sample_heads
 from archsim.mapping.lowering.table import WORKSPACE, Lowered, StepTable

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archsim.errors import InputError
-from archsim.mapping.lowering.attention_kernel import AttentionShape
+from archsim.mapping.attention_kernel import AttentionShape
 from archsim.mapping.target import Target
 from archsim.models.attention import WARPS, Order, block_time
 from archsim.models.vector import COSTS, VectorCost
 from archsim.trace.graph import DTYPE_BITS
 
 __all__ = [
+    "DECODE",
     "Cut",
     "choose_cut",
     "handed",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from archsim.mapping.lowering.attention_kernel import ANY_KERNEL, AttentionKernel, AttentionShape
+from archsim.mapping.attention_kernel import ANY_KERNEL, AttentionKernel, AttentionShape
 from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import COSTS, NarrowLoads
 from archsim.serving import FP4_TILE

@@ -10,10 +10,10 @@ from archsim.engine import Launch, Session
 from archsim.errors import InputError
 from archsim.hardware import load_chip
 from archsim.mapping import Lowered, Target, choose_tiling, make_target
+from archsim.mapping.attention_kernel import AttentionShape
 from archsim.mapping.lowering.attention import lower_attention
 from archsim.mapping.lowering.attention_backward import lower_attention_backward
 from archsim.mapping.lowering.attention_cut import packed_rows
-from archsim.mapping.lowering.attention_kernel import AttentionShape
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.target import ps

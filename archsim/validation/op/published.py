@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from archsim.mapping.known_kernels import unsplit_for
 from archsim.validation.op import build
 from archsim.validation.op.case import Case
 from archsim.validation.op.dtypes import format_of, width
@@ -15,7 +16,7 @@ from archsim.validation.op.readers import (
     multiplied,
     no_preset,
 )
-from archsim.validation.op.sources import Source, product_source, source_of, trained
+from archsim.validation.op.sources import Source, product_source, source_of
 from archsim.validation.table import Record
 
 __all__ = ["read_published"]
@@ -85,7 +86,7 @@ def read_published(row: Record) -> Case | str:
         shape = f"b{batch} q{q_len} kv{kv_len} h{heads}/{kv_heads} d{d_qk}" + (" causal" if causal else "")
         kernel = attention_kernel(source, phase, chip, kv_bytes, batch * kv_heads, heads // kv_heads, kv_len)
         if plain and author == FLASH_2:
-            kernel, dtype = trained(d_qk), f"{dtype} FA2"
+            kernel, dtype = unsplit_for(d_qk), f"{dtype} FA2"
         if training:
             label = "attention training"
             kernels = build.attention_training(

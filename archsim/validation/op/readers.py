@@ -8,7 +8,8 @@ from functools import partial
 from math import inf
 
 from archsim.hardware import list_chips
-from archsim.mapping.lowering.attention_kernel import AttentionKernel
+from archsim.mapping.attention_kernel import AttentionKernel
+from archsim.mapping.known_kernels import tensorrt_llm_for
 from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import NarrowLoads
 from archsim.trace.graph import DTYPE_BITS
@@ -19,7 +20,6 @@ from archsim.validation.op.routing import rank_rows
 from archsim.validation.op.sources import (
     BLACKWELL,
     DEVICES,
-    EMULATED,
     HOPPER,
     Source,
     decode_kernel,
@@ -167,10 +167,7 @@ def attention_kernel(
         return kernel
     if held and phase == "decode" and chip not in BLACKWELL:
         kernel = decode_kernel(kernel, chip, groups, heads, keys, target.cores, held)
-    return replace(
-        kernel, split=kernel.split and not unsplit(chip, held), persistent=kernel.persistent or chip in BLACKWELL,
-        widen=kernel.widen if target.asynchronous else EMULATED,
-    )
+    return replace(tensorrt_llm_for(target, kernel), split=kernel.split and not unsplit(chip, held))
 
 
 def multiplied(chip: str, dtype: str, held: float | None) -> str:

@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from archsim.mapping.lowering.attention_kernel import ANY_KERNEL, AttentionKernel, Merge
+from archsim.mapping.attention_kernel import ANY_KERNEL, AttentionKernel, Merge
+from archsim.mapping.known_kernels import FLASH_3, KNOWN, PAGED, TENSORRT_LLM, UNSPLIT
 from archsim.models.vector import NarrowLoads
 from archsim.validation.op.dtypes import Format
 
 __all__ = [
-    "BLACKWELL", "DEVICES", "EMULATED", "HOPPER", "INFORMED", "SOURCES", "TENSORRT_LLM", "XQA_KEYS", "Source",
+    "BLACKWELL", "DEVICES", "HOPPER", "INFORMED", "SOURCES", "XQA_KEYS", "Source",
     "decode_kernel", "experts_source", "mla_kernel", "packs", "phase_kernel", "product_source", "source_of", "written",
 ]  # fmt: skip
 
@@ -54,8 +55,7 @@ HOPPER = frozenset({"h100", "h200", "h800"})
 #: share of a kernel's start-up (blocks placed, barriers and descriptors set up) that programmatic dependent launch lets
 #: pass before the kernel before has ended: one constant, from half of the B200's products of less than 8 us
 EARLY = 0.3
-#: chips for which TensorRT-LLM's attention kernels are persistent (from memory; half of the B200's prefill rows agree),
-#: and on which a product of cuBLAS begins while the one before ends (programmatic dependent launch), so that the
+#: chips on which a product of cuBLAS begins while the one before ends (programmatic dependent launch), so that the
 #: period of a loop holds no gap: inferred, as the smallest take 2.6 us on the B200 and 3.4 us on the H100
 BLACKWELL = frozenset({"b200", "gb200", "b300", "gb300"})
 
@@ -97,32 +97,14 @@ class Source:
     summed: bool = False
 
 
-#: cycles of a block of threads outside its loop over keys: one constant for all chips and kernels, from prefills of one
-#: block of keys on H100, B200 and A6000 (1,500 to 2,700; half of the rows)
-OUTSIDE = 2000
-#: operations that widen an element of fp8 where kernels for the A100's instructions do it in integers, field by field:
-#: chosen by half of the L40S's rows, which take 16 ns a key and core whatever the load
-EMULATED = 15.0
 #: heads of a tile of TensorRT-LLM's MLA decode for Blackwell where they are less than 64: there they are the columns of
 #: its instructions. 32 heads take what 16 take of twice the sequences, prologue included
 COLUMN_HEADS, ROW_HEADS = 16, 64
-#: its Hopper and Blackwell kernels run at the rate of taking turns; XQA and its successors pack up to 32 query heads;
-#: only those of decode split keys, as in FlashAttention (``num_splits`` is 1 unless a cache is given)
-TENSORRT_LLM = AttentionKernel(overlap=False, pack=32, fixed=True, persistent=False, read_ahead=False, outside=OUTSIDE)
 #: keys of a range of XQA at least (``kMinHistoryTokensPerBlock``), where it splits them, and cycles of its blocks of
 #: mma.sync outside their loop: one constant for H100 and L40S, of 2,000, 4,000 and 5,000, by 42 rows of either half
 XQA_KEYS, XQA_OUTSIDE = 128, 4000
-#: FlashAttention-2: one query is padded to a whole tile as well; the function for training, which LLMServingSim v0
-#: calls, neither splits keys nor packs heads, and has tiles of 128 x 64 (x 32 where shared memory is short); Vidur's
-#: walks over all keys whatever the mask hides
-FLASH_2 = AttentionKernel(
-    overlap=False, fixed=True, persistent=False, read_ahead=False, synchronous=True, outside=OUTSIDE
-)  # fmt: skip
-UNSPLIT = replace(FLASH_2, split=False, pack=1, rows=128)
-PAGED = replace(FLASH_2, keys=128)
+#: Vidur's FlashAttention-2 walks over all keys whatever the mask hides
 WHOLE = replace(PAGED, whole=True)
-#: persistent: the next block's loads are under way, but the warps that multiply also end a block and begin the next
-FLASH_3 = AttentionKernel(fixed=True, outside=OUTSIDE)
 
 #: PyTorch's ``index_select`` (Indexing.cu): an element of 2 B a thread, behind the index and an integer division;
 #: eight blocks of 128 threads a core, at most, go over the parts of all rows. Of few rows a block gathers its columns
@@ -223,7 +205,7 @@ SOURCES = (
         "period of a loop of CUDA graph replays over the same operands: the device's gap between kernels is in it, and "
         "what fits the cache is warm",
         attention=replace(TENSORRT_LLM, split=False),
-        decode=replace(TENSORRT_LLM, fixed=False, merge="last"),
+        decode=KNOWN["tensorrt-llm"][True],
     ),
     Source(
         "DeepGEMM", r"DeepGEMM", False,
@@ -244,15 +226,9 @@ SOURCES = (
         "FlashAttention", r"flash-attention", True,
         "period of a loop of calls over the same operands, queued ahead, so the device's gap is in it",
         attention=replace(FLASH_3, split=False),
-        decode=replace(FLASH_3, fixed=False),
+        decode=KNOWN["flash-attention-3"][True],
     ),
 )  # fmt: skip
-
-
-def trained(d: int) -> AttentionKernel:
-    """FlashAttention-2 without a cache: blocks of 128 keys of heads up to 64 wide, of 64 beyond
-    (flash_fwd_launch_template.h)."""
-    return replace(UNSPLIT, keys=128 if d <= 64 else 64)
 
 
 def written(kernel: AttentionKernel, phase: str, chip: str) -> AttentionKernel:
