@@ -36,6 +36,7 @@ contracts: $(VENV)/.built  ## which package may import which (import-linter)
 	@$(BIN)/lint-imports
 
 bench: $(VENV)/.built  ## operators/s, SimPy events/s, peak memory
+	@$(BIN)/python -m compileall -q archsim  # as an install does: else every import compiles where Python may write no bytecode
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 studies: $(VENV)/.built  ## simulate the points of notebooks/studies again (a quarter of an hour)

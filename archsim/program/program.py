@@ -275,10 +275,11 @@ def _check_work(program: Program) -> None:
 def _check_runs(program: Program) -> None:
     runs, gather, offsets = program.runs.astype(np.int64), program.gather, program.gather_offsets
     _refuse(program, runs < 1, "has no run")
-    _refuse(program, program.nbytes % np.maximum(runs, 1) != 0, "has bytes that its runs do not divide")
     _refuse(program, program.stride < 0, "has a negative stride")
-    most = (MAX_TIME - program.nbytes) // np.maximum(program.stride, 1)
-    _refuse(program, runs - 1 > most, "has runs beyond any address")
+    if not (runs == 1).all():
+        _refuse(program, program.nbytes % np.maximum(runs, 1) != 0, "has bytes that its runs do not divide")
+        most = (MAX_TIME - program.nbytes) // np.maximum(program.stride, 1)
+        _refuse(program, runs - 1 > most, "has runs beyond any address")
     beyond = gather > len(offsets) - runs
     _refuse(program, (gather < NO_GATHER) | ((gather >= 0) & beyond), "has runs that are not in gather_offsets")
     for entry in np.flatnonzero(offsets < 0)[:1]:
@@ -290,6 +291,8 @@ def extents(
     gather_offsets: NDArray[np.int64],
 ) -> NDArray[np.int64]:  # fmt: skip
     """Bytes from the offset of each step to the end of its last run; the columns are those of a `Program`."""
+    if (runs == 1).all() and (gather < 0).all():
+        return nbytes
     last = (runs - np.int64(1)) * stride
     listed = np.flatnonzero(gather >= 0)
     listed = listed[np.argsort(gather[listed], kind="stable")]  # what lies between two slices is short then

@@ -115,8 +115,10 @@ class StepTable:
     ) -> None:
         size = np.broadcast_to(np.ceil(nbytes).astype(np.int64), at.shape)
         place = np.broadcast_to(np.asarray(offset).astype(np.int64), at.shape)
-        ports, unit = routes.shape[1], np.maximum(size, self.target.port_stripe_bytes)
-        port = ((place // unit * GOLDEN + core / ports) % 1.0 * ports).astype(np.int64)
+        ports, port = routes.shape[1], np.zeros(1, dtype=np.int64)
+        if ports > 1:
+            unit = np.maximum(size, self.target.port_stripe_bytes)
+            port = ((place // unit * GOLDEN + core / ports) % 1.0 * ports).astype(np.int64)
         moved = size > 0
         self.route[at] = np.where(moved, routes[core, port], 0)
         self.nbytes[at] = size
