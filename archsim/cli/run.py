@@ -87,7 +87,7 @@ def _counts(_: click.Context, __: click.Parameter, value: str | None) -> tuple[i
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the routing of tokens to experts.")
 @click.option("--uncertainty", is_flag=True, help="Every figure as an interval, over the doubtful values of the chip.")
 @click.option("--power-cap", type=float, metavar="WATTS", help="Of one chip: lowers its clock.  [default: its TDP]")
-@click.option("--mapping", type=click.Path(path_type=Path), help="YAML: tilings of operators, fusion, layout.")
+@click.option("--mapping", type=click.Path(path_type=Path), help="YAML: tilings, attention kernels, fusion, layout.")
 @output_file("--out", "Store the result (HDF5); `archsim report` shows it again.")
 @output_file("--timeline", "Write a timeline for ui.perfetto.dev (.json or .json.gz).")
 @output_file("--html", "Write a page of its own.")

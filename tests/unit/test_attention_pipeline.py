@@ -338,3 +338,21 @@ def test_tiles_of_one_size_with_room_for_one_block_keep_its_length() -> None:
                           kernel=AttentionKernel(fixed=True, split=False))  # fmt: skip
     assert (choose_cut(H100, wide).order, choose_cut(H100, wide).slots) == ("alternate", 2)
     assert seconds(H100, wide) > 0
+
+
+def test_a_core_with_room_for_one_block_of_queries_waits_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """256 queries of 192 dims take 96 KiB of a GB300's scratchpad, and their results 128 KiB of its tensor memory: the
+    closed form counts the wait for the next ones, and takes smaller tiles."""
+    target = make_target(load_chip("gb300"))
+    prompt = AttentionShape(1, 4096, 4096, 128, 128, 192, 128, True, None, False, "bf16", 2.0, 2.0)
+    chosen = choose_cut(target, prompt)
+    tall = replace(chosen, rows=256, keys=64, slots=3, queries=1, scores=2, together=1)
+
+    def whole_s(cut: Cut) -> float:
+        monkeypatch.setattr("archsim.mapping.lowering.attention.choose_cut", lambda *_: cut)
+        program = lower_attention(target, "attention", prompt, (0, 1, 2, 3)).program
+        run = CompiledInterpreter(target.machine).run(program, 0, [i << 34 for i in range(len(program.regions))])
+        return (run.end_ps + program.carry.time_ps(run.finish_ps)) * 1e-12
+
+    assert chosen.queries > 1
+    assert whole_s(tall) > 1.3 * whole_s(chosen)

@@ -395,6 +395,9 @@ def _estimate(target: Target, shape: AttentionShape, cut: Cut, items: int, seen:
     if cut.planned:
         turns = np.ceil(items * chunks / target.cores)
     alone = 0.0 if shape.kernel.persistent else np.ceil(load) * (target.memory_latency_s + port)
+    if shape.kernel.persistent and cut.queries == 1:  # the next queries are fetched once the results have left
+        fetch = target.memory_latency_s + height * shape.d_qk * shape.q_bytes / target.port_read_bytes_per_s
+        alone = (np.ceil(load) - 1) * (fetch + scores + softmax + value)
     alone /= shape.kernel.resident
     alone += np.ceil(load) * shape.kernel.outside / target.clock
     tail = block + port + target.memory_latency_s * (2 if cut.splits > 1 or cut.planned else 1)
