@@ -93,6 +93,9 @@ class VectorUnit(Spec):
     """fp32 fused multiply-adds per cycle."""
     special_lanes: Count
     """Special functions (exp, rsqrt, reciprocal, ...) per cycle."""
+    issue: Count | None = None
+    """Operations of all kinds that are issued per cycle, where integer lanes stand beside those for floats; without it
+    as many as `lanes`."""
     threads: Count | None = None
     """Threads that a core keeps in flight; together with `round_trip` what kernels with narrow loads are bound by."""
     round_trip: Time | None = None

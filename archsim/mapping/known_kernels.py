@@ -13,7 +13,10 @@ from archsim.errors import InputError
 from archsim.mapping.attention_kernel import AttentionKernel
 from archsim.mapping.target import Target
 
-__all__ = ["FLASH_3", "KNOWN", "PAGED", "TENSORRT_LLM", "UNSPLIT", "known_kernel", "tensorrt_llm_for", "unsplit_for"]
+__all__ = [
+    "FLASH_3", "KNOWN", "MASKED", "OUTSIDE", "PAGED", "TENSORRT_LLM", "UNSPLIT", "known_kernel", "tensorrt_llm_for",
+    "unsplit_for",
+]  # fmt: skip
 
 #: cycles of a block of threads outside its loop over keys: one constant for all chips and kernels, from prefills of one
 #: block of keys on H100, B200 and A6000 (1,500 to 2,700; half of the rows)
@@ -37,13 +40,15 @@ PAGED = replace(FLASH_2, keys=128)
 #: persistent: the next block's loads are under way, but the warps that multiply also end a block and begin the next
 FLASH_3 = AttentionKernel(fixed=True, outside=OUTSIDE)
 
+#: TensorRT-LLM's from before XQA: head by head, on the lanes, two blocks of threads a core
+MASKED = AttentionKernel(pack=1, lanes=True, resident=2)
+
 #: the kernel of many queries, whose keys are not split, and that of few
 KNOWN: Mapping[str, tuple[AttentionKernel | None, AttentionKernel]] = {
     "flash-attention-2": (UNSPLIT, PAGED),
     "flash-attention-3": (replace(FLASH_3, split=False), replace(FLASH_3, fixed=False)),
     "tensorrt-llm": (replace(TENSORRT_LLM, split=False), replace(TENSORRT_LLM, fixed=False, merge="last")),
-    # from before XQA: head by head, on the lanes
-    "masked-multi-head": (None, AttentionKernel(pack=1, lanes=True)),
+    "masked-multi-head": (None, MASKED),
 }
 
 

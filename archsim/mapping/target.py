@@ -392,7 +392,8 @@ class Target:
         """Cycles of one core's vector unit; ``in_turn``: its two pipes wait for each other."""
         unit, access = self.chip.core.vector, self.chip.core.scratchpad.read_bytes_per_cycle or np.inf
         return vector_cycles(
-            elements, cost, lanes=unit.lanes, special=unit.special_lanes, access=access, in_turn=in_turn
+            elements, cost, lanes=unit.lanes, special=unit.special_lanes, access=access, issue=unit.issue,
+            in_turn=in_turn,
         )
 
     def row_seconds(self, loads: NarrowLoads, cols: int, rows: int, *, cached: bool) -> float:

@@ -1,9 +1,10 @@
 """Work of the vector unit, in lane operations and special-function operations per element.
 
 The unit issues ``lanes`` simple operations (add, multiply, compare, convert; a fused multiply-add counts once) and
-``special`` transcendental operations (exp, rsqrt, reciprocal, sin/cos) each cycle; the two run side by side::
+``special`` transcendental operations (exp, rsqrt, reciprocal, sin/cos) each cycle; the two run side by side.
+Operations on integers have lanes of their own where the core issues more than ``lanes`` in all::
 
-    cycles = ceil(elements * max(simple / lanes, special_ops / special))
+    cycles = ceil(elements * max(simple / lanes, (simple + integer) / issue, special_ops / special))
 
 The counts below are those of straightforward kernels: reductions cost one operation an element. Not modelled:
 lane shuffles at the end of a reduction, unaligned rows, dual issue. Estimated from the operator definitions; no
@@ -25,14 +26,19 @@ class VectorCost:
     """Operations per element: ``simple`` lane operations and ``special`` transcendental ones.
 
     access: bytes that pass between registers and the core's memory beyond the streams themselves, in whole lines.
+    integer: operations on addresses.
     """
 
     simple: float
     special: float
     access: float = 0.0
+    integer: float = 0.0
 
     def __add__(self, other: VectorCost) -> VectorCost:
-        return VectorCost(self.simple + other.simple, self.special + other.special, self.access + other.access)
+        return VectorCost(
+            self.simple + other.simple, self.special + other.special, self.access + other.access,
+            self.integer + other.integer,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -145,16 +151,18 @@ COSTS: dict[str, VectorCost] = {
 
 def vector_cycles(
     elements: NDArray[np.int64] | int, cost: VectorCost, *, lanes: int, special: int, access: float = np.inf,
-    in_turn: bool = False,
+    issue: int | None = None, in_turn: bool = False,
 ) -> NDArray[np.int64]:  # fmt: skip
     """Cycles of ``elements`` elements at ``cost`` operations each, at least one.
 
-    access: bytes per cycle between the registers and the core's memory. in_turn: too few warps to fill all pipes, or
+    access: bytes per cycle between the registers and the core's memory. issue: operations of all kinds per cycle, as
+    many as ``lanes`` by default. in_turn: too few warps to fill all pipes, or
     barriers between phases, so that their times add up.
 
     >>> int(vector_cycles(128 * 128, COSTS["online_softmax"], lanes=128, special=16))
     1024
     """
-    pipes = (cost.simple / lanes, cost.special / special, cost.access / access)
+    simple = max(cost.simple / lanes, (cost.simple + cost.integer) / (issue or lanes))
+    pipes = (simple, cost.special / special, cost.access / access)
     per_element = sum(pipes) if in_turn else max(pipes)
     return np.maximum(np.ceil(np.asarray(elements) * per_element).astype(np.int64), 1)

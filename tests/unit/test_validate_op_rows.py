@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -355,6 +356,21 @@ def test_kernels_of_experts_begin_before_the_one_before_has_ended_from_hopper_on
     of_pytorch = read_moe(record(device="H100", **{**cells, "experts": 256, "topk": 8}))
     assert isinstance(of_pytorch, Case)
     assert of_pytorch.dependent == 5
+
+
+def test_more_heads_than_a_kernel_packs_are_left_to_the_lanes() -> None:
+    """On Hopper and Blackwell whatever the cache holds; of 64 heads that share keys each reads them again there."""
+    cells = {"phase": "decode", "batch": 16, "q_len": 1, "kv_len": 4096, "kv_heads": 1, "head_dim": 128,
+             "dtype": "bfloat16", "latency_us": 99, "source_file": "x/attention/trtllm/1.3.0/y"}  # fmt: skip
+    found = {}
+    for device, heads, cache in product(("B200", "H100", "L40S"), (32, 64), ("bfloat16", "fp8")):
+        case = read_attention(record(device=device, q_heads=heads, kv_dtype=cache, **cells))
+        assert isinstance(case, Case)
+        core = case.kernels[-1]
+        assert isinstance(core, Attention)
+        found[device, heads, cache] = core.shape.kernel.lanes
+    lanes = {key for key, there in found.items() if there}
+    assert lanes == {*product(("B200", "H100"), (64,), ("bfloat16", "fp8")), ("L40S", 64, "bfloat16")}
 
 
 def test_values_of_the_first_decode_rows_lie_where_their_keys_do() -> None:

@@ -44,6 +44,8 @@ SCORE_TILES: Mapping[Order, int] = {"turns": 1, "alternate": 2, "apart": 4}
 #: power of the vector unit in a softmax over that of a busy matrix unit: an estimate, between what the rates of
 #: FlashAttention-3 on the H100 (0.35) and of long prefills on the B200 (0.25) ask for
 VECTOR_POWER = 0.3
+#: operations on addresses for a load of a kernel on the lanes, 16 B a thread of a cache in pages
+ADDRESSES, LOAD_BYTES = 48, 16
 #: keys whose P V are added up before they are handed over, where the units are apart: blocks of 512 keys (AMLA, arXiv
 #: 2509.25224, and the best tiles of the flash attention of CANN's PTO library)
 HANDED_KEYS = 512
@@ -140,6 +142,7 @@ def stage_cycles(
     """
     if shape.kernel.lanes:
         product, each = COSTS["lane_product"], np.asarray(rows, dtype=np.int64) * keys
+        product = product + VectorCost(0.0, 0.0, integer=ADDRESSES * shape.kv_bytes / LOAD_BYTES)
         if shape.kv_bytes <= 1:
             product = product + VectorCost(shape.kernel.widen, 0.0)
         cost = COSTS["online_softmax"]

@@ -18,7 +18,6 @@ from archsim.validation.op.case import Case, Kernel, Product, target_of
 from archsim.validation.op.dtypes import Format, format_of, width
 from archsim.validation.op.routing import rank_rows
 from archsim.validation.op.sources import (
-    BLACKWELL,
     DEVICES,
     HOPPER,
     Source,
@@ -165,7 +164,7 @@ def attention_kernel(
     kernel = written(phase_kernel(source, phase, gpu=is_gpu(chip)), phase, chip)
     if source.name != "aiconfigurator" or not is_gpu(chip):
         return kernel
-    if held and phase == "decode" and chip not in BLACKWELL:
+    if held and phase == "decode":
         kernel = decode_kernel(kernel, chip, groups, heads, keys, target.cores, held)
     return replace(tensorrt_llm_for(target, kernel), split=kernel.split and not unsplit(chip, held))
 

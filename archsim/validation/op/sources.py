@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from archsim.mapping.attention_kernel import ANY_KERNEL, AttentionKernel, Merge
-from archsim.mapping.known_kernels import FLASH_3, KNOWN, PAGED, TENSORRT_LLM, UNSPLIT
+from archsim.mapping.known_kernels import FLASH_3, KNOWN, MASKED, OUTSIDE, PAGED, TENSORRT_LLM, UNSPLIT
 from archsim.models.vector import NarrowLoads
 from archsim.validation.op.dtypes import Format
 
@@ -240,22 +240,27 @@ def written(kernel: AttentionKernel, phase: str, chip: str) -> AttentionKernel:
 def decode_kernel(
     kernel: AttentionKernel, chip: str, groups: int, heads: int, keys: int, cores: int, held: float
 ) -> AttentionKernel:
-    """TensorRT-LLM's for decode where it is no Blackwell's: XQA, or the older one (masked multi-head attention).
+    """TensorRT-LLM's for decode: XQA, one of its own for Blackwell, or the older one (masked multi-head attention).
 
     groups: heads of keys in all sequences, each with so many query heads. held: bytes of an element of the cache.
 
     XQA splits keys by a rule of its own, multiplies a cache of 16 bits by mma.sync, and one of 8 bits on Hopper by
     wgmma from two blocks of threads a core. It is not taken where it would have a block of threads for fewer than
     every fourth core (``mayHavePerfGain``); rows of an fp8 cache on Hopper show no step there. The older kernel
-    multiplies on the lanes, head by head. Of 8 bits its times ask for more, and the matrix unit does it here.
+    multiplies on the lanes, head by head; it is all there is on Blackwell as well for more heads than the others pack.
+    Of 8 bits its times on the L40S ask for more, and the matrix unit does it here.
     """
+    if chip in BLACKWELL and heads <= TENSORRT_LLM.pack:
+        return kernel
     warpgroups = chip in HOPPER and held == 1
     enough = 4 * groups * max(keys // XQA_KEYS, 1) >= cores
     if packs(heads) and (enough or warpgroups):
         if held == 1:
             return replace(kernel, least=XQA_KEYS, resident=2 if warpgroups else 1)
         return replace(kernel, least=XQA_KEYS, outside=XQA_OUTSIDE, synchronous=chip in HOPPER)
-    return replace(kernel, lanes=True, pack=1) if held > 1 else kernel
+    if held == 1 and chip not in HOPPER | BLACKWELL:
+        return kernel
+    return replace(kernel, lanes=True, pack=1, resident=MASKED.resident, outside=OUTSIDE)
 
 
 def packs(group: int) -> bool:
