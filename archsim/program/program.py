@@ -308,12 +308,10 @@ def _visits(program: Program) -> dict[Kind, NDArray[np.bool_]]:
     kind_of = program.machine.kinds
     routes = len(program.route_start) - 1
     owner = np.repeat(np.arange(routes), np.diff(program.route_start))
-    visits = {}
-    for kind in Kind:
-        hit = np.zeros(routes, dtype=np.bool_)
-        hit[owner[kind_of[program.route_resources] == kind]] = True
-        visits[kind] = hit[program.route] if routes else np.zeros(len(program), dtype=np.bool_)
-    return visits
+    kinds = np.zeros(routes + 1, dtype=np.uint8)  # of a route, as bits; the last has none
+    np.bitwise_or.at(kinds, owner, np.left_shift(1, kind_of[program.route_resources]).astype(np.uint8))
+    visited = kinds[program.route] if routes else np.zeros(len(program), dtype=np.uint8)
+    return {kind: (visited & (1 << kind)).astype(np.bool_) for kind in Kind}
 
 
 def _refuse(program: Program, wrong: NDArray[np.bool_], what: str) -> None:

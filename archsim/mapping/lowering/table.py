@@ -86,6 +86,8 @@ class StepTable:
 
     def _scatter(self, at: Ints, runs: ArrayLike, stride: ArrayLike, gather: ArrayLike) -> None:
         """Where nothing moves there are no runs either."""
+        if np.all(np.asarray(runs) == 1) and not np.any(stride) and np.all(np.asarray(gather) == NO_GATHER):
+            return  # as every row is from the start
         moved = self.nbytes[at] > 0
         self.runs[at] = np.where(moved, runs, 1)
         self.stride[at] = np.where(moved, stride, 0)
@@ -113,8 +115,10 @@ class StepTable:
     def _transfer(
         self, at: Ints, core: Ints, region: ArrayLike, offset: ArrayLike, nbytes: ArrayLike, routes: Ints
     ) -> None:
-        size = np.broadcast_to(np.ceil(nbytes).astype(np.int64), at.shape)
-        place = np.broadcast_to(np.asarray(offset).astype(np.int64), at.shape)
+        whole = np.asarray(nbytes)
+        whole = whole if whole.dtype == np.int64 else np.ceil(whole).astype(np.int64)
+        size = np.broadcast_to(whole, at.shape)
+        place = np.broadcast_to(np.asarray(offset).astype(np.int64, copy=False), at.shape)
         ports, port = routes.shape[1], np.zeros(1, dtype=np.int64)
         if ports > 1:
             unit = np.maximum(size, self.target.port_stripe_bytes)
