@@ -1,7 +1,8 @@
 """Attention kernels that are known by name: how published libraries write them, as far as times of theirs tell.
 
-A mapping names one for an operator (``kernel: flash-attention-2``), a serving stack the one that its prompts run in;
-measured rows are compared with the kernels they were measured in. What is not named is left to the mapper.
+A mapping names one for an operator (``kernel: flash-attention-2``), a serving stack those that its prompts and its
+answers run in; measured rows are compared with the kernels they were measured in. What is not named is left to the
+mapper.
 """
 
 from __future__ import annotations

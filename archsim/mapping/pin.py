@@ -77,10 +77,10 @@ def _kernel(document: Document, path: tuple[str, ...], data: Mapping[str, Any]) 
 
 
 def _known(name: Any, place: str) -> str:
-    if name not in KNOWN:
+    if not isinstance(name, str) or name not in KNOWN:  # a list or a map cannot be looked up
         guess = did_you_mean(name, KNOWN) if isinstance(name, str) else ""
-        raise InputError(f"{place}: {KERNEL} is {name}: unknown{guess}; legal are {', '.join(KNOWN)}")
-    return str(name)
+        raise InputError(f"{place}: {KERNEL} is {name!s:.60}: unknown{guess}; legal are {', '.join(KNOWN)}")
+    return name
 
 
 def _tiling(document: Document, path: tuple[str, ...], data: Mapping[str, Any]) -> dict[str, int]:

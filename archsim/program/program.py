@@ -308,9 +308,9 @@ def _visits(program: Program) -> dict[Kind, NDArray[np.bool_]]:
     kind_of = program.machine.kinds
     routes = len(program.route_start) - 1
     owner = np.repeat(np.arange(routes), np.diff(program.route_start))
-    kinds = np.zeros(routes + 1, dtype=np.uint8)  # of a route, as bits; the last has none
+    kinds = np.zeros(routes, dtype=np.uint8)  # of each route, as bits
     np.bitwise_or.at(kinds, owner, np.left_shift(1, kind_of[program.route_resources]).astype(np.uint8))
-    visited = kinds[program.route] if routes else np.zeros(len(program), dtype=np.uint8)
+    visited = kinds[program.route]
     return {kind: (visited & (1 << kind)).astype(np.bool_) for kind in Kind}
 
 

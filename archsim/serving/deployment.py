@@ -62,6 +62,7 @@ class Deployment:
     draft: int = 0
     acceptance: float = 0.0
     _steps: dict[tuple[Any, ...], Step] = field(default_factory=dict, init=False, compare=False, repr=False)
+    _pinned: dict[str, Pins] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.acceptance <= 1:
@@ -182,6 +183,12 @@ class Deployment:
         return tokens * chosen / (plan["ep"] if plan["ep"] > 1 else plan["dp"]) * self.stack.fp4_row_s
 
     def _pins(self, phase: str) -> Pins:
+        """Found once for each phase: the trace is read for it."""
+        if phase not in self._pinned:
+            self._pinned[phase] = self._find_pins(phase)
+        return self._pinned[phase]
+
+    def _find_pins(self, phase: str) -> Pins:
         """The stack's kernels: of attention, and tilings of products in fp4 for units whose instructions span cores."""
         tile, kernel = self.stack.fp4_tile, self.stack.answers if phase == "decode" else self.stack.prompts
         if not (tile or kernel) or (core := self._spec.core).matrix.kind != "tensor_core" or core.apart:

@@ -172,6 +172,7 @@ def test_a_kernel_of_decode_computes_no_prompt() -> None:
         ("mlp.down_proj: {tm: 64, tn: 64}\n", "pins.yaml:1:1: mlp.down_proj.tk is missing"),
         ("tm: 64\n", "tm: expected an operator with its tm, tn and tk, or the kernel of attention, below it"),
         ("self_attn.attention: {kernel: flash}\n", "pins.yaml:1:23: kernel is flash: unknown; legal are flash-at"),
+        ("self_attn.attention: {kernel: [a, b]}\n", "pins.yaml:1:23: kernel is ['a', 'b']: unknown; legal are flash"),
         ("self_attn.attention: {kernel: tensorrt-llm, tm: 64}\n", "pins.yaml:1:45: tm: of attention only its kern"),
         ("self_attn.attention: {tm: 64, tn: 64, tk: 64}\n", "self_attn.attention: attention has its kernel pinned ("),
         ("mlp.down_proj: {kernel: tensorrt-llm}\n", "mlp.down_proj: a product has its tiling pinned (tm, tn"),
