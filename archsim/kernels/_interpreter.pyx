@@ -423,7 +423,7 @@ cdef class InterpreterKernel:
         while child + BRANCHES <= self.heap_size:
             least = child + before(heap[child + 1], heap[child])
             other = child + 2 + before(heap[child + 3], heap[child + 2])
-            least = other if before(heap[other], heap[least]) else least
+            least += (other - least) * before(heap[other], heap[least])
             if not before(heap[least], event):
                 heap[at] = event
                 return

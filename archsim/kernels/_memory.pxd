@@ -39,7 +39,8 @@ cdef struct Lane:  # a pseudo-channel: its data bus, and which bank group has wh
     bint writing
     int64_t origin          # where bursts are counted from
     int64_t first           # the first burst that is remembered
-    uint8_t[256] taken      # behind all else: a ring, zeros while solid; 0: idle; else the bank group; + WASTE: stacks change
+    uint64_t[4] busy        # a ring of bits, one for each of BURSTS; zeros while solid
+    uint8_t[256] owner      # of those that are busy, behind all else: the bank group; + WASTE: stacks change
 
 
 cdef struct Place:  # a bank

@@ -13,9 +13,6 @@ cdef enum:
     OLDEST = 16     # writes that wait, among which the next one is chosen
 
 
-cdef uint64_t EACH = 0x0101010101010101  # a one in each of eight bytes
-
-
 cdef inline int64_t scatter(int64_t number) noexcept nogil:
     """24 bits that have nothing to do with the order of numbers."""
     return <int64_t>((<uint64_t>number * <uint64_t>0x9E3779B97F4A7C15) >> 40)
@@ -78,17 +75,44 @@ cdef inline int64_t latest(Queue *queue) noexcept nogil:
     return queue.left[queue.tail - 1] >> 8
 
 
-cdef inline bint take_eight(uint8_t *taken, int64_t at, int64_t bursts, int tag) noexcept nogil:
-    """Mark at most eight bursts at once, if all of them are idle and lie in a row."""
-    cdef uint64_t there, those
-    if bursts > 8 or at > BURSTS - 8:
+cdef inline uint64_t busy_from(const Lane *bus, int64_t slot) noexcept nogil:
+    """64 bursts from `slot` on, as bits."""
+    return bus.busy[slot >> 6 & 3] >> (slot & 63) | bus.busy[(slot >> 6) + 1 & 3] << 1 << (~slot & 63)
+
+
+cdef inline int64_t idle_burst(const Lane *bus, int64_t slot, int64_t limit) noexcept nogil:
+    """The first idle one from `slot` on, before `limit`."""
+    cdef uint64_t busy
+    while slot < limit:
+        busy = busy_from(bus, slot)
+        if busy != ALL_BITS:
+            return min(slot + LOWEST(~busy), limit)
+        slot += 64
+    return max(slot, limit)
+
+
+cdef inline int burst_of(const Lane *bus, int64_t slot) noexcept nogil:
+    """Whose burst it is; 0: idle."""
+    return bus.owner[slot & (BURSTS - 1)] if busy_from(bus, slot) & 1 else 0
+
+
+cdef inline void take_burst(Lane *bus, int64_t slot, int tag) noexcept nogil:
+    bus.busy[slot >> 6 & 3] |= <uint64_t>1 << (slot & 63)
+    bus.owner[slot & (BURSTS - 1)] = <uint8_t>tag
+
+
+cdef inline bint take_row(Lane *bus, int64_t slot, int64_t bursts, int tag) noexcept nogil:
+    """Take as many in a row at once, if all of them are idle."""
+    cdef int64_t at = slot & (BURSTS - 1)
+    cdef uint64_t those
+    if bursts > 64 or at + bursts > BURSTS:
         return False
-    memcpy(&there, taken + at, 8)
-    those = ~<uint64_t>0 >> (64 - 8 * bursts)
-    if there & those:
+    those = ALL_BITS >> (64 - bursts)
+    if busy_from(bus, slot) & those:
         return False
-    there |= those & EACH * <uint64_t>tag
-    memcpy(taken + at, &there, 8)
+    bus.busy[slot >> 6 & 3] |= those << (slot & 63)
+    bus.busy[(slot >> 6) + 1 & 3] |= those >> 1 >> (~slot & 63)
+    memset(bus.owner + at, tag, bursts)
     return True
 
 
@@ -122,7 +146,7 @@ cdef inline int64_t idle_from(Memory *m, Lane *bus, int64_t earliest, int tag) n
     if earliest > bus.origin + slot * m.burst_ps:
         slot = bursts_in(m, earliest - bus.origin)
     while slot < bus.first + BURSTS - PASSED:
-        there = bus.taken[slot & (BURSTS - 1)]
+        there = burst_of(bus, slot)
         if there == 0 or there == tag:
             break
         slot += 1
@@ -144,28 +168,23 @@ cdef int64_t fill_bus(
     if earliest > begin:
         slot = bursts_in(m, earliest - bus.origin)
         begin = earliest
-    while slot < limit and (bus.taken[slot & (BURSTS - 1)] or (bursts == 1 and is_near(m, bus, slot, tag))):
-        slot += 1
+    slot = idle_burst(bus, slot, limit)
+    while bursts == 1 and slot < limit and is_near(m, bus, slot, tag):
+        slot = idle_burst(bus, slot + 1, limit)
     begin, before, left = max(begin, bus.origin + slot * m.burst_ps), slot - 1, bursts
-    if slot + bursts <= limit and take_eight(bus.taken, slot & (BURSTS - 1), bursts, tag):
+    if slot + bursts <= limit and take_row(bus, slot, bursts, tag):
         slot += bursts - 1
         left = 0
     while left > 0 and slot < limit:  # the columns of several bursts leave time to others: only what they fill is taken
-        bus.taken[slot & (BURSTS - 1)] = <uint8_t>tag
+        take_burst(bus, slot, tag)
         left -= 1
-        if left == 0:
-            left = -1  # done, but not in a row
-            break
-        while slot < limit and bus.taken[slot & (BURSTS - 1)]:
-            slot += 1
+        if left > 0:
+            slot = idle_burst(bus, slot + 1, limit)
     bus.end = max(bus.end, bus.origin + (slot + 1) * m.burst_ps, begin + bursts * m.burst_ps)
     if m.switch_ps and slot < limit:
         change_stacks(m, bus, arrival, before, slot, limit, tag)
     last[0] = max(begin + (bursts - 1) * m.ccd_ps, bus.origin + slot * m.burst_ps)
-    slot = bus.first + (bursts if left == 0 and before + 1 == bus.first else 0)
-    while bus.taken[slot & (BURSTS - 1)]:
-        slot += 1
-    forget_bursts(bus, slot)
+    forget_bursts(bus, idle_burst(bus, bus.first, bus.first + BURSTS))
     bus.solid = bus.origin + bus.first * m.burst_ps >= bus.end
     if bus.solid:
         forget_bursts(bus, bus.first + PASSED)  # all that is left
@@ -176,7 +195,7 @@ cdef inline bint is_near(const Memory *m, const Lane *bus, int64_t slot, int tag
     """Whether tCCD_L keeps a burst from others of the group."""
     cdef int i
     for i in range(1, m.reach):
-        if bus.taken[(slot - i) & (BURSTS - 1)] == tag or bus.taken[(slot + i) & (BURSTS - 1)] == tag:
+        if burst_of(bus, slot - i) == tag or burst_of(bus, slot + i) == tag:
             return True
     return False
 
@@ -198,7 +217,7 @@ cdef void change_stacks(
     Memory *m, Lane *bus, int64_t arrival, int64_t before, int64_t slot, int64_t limit, int tag
 ) noexcept nogil:
     """What bursts beside bursts of other stacks cost, as bursts of idle time after them."""
-    cdef int[2] near = [bus.taken[before & (BURSTS - 1)], bus.taken[(slot + 1) & (BURSTS - 1)]]
+    cdef int[2] near = [burst_of(bus, before), burst_of(bus, slot + 1)]
     cdef int stack = stack_of(m, tag), changes = 0, i
     cdef bint single = slot == before + 1, alone = False  # it has but one group to go on with; else all of one stack goes first
     if near[0] and near[1] and stack_of(m, near[0]) != stack_of(m, near[1]):
@@ -212,26 +231,23 @@ cdef void change_stacks(
         bus.owed += <int32_t>(changes * m.switch_ps // (1 if alone else m.share_of_stack))
     while bus.owed >= m.burst_ps:
         bus.owed -= <int32_t>m.burst_ps
-        while slot < limit and bus.taken[slot & (BURSTS - 1)]:
-            slot += 1
+        slot = idle_burst(bus, slot, limit)
         if slot < limit:
-            bus.taken[slot & (BURSTS - 1)] = <uint8_t>(tag | WASTE)
+            take_burst(bus, slot, tag | WASTE)
             bus.end = max(bus.end, bus.origin + (slot + 1) * m.burst_ps)
 
 
 cdef inline void forget_bursts(Lane *bus, int64_t before) noexcept nogil:
-    cdef int64_t at, count, begin
-    cdef uint64_t there
+    cdef int64_t slot, count
+    cdef uint64_t those
     if before - bus.first >= BURSTS:
-        memset(bus.taken, 0, sizeof(bus.taken))
+        memset(bus.busy, 0, sizeof(bus.busy))
         bus.first = before
-    while bus.first < before:  # eight at once, or as many of them as are to be forgotten
-        at = (bus.first - PASSED) & (BURSTS - 1)
-        begin = at & 7
-        count = min(8 - begin, before - bus.first)
-        memcpy(&there, bus.taken + at - begin, 8)
-        there &= ~(~<uint64_t>0 >> (64 - 8 * count) << 8 * begin)
-        memcpy(bus.taken + at - begin, &there, 8)
+    while bus.first < before:
+        slot, count = bus.first - PASSED, min(64, before - bus.first)
+        those = ALL_BITS >> (64 - count)
+        bus.busy[slot >> 6 & 3] &= ~(those << (slot & 63))
+        bus.busy[(slot >> 6) + 1 & 3] &= ~(those >> 1 >> (~slot & 63))
         bus.first += count
 
 

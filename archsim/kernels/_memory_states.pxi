@@ -123,7 +123,7 @@ cdef int32_t copy_state(Memory *m, int32_t state) noexcept nogil:
 
 
 cdef inline void copy_lane(Lane *to, const Lane *lane) noexcept nogil:
-    if lane.solid and to.solid:  # no burst is remembered in either
+    if lane.solid:  # no burst is remembered
         memcpy(to, lane, sizeof(Lane) - BURSTS)
     else:
         to[0] = lane[0]
