@@ -31,6 +31,7 @@ cdef int64_t NEVER = -(<int64_t>1 << 60)  # long ago
 cdef uint64_t ALL_BITS = ~<uint64_t>0
 
 
+include "_memory_bus.pxi"
 include "_memory_dram.pxi"
 include "_memory_states.pxi"
 include "_memory_cache.pxi"
