@@ -36,7 +36,7 @@ def fusion(
     """
     from archsim.mapping import read_pins, savings
     from archsim.simulation import options_of
-    from archsim.simulation.job import prepare
+    from archsim.simulation.setting import prepare
 
     options = options_of(phase, batch=batch, seq=seq, ctx=ctx, pins=read_pins(mapping) if mapping else {})
     job = prepare(chip, workload, options)

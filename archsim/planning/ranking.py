@@ -10,7 +10,9 @@ from archsim.errors import InputError
 from archsim.hardware import SystemSpec, load_chip, load_system
 from archsim.mapping.plan import Plan, tensor_degrees
 from archsim.simulation import StagedJob, run_job, run_staged, staged_candidates
-from archsim.simulation.job import Job, Options, candidates
+from archsim.simulation.job import Job
+from archsim.simulation.options import Options
+from archsim.simulation.setting import candidates
 from archsim.trace import Trace, load_workload
 from archsim.training.plan import TrainPlan
 from archsim.training.search import search_training

@@ -18,8 +18,10 @@ from archsim.simulation import outcome
 from archsim.simulation.blocks import BlockRun, leeways, run_block
 from archsim.simulation.borrowing import borrowers, in_order, lent
 from archsim.simulation.collectives import spread
-from archsim.simulation.job import Job, Options, candidates, prepare
+from archsim.simulation.job import Job
 from archsim.simulation.least import least_bounds
+from archsim.simulation.options import Options
+from archsim.simulation.setting import candidates, prepare
 from archsim.simulation.staged import StagedJob, prepare_staged, run_stages, staged_candidates
 from archsim.simulation.step_reuse import step_runs
 from archsim.trace import Trace

@@ -36,7 +36,7 @@ from archsim.physical import (
 from archsim.program import Link
 from archsim.results.op_table import ENERGIES
 from archsim.simulation.blocks import KernelRun
-from archsim.simulation.job import Options
+from archsim.simulation.options import Options
 
 __all__ = ["PHYSICAL", "Counted", "Meter", "meter"]
 

@@ -29,7 +29,9 @@ from archsim.pipeline.partition import balanced, cut
 from archsim.pipeline.run import LayerTimes, PipelineRun, run_pipeline
 from archsim.pipeline.schedule import Chunk, forward_only
 from archsim.results import Result
-from archsim.simulation.job import Job, Options, Setting, Share, refuse, resolve, variants
+from archsim.simulation.job import Job, Share
+from archsim.simulation.options import Options
+from archsim.simulation.setting import Setting, refuse, resolve, variants
 from archsim.trace import Block, Graph, Trace
 
 __all__ = ["StagedJob", "prepare_staged", "run_stages", "staged_candidates"]

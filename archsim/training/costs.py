@@ -11,7 +11,7 @@ from archsim.mapping import Kernel, Target, bound_kernels, usable
 from archsim.mapping.task import Operand, Task, TaskBlock
 from archsim.pipeline.partition import cut, is_layer, partition
 from archsim.pipeline.run import LayerTimes
-from archsim.simulation.job import links_of
+from archsim.simulation.links import links_of
 from archsim.training.job import TrainJob
 from archsim.training.memory import OPTIMIZER_BYTES, StageMemory, saved_bytes, stage_memory
 from archsim.training.passes import BlockPasses, simulate_passes

@@ -30,7 +30,7 @@ from archsim.hardware import SystemSpec, load_system
 from archsim.models.collective import Level, all_gather, all_reduce, over_nodes, reduce_scatter
 from archsim.network import Fabric, Group
 from archsim.pipeline.run import LayerTimes
-from archsim.simulation.job import links_of
+from archsim.simulation.links import links_of
 from archsim.trace import Trace
 from archsim.training.costs import Costs, Software, layer_times, measure, memory_of, stages_of, update_ps
 from archsim.training.job import TrainJob, prepare_training, with_plan

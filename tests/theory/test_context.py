@@ -15,7 +15,7 @@ from archsim.network import Collective, Fabric, Group, run_collective
 from archsim.network.request import Kind
 from archsim.serving import STACKS, Deployment
 from archsim.simulation import Job, Options, prepare
-from archsim.simulation.job import links_of
+from archsim.simulation.links import links_of
 from archsim.trace import load_workload
 
 pytestmark = pytest.mark.theory

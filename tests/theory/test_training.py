@@ -13,7 +13,7 @@ from archsim.cli.main import cli
 from archsim.errors import InputError
 from archsim.hardware import load_chip, load_system
 from archsim.mapping import Plan, fuse, lay_out, make_target, shard_training
-from archsim.simulation.job import links_of
+from archsim.simulation.links import links_of
 from archsim.trace import load_workload, routed
 from archsim.trace.eager_experts import eager_experts
 from archsim.trace.mixed_precision import mixed_precision
