@@ -7,6 +7,7 @@ from archsim.mapping.footprint import Footprint, footprint, require_fit, usable
 from archsim.mapping.fuse import COLLECTIVES, Fusion, Kernel, KernelBlock, fuse, savings
 from archsim.mapping.layout import Layout, lay_out
 from archsim.mapping.lowering import Lowered, lower
+from archsim.mapping.machine import make_target
 from archsim.mapping.pin import FUSION, LAYOUT, Pins, pin_kernels, read_pins
 from archsim.mapping.plan import Plan, candidate_plans, make_plan
 from archsim.mapping.roofline import Bounds, Rates, bound_kernels
@@ -15,7 +16,7 @@ from archsim.mapping.shard import Fabric, Handover, shard
 from archsim.mapping.shard_context import shard_step
 from archsim.mapping.shard_training import shard_training
 from archsim.mapping.storage import Storage, checked
-from archsim.mapping.target import Target, make_target, require_sparsity
+from archsim.mapping.target import Target, require_sparsity
 from archsim.mapping.tiling import MatmulShape, Tiling, score_tilings
 
 __all__ = [

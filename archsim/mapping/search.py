@@ -1,12 +1,12 @@
 """The choice of a tiling: the best few by the closed form are simulated, and the fastest is kept.
 
 The closed form knows no queues: which of several near-equal cuts really is the best, the engine says. Each one runs
-alone on a fresh chip, everything cold, until one takes hardly longer than memory takes to read the operands once: no
-other can be much faster. The closed form decides alone where one of the best waits for nothing but its
-matrix unit, by a wide margin; where the best waits for nothing but memory and streams more than ``LONG_BYTES``, so that
-its start and end are no matter (the choice is within 1 or 2 % then); and where not even two candidates fit
-``PROBE_STEPS``. The best with stream-K, whose cores are all at different places, is taken only if it was faster than
-the others' best when both were simulated.
+alone on a fresh chip, everything cold, unless an earlier one was as fast as its score already: the engine is seldom
+faster than the score, but with stream-K, which is always tried. The closed form decides alone where one of the best
+waits for nothing but its matrix unit, by a wide margin; where the best waits for nothing but memory and streams more
+than ``LONG_BYTES``, so that its start and end are no matter (the choice is within 1 or 2 % then); and where not even
+two candidates fit ``PROBE_STEPS``. The best with stream-K, whose cores are all at different places, is taken only if it
+was faster than the others' best when both were simulated.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ PROBES, PROBE_STEPS, PROBE_WITHIN = 4, 60_000, 1.3
 #: split-K takes 5 to 28 % longer than its score on large products, whole tiles 0 to 3 %. So both are simulated up to so
 #: many steps of split-K; beyond, it is taken where its score is better by more than this share
 SPLIT_STEPS, SPLIT_DOUBT = 150_000, 0.15
-#: times what memory takes at its peak, a cut within which is taken: streams reach 0.87 to 0.95 of it
-NEAR_MEMORY = 1.15
 #: weights that are streamed, from which on the cut hardly matters
 LONG_BYTES = 512e6
 
@@ -82,20 +80,13 @@ def candidates(target: Target, shape: MatmulShape, keep: int = PROBES) -> list[t
         rest = [tiling for tiling in ranked if tiling not in probed]
         return [(tiling, None) for tiling in (*probed, *rest)[:keep]]
     timed: list[tuple[float, int]] = []
-    enough = NEAR_MEMORY * _memory_s(target, shape)
     for place, tiling in enumerate(probed):
-        timed.append((simulated_s(target, shape, tiling), place))
-        if timed[-1][0] <= enough:
-            break
+        hope = tiling.stream_k or not timed or (1 + INDIFFERENT) * tiling.estimate_s < min(timed)[0]
+        if hope:
+            timed.append((simulated_s(target, shape, tiling), place))
     fastest: list[tuple[Tiling, float | None]] = [(probed[place], seconds) for seconds, place in sorted(timed)]
     tried = [tiling for tiling, _ in fastest]
     return (fastest + [(tiling, None) for tiling in (*probed, *ranked) if tiling not in tried])[:keep]
-
-
-def _memory_s(target: Target, shape: MatmulShape) -> float:
-    """What memory takes to read both operands once, at its peak; the result may stay in the cache."""
-    weights = sum(m > 0 for m in shape.m) * shape.n * shape.k * shape.b_bytes
-    return (weights + shape.m_sum * shape.k * shape.a_bytes) / target.dram_bytes_per_s
 
 
 @lru_cache(maxsize=4096)

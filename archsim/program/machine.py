@@ -226,6 +226,11 @@ class Dram:
         """Time between two all-bank refreshes (0: there are none)."""
         return self.refi_ps - self.rfc_ps if self.refi_ps else 0
 
+    @property
+    def awake(self) -> float:
+        """Share of the time in which no refresh holds all banks."""
+        return self.live_ps / self.refi_ps if self.refi_ps else 1.0
+
 
 @dataclass(frozen=True)
 class Cache:

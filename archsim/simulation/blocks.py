@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 
 from archsim.engine import CompiledInterpreter, Launch, LaunchRecord, Session
 from archsim.mapping import Kernel, KernelBlock, Layout, Lowered, Target, bound_kernels, lower
-from archsim.mapping.target import ps
+from archsim.mapping.machine import ps
 from archsim.network import Fabric
-from archsim.program import Memory
 from archsim.simulation.collectives import lower_collective, narrowed, overlapping
 from archsim.simulation.overlap import take_turns
 
@@ -222,12 +221,11 @@ class _Launcher:
         """What a repetition may owe to the one before: to find in the cache what it reads or overwrites of activations
         (or all that it reads, where that is not much more than the cache and so has not left it), and refreshes, which
         some kernels meet and others do not."""
-        memory, cache = self.target.machine[0], self.target.cache_bytes
-        assert isinstance(memory, Memory)
+        dram, cache = self.target.memory.dram, self.target.cache_bytes
         operands = {o.tensor: o for kernel in self.block.kernels for o in (*kernel.inputs, *kernel.outputs)}.values()
         whole = sum(operand.nbytes for operand in operands)
         found = sum(operand.nbytes for operand in operands if whole <= 2 * cache or operand.role == "activation")
-        refreshes = sqrt(len(self.block.kernels)) * max(memory.dram.rfc_ps, memory.dram.rfc_bank_ps)
+        refreshes = sqrt(len(self.block.kernels)) * max(dram.rfc_ps, dram.rfc_bank_ps)
         return 1e12 * min(found, cache) / self.target.dram_bytes_per_s + refreshes
 
     @cached_property

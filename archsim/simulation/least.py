@@ -21,7 +21,6 @@ from archsim.mapping import Bounds, Kernel, Lowered, Target, lower
 from archsim.mapping.lowering import product_shape
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.search import contenders
-from archsim.program import Memory
 from archsim.simulation.collectives import narrowed
 from archsim.simulation.job import Job
 
@@ -52,7 +51,8 @@ def least_s(kernel: Kernel, target: Target, memory_s: float) -> float:
         memory_s *= read / max(kernel.nbytes, 1)
     if kernel.kind != "attention":  # whose masks and windows hide some of its operands
         memory_s = max(memory_s, (read - target.cache_bytes) / target.dram_bytes_per_s)
-    return launch + min(_program_s(lowered, memory_s / _awake(target)) for lowered in _programs(kernel, target))
+    memory_s /= target.memory.dram.awake
+    return launch + min(_program_s(lowered, memory_s) for lowered in _programs(kernel, target))
 
 
 def _programs(kernel: Kernel, target: Target) -> list[Lowered]:
@@ -70,11 +70,3 @@ def _program_s(lowered: Lowered, memory_s: float) -> float:
     sampled = SAMPLING if least.carried_ps else 0.0
     ends = least.read_head_ps + least.read_tail_ps if memory_s else 0
     return max(busiest * 1e-12, least.path_ps * 1e-12, (1 - sampled) * memory_s + ends * 1e-12)
-
-
-def _awake(target: Target) -> float:
-    """Share of the time in which no refresh holds the whole memory."""
-    memory = target.machine[0]
-    assert isinstance(memory, Memory)
-    dram = memory.dram
-    return dram.live_ps / dram.refi_ps if dram.refi_ps else 1.0

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import MatmulShape, Tiling
-from archsim.program import Carry, Memory
+from archsim.program import Carry
 
 __all__ = [
     "Edges", "Sample", "carry", "chunk_count", "chunk_edges", "head_edges", "sample_chunks", "sample_heads",
@@ -206,9 +206,8 @@ def _largest_weight(target: Target, shape: MatmulShape, tiling: Tiling) -> float
 
 def _refreshed(target: Target, shape: MatmulShape, tiling: Tiling, chunks: int) -> float:
     """Chunks of one core that last for ``REFRESHES`` intervals of refresh, where memory is what is waited for."""
-    memory = target.machine[0]
-    assert isinstance(memory, Memory)
-    interval_s = max(memory.dram.refi_ps, memory.dram.refi_bank_ps * memory.dram.banks) * 1e-12
+    dram = target.memory.dram
+    interval_s = max(dram.refi_ps, dram.refi_bank_ps * dram.banks) * 1e-12
     rounds = max(chunks * tiling.split_k / target.cores, 1.0)
     cycles = target.multiply_cycles(
         np.array(tiling.tm), np.array(tiling.tn), np.array(tiling.tk),

@@ -16,7 +16,7 @@ from archsim.mapping.lowering.attention_backward import lower_attention_backward
 from archsim.mapping.lowering.attention_cut import packed_rows
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
-from archsim.mapping.target import ps
+from archsim.mapping.machine import ps
 from archsim.mapping.tiling import MatmulShape, Tiling, score_tiling
 from archsim.models.vector import NarrowLoads, VectorCost
 from archsim.validation.op.sources import Source

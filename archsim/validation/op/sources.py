@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from archsim.mapping.attention_kernel import ANY_KERNEL, AttentionKernel, Merge
-from archsim.mapping.known_kernels import FLASH_3, KNOWN, MASKED, OUTSIDE, PAGED, TENSORRT_LLM, UNSPLIT
+from archsim.mapping.known_kernels import FLASH_3, KNOWN, MASKED, PAGED, TENSORRT_LLM, UNSPLIT
 from archsim.models.vector import NarrowLoads
 from archsim.validation.op.dtypes import Format
 
@@ -260,7 +260,7 @@ def decode_kernel(
         return replace(kernel, least=XQA_KEYS, outside=XQA_OUTSIDE, synchronous=chip in HOPPER)
     if held == 1 and chip not in HOPPER | BLACKWELL:
         return kernel
-    return replace(kernel, lanes=True, pack=1, resident=MASKED.resident, outside=OUTSIDE)
+    return MASKED
 
 
 def packs(group: int) -> bool:
