@@ -28,8 +28,8 @@ __all__ = ["candidates", "choose_tiling", "contenders", "simulated_s"]
 
 #: candidates that are simulated, if their steps together are not more than this, and their scores within the share
 PROBES, PROBE_STEPS, PROBE_WITHIN = 4, 60_000, 1.3
-#: split-K takes 5 to 28 % longer than its score on large products, whole tiles 0 to 3 %. So both are simulated up to so
-#: many steps of split-K; beyond, it is taken where its score is better by more than this share
+#: split-K takes 1 to 12 % longer than its score on large products, whole tiles hardly at all. So both are simulated up
+#: to so many steps of split-K; beyond, it is taken where its score is better by more than this share
 SPLIT_STEPS, SPLIT_DOUBT = 150_000, 0.15
 #: weights that are streamed, from which on the cut hardly matters
 LONG_BYTES = 512e6
@@ -54,9 +54,12 @@ def _whole_tiles(target: Target, shape: MatmulShape, ranked: Sequence[Tiling]) -
             return [tiling]
     if ranked[0].streams and shape.n * shape.k * shape.b_bytes > LONG_BYTES:
         return [ranked[0]]
+    best = ranked[:PROBES]
+    if all(tiling.split_k > 1 for tiling in best):  # whose scores flatter them
+        best = [best[0], score_tilings(target, replace(shape, splits=False), keep=1)[0], *best[1 : PROBES - 1]]
     probed: list[Tiling] = []
     steps = 0
-    for tiling in ranked[:PROBES]:
+    for tiling in best:
         cost = step_count(target, shape, tiling)
         if tiling.estimate_s <= PROBE_WITHIN * ranked[0].estimate_s and steps + cost <= PROBE_STEPS:
             steps += cost

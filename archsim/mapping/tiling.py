@@ -420,6 +420,8 @@ def _scored(
 
     fill_s = target.memory_latency_s + chunk_in / target.port_read_bytes_per_s
     merging = (partial + c_total) / min(cores * target.port_read_bytes_per_s, target.cache_bytes_per_s or np.inf)
+    from_memory_s = np.where(partial > target.cache_bytes, partial / target.streamed_bytes_per_s, 0.0)
+    merging = np.maximum(merging, from_memory_s)
     reduction_s = np.where(split > 1, target.barrier_s + 2 * target.memory_latency_s + merging, 0.0)
     helpers = _ceil_div(chunks, np.maximum((waves * chunks).astype(np.int64), 1))  # that an owner of stream-K adds
     fix_up = partial / (target.cache_bytes_per_s or np.inf)

@@ -102,7 +102,7 @@ def test_it_is_chosen_where_it_is_faster_and_only_there(m: int, n: int, k: int, 
 
 def test_split_k_that_is_too_large_for_the_probes_has_to_beat_whole_tiles() -> None:
     """Its score is the better one here, and its time the worse."""
-    target, shape = TARGETS["a100"], MatmulShape((2048,), 3072, 16384, "bf16", 2.0, 2.0, 2.0)
+    target, shape = TARGETS["a100"], MatmulShape((3072,), 3072, 16384, "bf16", 2.0, 2.0, 2.0)
     chosen, best = choose_tiling(target, shape), score_tilings(target, shape)[0]
     assert best.split_k > 1 == chosen.split_k
     assert simulated_s(target, shape, chosen) < simulated_s(target, shape, best)
