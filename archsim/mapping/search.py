@@ -4,9 +4,10 @@ The closed form knows no queues: which of several near-equal cuts really is the 
 alone on a fresh chip, everything cold, unless an earlier one was as fast as its score already: the engine is seldom
 faster than the score, but with stream-K, which is always tried. The closed form decides alone where one of the best
 waits for nothing but its matrix unit, by a wide margin; where the best waits for nothing but memory and streams more
-than ``LONG_BYTES``, so that its start and end are no matter (the choice is within 1 or 2 % then); and where not even
-two candidates fit ``PROBE_STEPS``. The best with stream-K, whose cores are all at different places, is taken only if it
-was faster than the others' best when both were simulated.
+than ``LONG_BYTES``, so that its start and end are no matter (of 40 such on five chips it was 0.7 % slower in the median
+than the best of three, 2.6 % in the mean, up to 19 % where operands pass through registers); and where not even two
+candidates fit ``PROBE_STEPS``. The best with stream-K, whose cores are all at different places, is taken only if it was
+faster than the others' best when both were simulated.
 """
 
 from __future__ import annotations
