@@ -18,12 +18,12 @@ def archsim(*args: object) -> Result:
 
 
 def test_the_fastest_candidate_is_taken_and_the_others_are_shown() -> None:
-    found = json.loads(archsim("map", "h100", "--gemm", "256,2560,8192", "--json").stdout)
+    found = json.loads(archsim("map", "h100", "--gemm", "64,2112,7168", "--json").stdout)
     timed = [row["simulated_us"] for row in (found["chosen"], *found["runners_up"]) if row["probed"]]
     assert len(timed) > 1
     assert timed == sorted(timed)
     assert found["chosen"]["parts_us"]["matrix"] > 0
-    assert "waves of 132 cores" in archsim("map", "h100", "--gemm", "256,2560,8192").stdout
+    assert "waves of 132 cores" in archsim("map", "h100", "--gemm", "64,2112,7168").stdout
 
 
 def test_a_product_too_large_to_probe_is_shown_with_its_simulated_time() -> None:
