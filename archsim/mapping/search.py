@@ -20,12 +20,13 @@ import numpy as np
 
 from archsim.kernels import CompiledInterpreter
 from archsim.mapping.lowering.product import ProductOperands, lower_product, step_count
+from archsim.mapping.lowering.table import Lowered
 from archsim.mapping.target import Target
 from archsim.mapping.tiling import INDIFFERENT, MatmulShape, Tiling, score_tilings
 from archsim.program import Program
 from archsim.reuse import is_active, recall
 
-__all__ = ["candidates", "choose_tiling", "contenders", "simulated_s"]
+__all__ = ["candidates", "choose_tiling", "contenders", "lowered_product", "simulated_s"]
 
 #: candidates that are simulated, if their steps together are not more than this, and their scores within the share
 PROBES, PROBE_STEPS, PROBE_WITHIN = 4, 60_000, 1.3
@@ -103,6 +104,23 @@ def choose_tiling(target: Target, shape: MatmulShape) -> Tiling:
     return Tiling(**found | {"parts": tuple(map(tuple, found["parts"]))})
 
 
+@lru_cache(maxsize=PROBES)
+def _lowered(target: Target, shape: MatmulShape, tiling: Tiling) -> Lowered:
+    """One of the latest tilings, for nobody's tensors: what is chosen is launched next."""
+    return lower_product(target, "probe", shape, tiling, ProductOperands(0, 1, 2, len(shape.m) > 1))
+
+
+def lowered_product(
+    target: Target, name: str, shape: MatmulShape, tiling: Tiling, operands: ProductOperands
+) -> Lowered:  # fmt: skip
+    """What :func:`lower_product` makes, without making again what has just been simulated."""
+    if operands.b_each != (len(shape.m) > 1):
+        return lower_product(target, name, shape, tiling, operands)
+    found = _lowered(target, shape, tiling)
+    tensors = dict(enumerate((operands.a, operands.b, operands.c)))
+    return replace(found, program=found.program.renamed(name), tensors=tuple(tensors.get(t, t) for t in found.tensors))
+
+
 @lru_cache(maxsize=8)
 def _interpreter(target: Target) -> CompiledInterpreter:
     return CompiledInterpreter(target.machine)
@@ -111,8 +129,7 @@ def _interpreter(target: Target) -> CompiledInterpreter:
 @lru_cache(maxsize=4096)
 def simulated_s(target: Target, shape: MatmulShape, tiling: Tiling) -> float:
     """Seconds of one tiling, alone on a fresh chip."""
-    lowered = lower_product(target, "probe", shape, tiling, ProductOperands(0, 1, 2, len(shape.m) > 1))
-    program = lowered.program
+    program = _lowered(target, shape, tiling).program
     content = f"{target.machine_digest} {_cache_bytes(target, program)} {program.digest}" if is_active() else ""
     seconds: float = recall("probe", content, lambda: _simulated_s(target, program))
     return seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -129,6 +130,12 @@ class Program:
         for array in (*columns, self.carry.starts, self.carry.steps, self.carry.weights):
             digest.update(len(array).to_bytes(8, "little") + array.tobytes())
         return digest.hexdigest()
+
+    def renamed(self, name: str) -> Program:
+        """The same steps under another name; columns, and what has been derived from them, are shared."""
+        other = copy(self)
+        object.__setattr__(other, "name", name)
+        return other
 
     def route_of(self, step: int) -> NDArray[np.int32]:
         """The resources that a step visits, in order."""

@@ -1,13 +1,15 @@
 """What the score of a tiling knows of waves, memory and the cache, and which tilings are simulated beside it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from archsim.hardware import load_chip
 from archsim.mapping import MatmulShape, Target, Tiling, make_target, search
+from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.pin import pinned
-from archsim.mapping.search import candidates, contenders, simulated_s
+from archsim.mapping.search import candidates, contenders, lowered_product, simulated_s
 
 H800, B200 = (make_target(load_chip(name)) for name in ("h800", "b200"))
 DECODE = MatmulShape((64,), 7168, 2048, "fp8", 1.0, 1.0, 2.0)
@@ -68,3 +70,24 @@ def test_stream_k_is_simulated_whatever_it_scores(monkeypatch: pytest.MonkeyPatc
     assert any(tiling.stream_k for tiling in contenders(H800, shape))
     monkeypatch.setattr(search, "simulated_s", lambda target, shape, tiling: tiling.estimate_s)
     assert any(tiling.stream_k and seconds for tiling, seconds in candidates(H800, shape))
+
+
+@pytest.mark.parametrize("shape", [DECODE, replace(DECODE, m=(64, 3), dtype="bf16", a_bytes=2.0, b_bytes=2.0)])
+def test_what_has_been_simulated_is_not_made_again(shape: MatmulShape) -> None:
+    """Its Program is launched under the kernel's name, on the kernel's tensors, and is the one that would be made."""
+    tiling = candidates(H800, shape)[0][0]
+    for operands in (ProductOperands(7, 5, 9, len(shape.m) > 1), ProductOperands(7, 5, 9, len(shape.m) == 1)):
+        made, reused = (make(H800, "gate", shape, tiling, operands) for make in (lower_product, lowered_product))
+        assert (reused.program.name, reused.tensors, reused.mapping) == ("gate", made.tensors, made.mapping)
+        assert reused.program.digest == made.program.digest
+    simulated_s(H800, shape, tiling)
+    first, second = (lowered_product(H800, name, shape, tiling, operands).program for name in ("gate", "up"))
+    assert (first.name, second.name) == ("gate", "up")
+
+
+def test_a_renamed_program_shares_its_columns() -> None:
+    tiling = candidates(H800, DECODE)[0][0]
+    program = lower_product(H800, "gate", DECODE, tiling, ProductOperands(0, 1, 2, False)).program
+    other = program.renamed("up")
+    assert (program.name, other.name) == ("gate", "up")
+    assert other.route is program.route

@@ -15,7 +15,7 @@ from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.lowering.table import Lowered
 from archsim.mapping.pin import pinned
-from archsim.mapping.search import choose_tiling
+from archsim.mapping.search import choose_tiling, lowered_product
 from archsim.mapping.target import Target
 from archsim.mapping.task import Operand, Task
 from archsim.mapping.tiling import MatmulShape
@@ -47,9 +47,10 @@ def _product(kernel: Kernel, target: Target, exact: bool) -> Lowered:
         named = str(error).startswith("operator ")
         raise InputError(str(error) if named else f"operator {kernel.name}: {error}") from None
     b_each = kernel.kind == "grouped" or kernel.tasks[0].dims["b"] > 1
-    return lower_product(
-        target, kernel.name, shape, tiling, ProductOperands(x.tensor, w.tensor, y.tensor, b_each), exact=exact
-    )
+    operands = ProductOperands(x.tensor, w.tensor, y.tensor, b_each)
+    if exact:
+        return lower_product(target, kernel.name, shape, tiling, operands, exact=True)
+    return lowered_product(target, kernel.name, shape, tiling, operands)
 
 
 def product_shape(kernel: Kernel, target: Target) -> MatmulShape:

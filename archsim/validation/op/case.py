@@ -14,9 +14,10 @@ from archsim.mapping.attention_kernel import AttentionShape
 from archsim.mapping.lowering.attention import lower_attention
 from archsim.mapping.lowering.attention_backward import lower_attention_backward
 from archsim.mapping.lowering.attention_cut import packed_rows
-from archsim.mapping.lowering.product import ProductOperands, lower_product
+from archsim.mapping.lowering.product import ProductOperands
 from archsim.mapping.lowering.rows import Stream, lower_rows
 from archsim.mapping.machine import ps
+from archsim.mapping.search import lowered_product
 from archsim.mapping.tiling import MatmulShape, Tiling, score_tiling
 from archsim.models.vector import NarrowLoads, VectorCost
 from archsim.validation.op.sources import Source
@@ -50,7 +51,7 @@ class Product:
         if self.tuned:
             tiling = score_tiling(target, self.shape, tiling)
         a, b, c = self.operands
-        return lower_product(target, "product", self.shape, tiling, ProductOperands(a, b, c, len(self.shape.m) > 1))
+        return lowered_product(target, "product", self.shape, tiling, ProductOperands(a, b, c, len(self.shape.m) > 1))
 
     @property
     def flops(self) -> float:
