@@ -20,7 +20,7 @@ from archsim.engine import Launch, Session
 from archsim.hardware import load_chip
 from archsim.kernels.systolic import SystolicCore, run_product
 from archsim.mapping import Target, choose_tiling, make_target
-from archsim.mapping.search import simulated_s
+from archsim.mapping.search import forget_choices, simulated_s
 from archsim.mapping.tiling import MatmulShape
 from archsim.validation.op.build import attention, elementwise
 from archsim.validation.op.case import Kernel, Product
@@ -78,8 +78,7 @@ def cold_ms(target: Target, shape: MatmulShape) -> float:
     """Milliseconds of :func:`product_s` with nothing remembered."""
 
     def work() -> None:
-        choose_tiling.cache_clear()
-        simulated_s.cache_clear()
+        forget_choices()
         product_s(target, shape)
 
     return cpu_ms(work)

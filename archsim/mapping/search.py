@@ -2,12 +2,12 @@
 
 The closed form knows no queues: which of several near-equal cuts really is the best, the engine says. Each one runs
 alone on a fresh chip, everything cold, unless an earlier one was as fast as its score already: the engine is seldom
-faster than the score, but with stream-K, which is always tried. The closed form decides alone where one of the best
-waits for nothing but its matrix unit, by a wide margin; where the best waits for nothing but memory and streams more
-than ``LONG_BYTES``, so that its start and end are no matter (of 40 such on five chips it was 0.7 % slower in the median
-than the best of three, 2.6 % in the mean, up to 19 % where operands pass through registers); and where not even two
-candidates fit ``PROBE_STEPS``. The best with stream-K, whose cores are all at different places, is taken only if it was
-faster than the others' best when both were simulated.
+faster than the score, but with stream-K, which is always tried, and first where it scores best. The closed form decides
+alone where one of the best waits for nothing but its matrix unit, by a wide margin; where the best waits for nothing
+but memory and streams more than ``LONG_BYTES``, so that its start and end are no matter (of 40 such on five chips it
+was 0.7 % slower in the median than the best of three, 2.6 % in the mean, up to 19 % where operands pass through
+registers); and where not even two candidates fit ``PROBE_STEPS``. The best with stream-K, whose cores are all at
+different places, is taken only if it was faster than the others' best when both were simulated, or scored.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from archsim.mapping.tiling import INDIFFERENT, MatmulShape, Tiling, score_tilin
 from archsim.program import Program
 from archsim.reuse import is_active, recall
 
-__all__ = ["candidates", "choose_tiling", "contenders", "lowered_product", "simulated_s"]
+__all__ = ["candidates", "choose_tiling", "contenders", "forget_choices", "lowered_product", "simulated_s"]
 
 #: candidates that are simulated, if their steps together are not more than this, and their scores within the share
 PROBES, PROBE_STEPS, PROBE_WITHIN = 4, 60_000, 1.3
@@ -44,7 +44,7 @@ def contenders(target: Target, shape: MatmulShape, ranked: Sequence[Tiling] = ()
     for stream in [tiling for tiling in ranked if tiling.stream_k][:1]:
         cheap = len(found) > 1 and sum(step_count(target, shape, each) for each in (*found, stream)) <= PROBE_STEPS
         if stream.estimate_s < (PROBE_WITHIN if cheap else 1 - INDIFFERENT) * found[0].estimate_s:
-            found.append(stream)
+            found.insert(0 if stream.estimate_s < found[0].estimate_s else len(found), stream)
     return found
 
 
@@ -133,6 +133,12 @@ def simulated_s(target: Target, shape: MatmulShape, tiling: Tiling) -> float:
     content = f"{target.machine_digest} {_cache_bytes(target, program)} {program.digest}" if is_active() else ""
     seconds: float = recall("probe", content, lambda: _simulated_s(target, program))
     return seconds
+
+
+def forget_choices() -> None:
+    """What has been chosen, simulated and lowered: the next product is mapped as by a new process."""
+    for remembered in (choose_tiling, simulated_s, _lowered):
+        remembered.cache_clear()
 
 
 def _simulated_s(target: Target, program: Program) -> float:
