@@ -56,9 +56,10 @@ def _whole_tiles(target: Target, shape: MatmulShape, ranked: Sequence[Tiling]) -
             return [tiling]
     if ranked[0].streams and shape.n * shape.k * shape.b_bytes > LONG_BYTES:
         return [ranked[0]]
-    best = ranked[:PROBES]
+    best, whole = ranked[:PROBES], None
     if all(tiling.split_k > 1 for tiling in best):  # whose scores flatter them
-        best = [best[0], score_tilings(target, replace(shape, splits=False), keep=1)[0], *best[1 : PROBES - 1]]
+        whole = _unsplit(target, shape)
+        best = [best[0], whole, *best[1 : PROBES - 1]]
     probed: list[Tiling] = []
     steps = 0
     for tiling in best:
@@ -69,12 +70,17 @@ def _whole_tiles(target: Target, shape: MatmulShape, ranked: Sequence[Tiling]) -
     if len(probed) > 1 and ranked[0] in probed:
         return probed
     if ranked[0].split_k > 1:
-        whole = score_tilings(target, replace(shape, splits=False), keep=1)[0]
+        whole = whole or _unsplit(target, shape)
         if step_count(target, shape, ranked[0]) <= SPLIT_STEPS:
             return [whole, ranked[0]]
         if whole.estimate_s <= (1 + SPLIT_DOUBT) * ranked[0].estimate_s:
             return [whole]
     return [ranked[0]]
+
+
+def _unsplit(target: Target, shape: MatmulShape) -> Tiling:
+    """The best that leaves each reduction whole."""
+    return score_tilings(target, replace(shape, splits=False), keep=1)[0]
 
 
 def candidates(target: Target, shape: MatmulShape, keep: int = PROBES) -> list[tuple[Tiling, float | None]]:
@@ -86,8 +92,7 @@ def candidates(target: Target, shape: MatmulShape, keep: int = PROBES) -> list[t
         return [(tiling, None) for tiling in (*probed, *rest)[:keep]]
     timed: list[tuple[float, int]] = []
     for place, tiling in enumerate(probed):
-        hope = tiling.stream_k or not timed or (1 + INDIFFERENT) * tiling.estimate_s < min(timed)[0]
-        if hope:
+        if tiling.stream_k or not timed or (1 + INDIFFERENT) * tiling.estimate_s < min(timed)[0]:
             timed.append((simulated_s(target, shape, tiling), place))
     fastest: list[tuple[Tiling, float | None]] = [(probed[place], seconds) for seconds, place in sorted(timed)]
     tried = [tiling for tiling, _ in fastest]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from archsim.hardware import ChipSpec, LinkSpec, SystemSpec
-from archsim.mapping import (
-    Fabric,
-    Handover,
-)
+from archsim.mapping import Fabric, Handover
 from archsim.models.collective import Level
 
 __all__ = ["links_of"]
