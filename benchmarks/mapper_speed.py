@@ -30,6 +30,7 @@ LAYER = [(HIDDEN + 2 * KV, HIDDEN), (HIDDEN, HIDDEN), (2 * INNER, HIDDEN), (HIDD
 """Columns and reduction of the products of a Llama-3-8B layer."""
 CONTEXT = 512
 PEAK_MIB = 200
+NOISE = 1.5
 
 
 def product(m: int, n: int, k: int) -> Product:
@@ -127,11 +128,12 @@ def main() -> None:
         print(f"{case:44s} {ms:8.2f} ms  goal {goal:3d} ms: {verdict(ms, goal):6s} {other}")
     for name, curve in curves.items():
         first = curve[0]
-        print(f"M x 4096 x 4096 on {name}; goal: cost grows no faster than the distinct tiles (m, n and k)")
+        print(f"M x 4096 x 4096 on {name}; goal: cost grows no faster than the distinct tiles (m, n and k), "
+              f"within a factor of {NOISE} for candidates that differ and for noise")  # fmt: skip
         for row in curve:
             more, cost = row["tiles"] / first["tiles"], row["cpu_ms"] / first["cpu_ms"]
             print(f"  M = {row['m']:6.0f} {row['tiles']:9,.0f} tiles {row['cpu_ms']:8.2f} ms  x {more:7.1f} tiles, "
-                  f"x {cost:5.1f} cost: {verdict(cost, 1.5 * more)}")  # fmt: skip
+                  f"x {cost:5.1f} cost: {verdict(cost, NOISE * more)}")  # fmt: skip
     print(f"peak memory {peak:.0f} MiB  goal {PEAK_MIB} MiB: {verdict(peak, PEAK_MIB)}")
 
 

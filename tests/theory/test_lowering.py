@@ -210,7 +210,7 @@ def test_no_candidate_exceeds_a_buffer(name: str, m: list[int], n: int, k: int) 
         assert 4 * tiling.tm * tiling.tn <= target.accumulator_bytes
 
 
-@pytest.mark.parametrize(("name", "m", "n", "k"), [("a100", 2048, 6144, 12288), ("tpu-v4", 16384, 4096, 4096)])
+@pytest.mark.parametrize(("name", "m", "n", "k"), [("a100", 2048, 6144, 12288), ("tpu-v4", 262144, 4096, 4096)])
 def test_what_is_left_out_is_counted(name: str, m: int, n: int, k: int) -> None:
     """Multiplications, results and transfers of a sampled product are those of the whole one."""
     counts = []
@@ -225,6 +225,16 @@ def test_what_is_left_out_is_counted(name: str, m: int, n: int, k: int) -> None:
         )  # fmt: skip
     assert counts[0][0] < 0.75 * counts[1][0]
     assert counts[0][1:] == pytest.approx(counts[1][1:], rel=0.02)  # low tiles at the edge of the group
+
+
+def test_the_few_large_tiles_of_a_tpu_are_all_walked() -> None:
+    """Left out, of 576 steps, they were 8 % of its time."""
+    target, shape = make_target(load_chip("tpu-v5e")), MatmulShape((2735,), 12288, 8192, "bf16", 2.0, 2.0, 2.0)
+    program = lower_product(
+        target, "gemm", shape, choose_tiling(target, shape), ProductOperands(A, B, C, b_each=False)
+    ).program  # fmt: skip
+    assert (program.weight == 1).all()
+    assert not len(program.carry.weights)
 
 
 @settings(max_examples=15, deadline=None)

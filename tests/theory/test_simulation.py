@@ -303,9 +303,10 @@ def test_waves_carried_forward_agree_with_all_of_them_simulated() -> None:
 
 
 def test_waves_and_layers_carried_forward_agree_with_all_of_them_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a thirtieth of the steps, which the few, large tiles of a TPU seldom exceed: waves of every product of a
-    layer are carried forward, whatever it waits for."""
-    monkeypatch.setattr("archsim.mapping.lowering.sample.WINDOW_STEPS", 1000)
+    """With few steps, which the few, large tiles of a TPU seldom exceed: waves of every product of a layer are carried
+    forward, whatever it waits for."""
+    for steps in ("WHOLE_STEPS", "WINDOW_STEPS"):
+        monkeypatch.setattr(f"archsim.mapping.lowering.sample.{steps}", 700)
     assert_waves_are_skipped_to_no_effect("tpu-v4", shortened(LLAMA, "prefill", 6), 4096)
 
 

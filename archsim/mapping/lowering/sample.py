@@ -46,8 +46,8 @@ MEMORY_SHARE, REFRESHES = 0.5, 4
 WEIGHT, WEIGHT_OF_MANY, MANY, WAVES = 12, 16, 3, 3
 #: items of attention on every lane before a window of heads, and in it
 ROUNDS = 4
-#: programs of fewer steps are walked chunk by chunk; a window of waves has so many, if they are there, unless nothing
-#: but the matrix unit is waited for, and a window of heads
+#: programs of fewer steps are walked whole; a window of waves has so many, if they are there, unless nothing but the
+#: matrix unit is waited for, and a window of heads
 WHOLE_STEPS, WINDOW_STEPS, HEADS_STEPS = 10_000, 20_000, 30_000
 
 
@@ -162,9 +162,9 @@ def sample_waves(
 
     Parts of a split are not left out: they meet at a barrier.
     """
-    if exact or tiling.split_k > 1:
-        return _whole(waves)
     wave = 3 * chunks * target.cores  # steps
+    if exact or tiling.split_k > 1 or waves * wave < WHOLE_STEPS:
+        return _whole(waves)
     if len(shape.m) == 1 and shape.m[0] <= tiling.group_m * tiling.tm:
         return _sampled(waves, 1, -(-WHOLE_STEPS // wave), 0, alike=False)
     period = -(-tiling.group_m * -(-shape.n // tiling.tn) // target.cores)
