@@ -76,6 +76,7 @@ class MatmulShape:
     ``block_scaled``: operands carry a scale for each block of the reduction. ``least``: rows and columns of the
     smallest tile that the kernel is built for. ``splits``: whether it can share a tile's reduction out over cores,
     ``streams``: also as stream-K does.
+    ``tiles``: rows and columns of the only tiles that a library has kernels for, where they are known.
     ``warp``: output tile of its warps if they load and multiply in turn where the matrix unit is synchronous.
     ``b_padded``: bytes of an element of B in the scratchpad, where it is laid out there as wide as the other operand.
     ``sparsity``: of B, whose zeros are neither stored (``b_bytes`` is its share of all elements) nor multiplied.
@@ -100,6 +101,7 @@ class MatmulShape:
     least: tuple[int, int] = (1, 1)
     splits: bool = True
     streams: bool = True
+    tiles: tuple[tuple[int, int], ...] = ()
     warp: tuple[int, int] | None = None
     sparsity: Sparsity | None = None
     b_padded: float | None = None
@@ -239,9 +241,13 @@ def _candidates(target: Target, shape: MatmulShape) -> _Cuts:
     """All cuts that are legal: two chunks and one accumulator tile fit, a split leaves every part a chunk."""
     m_low, n_low, k_low = target.tile_floor()
     fine = FINE_STEP * n_low if n_low < 64 else n_low
+    rows = _edges(m_low, max(*shape.m, *target.step, shape.least[0]), 64)
+    columns = _edges(n_low, max(shape.n, *target.step, shape.least[1]), fine)
+    if shape.tiles:
+        rows, columns = (np.unique(side) for side in zip(*shape.tiles, strict=True))
     axes = np.meshgrid(
-        _edges(m_low, max(*shape.m, *target.step, shape.least[0]), 64),
-        _edges(n_low, max(shape.n, *target.step, shape.least[1]), fine),
+        rows,
+        columns,
         _edges(k_low, shape.k, MAX_EDGE),
         np.array(SPLITS),
         np.unique([1, target.pair]),
@@ -261,7 +267,12 @@ def _candidates(target: Target, shape: MatmulShape) -> _Cuts:
         legal &= ((tm & (tm - 1)) == 0) & ((tn & (tn - 1)) == 0)
     legal &= (np.maximum(tm, tn) >= long) & (np.minimum(tm, tn) >= short)
     legal &= (tm >= shape.least[0]) & (tn >= shape.least[1]) & (shape.splits | (split == 1))
+    if shape.tiles:
+        legal &= np.any([(tm == rows) & (tn == columns) for rows, columns in shape.tiles], axis=0)
     legal &= (split == 1) | ((_ceil_div(shape.k, tk) >= split) & (split * pair <= target.cores))
+    if shape.tiles and not legal.any():
+        menu = ", ".join(f"{rows} x {columns}" for rows, columns in shape.tiles)
+        raise InputError(f"no tile of a {shape.dtype} product on {target.name} is legal: its library has {menu}")
     if not legal.any():
         need = 2 * (m_low * k_low * shape.a_bytes + k_low * n_low * shape.b_bytes)
         raise InputError(

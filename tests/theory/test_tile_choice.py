@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from archsim.errors import InputError
 from archsim.hardware import load_chip
-from archsim.mapping import MatmulShape, Target, Tiling, make_target, search
+from archsim.mapping import MatmulShape, Target, Tiling, choose_tiling, make_target, search
 from archsim.mapping.lowering.product import ProductOperands, lower_product
 from archsim.mapping.pin import pinned
 from archsim.mapping.search import candidates, contenders, lowered_product, simulated_s
@@ -24,6 +25,22 @@ def test_few_tiles_of_a_last_wave_wait_for_what_a_core_has_to_itself() -> None:
     )
     assert 1.1 < narrow.estimate_s / wide.estimate_s < 1.3
     assert 1.1 < simulated_s(B200, shape, narrow) / simulated_s(B200, shape, wide) < 1.3
+
+
+def test_a_library_of_few_tiles_takes_two_waves_where_a_tile_between_would_take_one_and_a_half() -> None:
+    """On 132 cores 16 x 12 tiles of 128 x 256 are 1.45 waves, 16 x 16 of 128 x 192 are 1.94."""
+    free = MatmulShape((2048,), 3072, 4096, "fp16", 2.0, 2.0, 2.0, streams=False)
+    times = []
+    for shape in (free, replace(free, tiles=((128, 128), (128, 256)))):
+        tiling, seconds = candidates(H800, shape, keep=8)[0]
+        assert not shape.tiles or (tiling.tm, tiling.tn) in shape.tiles
+        times.append(seconds or tiling.estimate_s)
+    assert 1.05 < times[1] / times[0] < 1.35
+
+
+def test_tiles_that_do_not_fit_the_chip_are_refused() -> None:
+    with pytest.raises(InputError, match="no tile of a fp16 product on h800 is legal: its library has 7 x 9"):
+        choose_tiling(H800, MatmulShape((64,), 64, 64, "fp16", 2.0, 2.0, 2.0, tiles=((7, 9),)))
 
 
 @pytest.mark.parametrize(("rows", "written"), [(256, 0.0), (2048, 2048 * 24576 * 2.0)])

@@ -78,15 +78,15 @@ def _layer_us(device: str, workload: str, tokens: int, tp: int, source: Source) 
     options = Options("prefill", seq=tokens, tp=tp, pins={FUSION: {"products": vidur, "vectors": False}})
     job = prepare(_CHIPS[device], replace(trace, blocks=blocks), options, system_of(device, tp))
     layer = next(block for block in job.blocks if block.repeat > 1)
-    kernels = _of_vidur(layer, source) if vidur else _of_hugging_face(layer, source)
     chip = job.chip.name
+    kernels = _of_vidur(layer, source, chip) if vidur else _of_hugging_face(layer, source)
     return sum(
         simulate_us(Operator(workload, chip, "layer", "fp16", (kernel,), 1.0, source, frozenset({build.W})))
         for kernel in kernels
     )
 
 
-def _of_vidur(layer: KernelBlock, source: Source) -> Iterator[Timed]:
+def _of_vidur(layer: KernelBlock, source: Source, chip: str) -> Iterator[Timed]:
     """The kernels that Vidur profiles; queries and keys rotate in one, and attention is not among them."""
     rows, widths, _ = _rotated(layer)
     yield from build.elementwise(rows, sum(widths), "rotary", loads=source.loads["rotary"])
@@ -94,7 +94,7 @@ def _of_vidur(layer: KernelBlock, source: Source) -> Iterator[Timed]:
         task, fn = kernel.tasks[0], kernel.tasks[0].attrs.get("fn")
         cols = task.dims.get("cols", 0)
         if kernel.kind == "product":
-            yield from _product(kernel)
+            yield from _product(kernel, source.tiles.get(chip, ()))
         elif task.kind == "norm":
             yield from build.elementwise(rows, cols, "rms", whole_rows=True, loads=source.loads["norm"])
         elif fn == "silu_mul":
@@ -122,9 +122,9 @@ def _of_hugging_face(layer: KernelBlock, source: Source) -> Iterator[Timed]:
             yield from build.elementwise(d["rows"], d["cols"], "mul", inputs=2)
 
 
-def _product(kernel: Kernel) -> tuple[Timed, ...]:
+def _product(kernel: Kernel, tiles: tuple[tuple[int, int], ...] = ()) -> tuple[Timed, ...]:
     d = kernel.tasks[0].dims
-    return build.product((d["m"],), sum(task.dims["n"] for task in kernel.tasks), d["k"], FP16)[0]
+    return build.product((d["m"],), sum(task.dims["n"] for task in kernel.tasks), d["k"], FP16, tiles=tiles)[0]
 
 
 def _rotated(layer: KernelBlock) -> tuple[int, list[int], int]:

@@ -29,8 +29,10 @@ ANY_ROW = 1024
 #: TensorRT-LLM's block-scaled fp4 kernels for experts: smallest tile, chosen among 128 x 64, 128 and 256 by half of the
 #: products measured on a B200; CUTLASS shares no tile's reduction out over cores
 LEAST_FP4 = (128, 256)
-#: smallest tile of TensorRT-LLM's products with 8- and 4-bit weights (fpA_intB of its CUTLASS extensions), from memory
+#: smallest tile of products with weights of 8 and 4 bits, and those that TensorRT-LLM has of them for synchronous units
+#: (fpA_intB of its CUTLASS extensions; get_candidate_tiles of its cutlass_heuristic.cpp)
 LEAST_UNPACKED = (16, 128)
+UNPACKED_TILES = ((16, 128), (16, 256), (32, 128), (64, 128), (128, 128))
 #: the kernel that quantises to fp4: a block for a row, 16 B a thread; three waits a row, chosen with the tile
 FP4_LOADS = NarrowLoads(threads=512, width=8, per_row=3)
 #: cudaFp8Utils.cu, from memory: 1024 blocks of 256 threads stride over the matrix by single elements, unrolled fourfold
@@ -62,25 +64,29 @@ TRITON_SORTING, TRITON_CUTTING = 4, 3
 GROUPED_WARP = (64, 32)
 
 
-def _shape(rows: Sequence[int], n: int, k: int, form: Format, warp: tuple[int, int] | None = None) -> MatmulShape:
+def _shape(
+    rows: Sequence[int], n: int, k: int, form: Format, warp: tuple[int, int] | None = None,
+    tiles: tuple[tuple[int, int], ...] = (),
+) -> MatmulShape:  # fmt: skip
     """What cuBLAS, CUTLASS as TensorRT-LLM builds it, or DeepGEMM multiply; none of them takes stream-K."""
     return MatmulShape(
         tuple(rows), n, k, form.dtype, form.a_bytes, form.b_bytes, WIDE,
         convert_b=form.unpacks, block_scaled=form.block_scaled,
         least=LEAST_FP4 if form.dtype == "fp4" else LEAST_UNPACKED if form.unpacks else (1, 1),
-        splits=form.dtype != "fp4", streams=False, warp=warp, b_padded=form.b_padded,
+        splits=form.dtype != "fp4", streams=False, tiles=tiles, warp=warp, b_padded=form.b_padded,
     )  # fmt: skip
 
 
 def product(
-    rows: Sequence[int], n: int, k: int, form: Format, *, synchronous: bool = False
-) -> tuple[tuple[Kernel, ...], frozenset[int]]:
+    rows: Sequence[int], n: int, k: int, form: Format, *, synchronous: bool = False,
+    tiles: tuple[tuple[int, int], ...] = (),
+) -> tuple[tuple[Kernel, ...], frozenset[int]]:  # fmt: skip
     """A product (or a group of them, a weight each), after what quantises its activations if anything does.
 
     synchronous: for matrix units that are, where blocks of fp8 are scaled by a kernel of a single tile. That of fp4 has
-    one everywhere.
+    one everywhere. tiles: those that the library has, where they are known.
     """
-    shape = _shape(rows, n, k, form)
+    shape = _shape(rows, n, k, form, tiles=UNPACKED_TILES if synchronous and form.unpacks else tiles)
     tile = None
     if synchronous and form.block_scaled and form.dtype == "fp8":
         shape, tile = replace(shape, warp=ADA_WARP), ADA_TILE

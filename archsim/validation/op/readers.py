@@ -98,7 +98,9 @@ def read_matmul(row: Record) -> Case | str:
         return form
     source = product_source(source, chip, form)
     m, n, k = (row.integer(name) for name in "MNK")
-    kernels, weights = build.product((m,), n, k, form, synchronous=not target_of(chip).asynchronous)
+    kernels, weights = build.product(
+        (m,), n, k, form, synchronous=not target_of(chip).asynchronous, tiles=source.tiles.get(chip, ())
+    )  # fmt: skip
     dtype = _label(row.text("dtype"))
     return Case(
         f"{chip} gemm {dtype} M{m} N{n} K{k}", chip, "gemm", dtype, kernels, row.number("latency_us"), source, weights

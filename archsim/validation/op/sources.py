@@ -73,7 +73,8 @@ class Source:
     otherwise gaps between the kernels of one case count. early: share of a kernel's start-up that passes while the one
     before still runs. weight_copies: how many copies of the weights its loop goes round; they are read from
     memory when all together exceed the cache.
-    flushed: everything comes from memory. loads: vector kernels with narrow loads. host_us: what the host spends on a
+    flushed: everything comes from memory. tiles: of the only products that its library has for a chip, where they are
+    known. loads: vector kernels with narrow loads. host_us: what the host spends on a
     call, by chip and operator or operator and type, where the times hold it. full: chips whose vector
     operators ran in fp32.
     """
@@ -85,6 +86,7 @@ class Source:
     early: float = 0.0
     weight_copies: float = 1
     flushed: bool = False
+    tiles: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     loads: Mapping[str, NarrowLoads] = field(default_factory=dict)
     host_us: Mapping[str, float] = field(default_factory=dict)
     full: frozenset[str] = frozenset()
@@ -130,6 +132,11 @@ SOFTMAX = NarrowLoads(threads=1024, width=8, per_pass=3, per_row=2, passes=3)
 #: layer norms of PyTorch and its compiler: loads of 16 B sum, and normalise what is read again; one reduction
 NORM = NarrowLoads(threads=256, width=8, per_pass=2, per_row=2, passes=2)
 
+#: rows and columns of the tiles of cuBLAS for Hopper before its nvjet kernels, CUDA 12.1 for one, with which vLLM 0.2
+#: came (forums.developer.nvidia.com/t/348958 has both): the sizes in the names ``sm90_xmma_gemm_f16f16_f16f32_f32_tn_n_
+#: tilesize64x256x64_...`` of public profiles of models in fp16 on an H100, of which the first counts columns here
+CUBLAS_12_1 = ((64, 64), (128, 64), (256, 64), (64, 128), (128, 128), (256, 128), (128, 256))
+
 GRAPHS = Source(
     "aiconfigurator GEMM", r"/gemm/", True,
     "period of a loop of CUDA graph replays, so the device's gap between kernels is in it; the loop goes round up to "
@@ -157,6 +164,7 @@ SOURCES = (
         weight_copies=inf,
         attention=WHOLE,
         loads=NARROW,
+        tiles={"h100": CUBLAS_12_1},
         summed=True,
     ),
     Source(
