@@ -105,6 +105,10 @@ COLUMN_HEADS, ROW_HEADS = 16, 64
 #: keys of a range of XQA at least (``kMinHistoryTokensPerBlock``), where it splits them, and cycles of its blocks of
 #: mma.sync outside their loop: one constant for H100 and L40S, of 2,000, 4,000 and 5,000, by 42 rows of either half
 XQA_KEYS, XQA_OUTSIDE = 128, 4000
+#: cycles outside the loop for each query head of a block of XQA's kernel for Hopper, whose columns they are: sums over
+#: the warps of 64 keys, and the output. Blocks of 128 keys take 6.1 us with four heads, 6.5 with eight, 7.6 with 16 and
+#: 10 with 32; one constant, of 150, 200, 250 and 300, by half of the H100's rows
+XQA_HEAD = 200
 #: Vidur's FlashAttention-2 walks over all keys whatever the mask hides
 WHOLE = replace(PAGED, whole=True)
 
@@ -253,7 +257,7 @@ def decode_kernel(
     groups: heads of keys in all sequences, each with so many query heads. held: bytes of an element of the cache.
 
     XQA splits keys by a rule of its own, multiplies a cache of 16 bits by mma.sync, and one of 8 bits on Hopper by
-    wgmma from two blocks of threads a core. It is not taken where it would have a block of threads for fewer than
+    wgmma. It is not taken where it would have a block of threads for fewer than
     every fourth core (``mayHavePerfGain``); rows of an fp8 cache on Hopper show no step there. The older kernel
     multiplies on the lanes, head by head; it is all there is on Blackwell as well for more heads than the others pack.
     Of 8 bits its times on the L40S ask for more, and the matrix unit does it here.
@@ -264,7 +268,7 @@ def decode_kernel(
     enough = 4 * groups * max(keys // XQA_KEYS, 1) >= cores
     if packs(heads) and (enough or warpgroups):
         if held == 1:
-            return replace(kernel, least=XQA_KEYS, resident=2 if warpgroups else 1)
+            return replace(kernel, least=XQA_KEYS, outside=XQA_HEAD * heads if warpgroups else kernel.outside)
         return replace(kernel, least=XQA_KEYS, outside=XQA_OUTSIDE, synchronous=chip in HOPPER)
     if held == 1 and chip not in HOPPER | BLACKWELL:
         return kernel
