@@ -37,8 +37,7 @@ class AttentionKernel:
     pieces: parts in which a block of ``keys`` comes and is multiplied, two at a time in a scratchpad of any size: a
     tile too large for it is cut along the dims. most: query rows of a tile, at most.
     resident: blocks of threads that share a core, each with its part of the scratchpad and the registers.
-    least: keys of a range at least where a rule of the library, not the mapper, says how many ranges the keys are split
-    into (`library_ranges`); 0: the mapper.
+    ranges: that the keys are split into where a rule of the library says so; 0: as the mapper finds best.
     merge: who merges partial results: a kernel on all cores, behind a barrier; or, of the blocks of threads that the
     keys were split over, all that are in a cluster or the last to end, once a counter says that the others have stored.
     """
@@ -60,7 +59,7 @@ class AttentionKernel:
     pieces: int = 1
     most: int = 1 << 30
     resident: int = 1
-    least: int = 0
+    ranges: int = 0
     merge: Merge = "kernel"
 
 

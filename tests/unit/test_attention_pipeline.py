@@ -83,9 +83,9 @@ def test_what_lies_outside_the_loop_counts_once_a_block_of_threads() -> None:
     assert tiles[1] - tiles[0] == pytest.approx(8 * 2000 / H100.clock, rel=0.05)
 
 
-def test_xqa_splits_keys_by_its_own_rule_and_two_of_its_blocks_hide_each_other() -> None:
+def test_keys_are_split_as_a_library_says_and_two_of_its_blocks_hide_each_other() -> None:
     """64 heads of 1,024 keys on 132 cores: eight ranges of 128, four blocks of threads a core."""
-    kernel = AttentionKernel(overlap=False, persistent=False, merge="last", least=128, outside=2000)
+    kernel = AttentionKernel(overlap=False, persistent=False, merge="last", ranges=8, outside=2000)
     decode = AttentionShape(64, 1, 1024, 8, 1, 128, 128, True, None, False, "bf16", 2.0, 2.0, kernel=kernel)
     assert choose_cut(H100, decode).splits == 8
     two = replace(decode, kernel=replace(kernel, resident=2))

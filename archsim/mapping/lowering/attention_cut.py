@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import ceil, sqrt
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +55,6 @@ INDIFFERENT = 0.02
 SIZES = (16, 32, 64, 128, 256, 512, 1024)
 BLOCKS, SMALL_BLOCKS = SIZES[2:], SIZES[:2]
 SPLITS = (1, 2, 4, 8, 16, 32, 64)
-#: tiles for each core beyond which XQA splits keys no further (``kTargetWaveFactor``)
-WAVES = 8
 #: query positions up to which all the heads that share keys also share a tile
 DECODE = 16
 
@@ -298,7 +296,7 @@ def _rated(
         fill = target.cores * resident // tiles  # as many ranges as give every core one
         cuts = [
             Cut(rows, keys, splits, *found, scores, order, resident, together=together)
-            for splits in _ranges(target, shape, tiles, seen, fill)
+            for splits in _ranges(shape, fill)
             if splits == 1 or splits * keys <= seen
         ]
         abreast = -(-packed // rows) <= target.cores
@@ -321,25 +319,13 @@ def item_seconds(target: Target, shape: AttentionShape, cut: Cut, chunks: Ints) 
     return (chunks * block + start).astype(np.float64)
 
 
-def _ranges(target: Target, shape: AttentionShape, tiles: int, seen: int, fill: int) -> Sequence[int]:
+def _ranges(shape: AttentionShape, fill: int) -> Sequence[int]:
     """The numbers of ranges that the keys may be split into; fill: as many as give every core one."""
     if not shape.kernel.split:
         return (1,)
-    if shape.kernel.least:
-        return (library_ranges(seen, shape.kernel.least, tiles, target.cores),)
+    if shape.kernel.ranges:
+        return (shape.kernel.ranges,)
     return sorted({*SPLITS, max(fill, 1)})
-
-
-def library_ranges(keys: int, least: int, tiles: int, cores: int) -> int:
-    """Ranges that XQA splits keys into: of ``least`` keys or more, at most sqrt(8 n) of n, so that merging does not
-    dominate, and no more than give every core `WAVES` tiles (``computeMultiBlockCount`` of TensorRT-LLM).
-
-    >>> library_ranges(1024, 128, 64, 132), library_ranges(16384, 128, 8, 132), library_ranges(512, 128, 1024, 132)
-    (8, 32, 1)
-    """
-    most = keys // least
-    ranges = max(min(most, round(sqrt(8 * most))), 1)
-    return max(min(ranges, int(ranges / max(tiles * ranges / cores / WAVES, 1.0))), 1)
 
 
 def _places(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import inf
+from math import ceil, inf, sqrt
 
 from archsim.mapping.attention_kernel import ANY_KERNEL, AttentionKernel, Merge
 from archsim.mapping.known_kernels import FLASH_3, KNOWN, MASKED, PAGED, TENSORRT_LLM, UNSPLIT
@@ -105,6 +105,8 @@ COLUMN_HEADS, ROW_HEADS = 16, 64
 #: keys of a range of XQA at least (``kMinHistoryTokensPerBlock``), where it splits them, and cycles of its blocks of
 #: mma.sync outside their loop: one constant for H100 and L40S, of 2,000, 4,000 and 5,000, by 42 rows of either half
 XQA_KEYS, XQA_OUTSIDE = 128, 4000
+#: blocks of threads for each core beyond which XQA splits keys no further (``kTargetWaveFactor``)
+XQA_WAVES = 8
 #: cycles outside the loop for each query head of a block of XQA's kernel for Hopper, whose columns they are: sums over
 #: the warps of 64 keys, and the output. Blocks of 128 keys take 6.1 us with four heads, 6.5 with eight, 7.6 with 16 and
 #: 10 with 32; one constant, of 150, 200, 250 and 300, by half of the H100's rows
@@ -267,12 +269,42 @@ def decode_kernel(
     warpgroups = chip in HOPPER and held == 1
     enough = 4 * groups * max(keys // XQA_KEYS, 1) >= cores
     if packs(heads) and (enough or warpgroups):
+        ranges = xqa_ranges(keys, groups, cores)
         if held == 1:
-            return replace(kernel, least=XQA_KEYS, outside=XQA_HEAD * heads if warpgroups else kernel.outside)
-        return replace(kernel, least=XQA_KEYS, outside=XQA_OUTSIDE, synchronous=chip in HOPPER)
+            return replace(kernel, ranges=ranges, outside=XQA_HEAD * heads if warpgroups else kernel.outside)
+        return replace(kernel, ranges=ranges, outside=XQA_OUTSIDE, synchronous=chip in HOPPER)
     if held == 1 and chip not in HOPPER | BLACKWELL:
         return kernel
-    return MASKED
+    resident, ranges = masked_blocks(keys, groups * heads, cores)
+    return replace(MASKED, resident=resident, ranges=ranges)
+
+
+def xqa_ranges(keys: int, groups: int, cores: int) -> int:
+    """Ranges that XQA splits keys into: of ``XQA_KEYS`` or more, at most sqrt(8 n) of n, so that merging does not
+    dominate, and no more than give every core `XQA_WAVES` blocks (``computeMultiBlockCount`` of TensorRT-LLM).
+
+    >>> xqa_ranges(1024, 64, 132), xqa_ranges(16384, 8, 132), xqa_ranges(512, 1024, 132)
+    (8, 32, 1)
+    """
+    most = keys // XQA_KEYS
+    ranges = max(min(most, round(sqrt(8 * most))), 1)
+    return max(min(ranges, int(ranges / max(groups * ranges / cores / XQA_WAVES, 1.0))), 1)
+
+
+def masked_blocks(keys: int, heads: int, cores: int) -> tuple[int, int]:
+    """Blocks of threads of the older decode kernel that share a core, and the ranges that it splits keys into.
+
+    The registers are for 1,024 threads a core: in one block, two, or four of them, the fewer the less ``heads`` of all
+    sequences there are. As many ranges as fill the cores, rounded up, so that some of them come in a second wave; but
+    a turn of eight keys for every 16 threads in each (decoderMaskedMultiheadAttentionLaunch.h, for heads of 128).
+
+    >>> [masked_blocks(keys, heads, 132) for keys, heads in ((1024, 64), (32768, 8), (512, 256), (64, 9999))]
+    [(1, 3), (1, 17), (2, 2), (4, 1)]
+    """
+    factor = min(ceil(4 * cores / heads), 4)
+    threads = 256 if factor == 1 else 512 if factor < 4 else 1024
+    resident = 1024 // threads
+    return resident, min(ceil(cores * resident / heads), ceil((keys + 1) / (threads // 2)))
 
 
 def packs(group: int) -> bool:
