@@ -14,22 +14,11 @@ from archsim.mapping.tiling import MatmulShape
 from archsim.models.vector import NarrowLoads
 from archsim.trace.graph import DTYPE_BITS
 from archsim.validation.op import build
+from archsim.validation.op.attention_kernels import decode_kernel, mla_kernel, packs, phase_kernel, written
 from archsim.validation.op.case import Case, Kernel, Product, target_of
 from archsim.validation.op.dtypes import Format, format_of, width
 from archsim.validation.op.routing import rank_rows
-from archsim.validation.op.sources import (
-    DEVICES,
-    HOPPER,
-    Source,
-    decode_kernel,
-    experts_source,
-    mla_kernel,
-    packs,
-    phase_kernel,
-    product_source,
-    source_of,
-    written,
-)
+from archsim.validation.op.sources import DEVICES, HOPPER, Source, experts_source, product_source, source_of
 from archsim.validation.table import Record
 
 __all__ = [
